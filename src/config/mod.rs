@@ -1,0 +1,116 @@
+//! One typed `Config`, parsed once from file, environment and flags. Flags beat environment, which
+//! beats the file. Knows no room but `types`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// When an append with `acks=all` is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After fdatasync (group commit): survives power loss.
+    Disk,
+    /// After the write reached the page cache: Kafka's default behaviour.
+    PageCache,
+}
+
+/// Everything a broker can be told at start. Field names follow the config keys in the comments.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `data.dir`.
+    pub data_dir: PathBuf,
+    /// `kafka.listen`; port 0 picks a free one.
+    pub kafka_listen: SocketAddr,
+    /// `http.listen`; port 0 picks a free one.
+    pub http_listen: SocketAddr,
+    /// `advertised.host`: what Metadata tells clients to connect to; the listen address if `None`.
+    pub advertised_host: Option<String>,
+    /// `durability` = `disk` | `page-cache`.
+    pub durability: Durability,
+    /// `node.id`.
+    pub node_id: i32,
+    /// `num.partitions`: of a topic created without a count.
+    pub num_partitions: u32,
+    /// `auto.create.topics.enable`.
+    pub auto_create_topics: bool,
+    /// `message.max.bytes`: largest record batch.
+    pub message_max_bytes: u32,
+    /// `log.segment.bytes`.
+    pub log_segment_bytes: u64,
+    /// `log.index.interval.bytes`: log bytes between two sparse index entries.
+    pub log_index_interval_bytes: u64,
+    /// `log.writer.threads`.
+    pub log_writer_threads: usize,
+    /// `log.append.queue.bytes`: bound of each writer's queue.
+    pub log_append_queue_bytes: usize,
+    /// `offsets.topic.num.partitions`.
+    pub offsets_topic_partitions: u32,
+    /// `group.initial.rebalance.delay.ms`.
+    pub group_initial_rebalance_delay: Duration,
+    /// `group.min.session.timeout.ms`.
+    pub group_min_session_timeout: Duration,
+    /// `group.max.session.timeout.ms`.
+    pub group_max_session_timeout: Duration,
+    /// `socket.request.max.bytes`: largest frame that may carry records.
+    pub socket_request_max_bytes: usize,
+    /// `max.connections`.
+    pub max_connections: usize,
+    /// `connections.max.idle.ms`.
+    pub connections_max_idle: Duration,
+    /// `stream.checkpoint.interval.ms`: default of `execution.checkpointing.interval`.
+    pub stream_checkpoint_interval: Duration,
+    /// `stream.parallelism`: default of `parallelism.default`.
+    pub stream_parallelism: usize,
+    /// `stream.ring.bytes`: bound of each exchange ring.
+    pub stream_ring_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            data_dir: PathBuf::from("ottla-data"),
+            kafka_listen: SocketAddr::from(([127, 0, 0, 1], 9092)),
+            http_listen: SocketAddr::from(([127, 0, 0, 1], 9644)),
+            advertised_host: None,
+            durability: Durability::Disk,
+            node_id: 1,
+            num_partitions: 1,
+            auto_create_topics: true,
+            message_max_bytes: 1_048_588,
+            log_segment_bytes: 1 << 30,
+            log_index_interval_bytes: 4096,
+            log_writer_threads: 2,
+            log_append_queue_bytes: 64 << 20,
+            offsets_topic_partitions: 50,
+            group_initial_rebalance_delay: Duration::from_secs(3),
+            group_min_session_timeout: Duration::from_secs(6),
+            group_max_session_timeout: Duration::from_secs(1800),
+            socket_request_max_bytes: 100 << 20,
+            max_connections: 10_000,
+            connections_max_idle: Duration::from_secs(600),
+            stream_checkpoint_interval: Duration::from_secs(1),
+            stream_parallelism: 1,
+            stream_ring_bytes: 8 << 20,
+        }
+    }
+}
+
+/// One config as DescribeConfigs and the default file show it.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Its key: Kafka's name where Kafka has one.
+    pub name: &'static str,
+    /// Its current value as text.
+    pub value: String,
+    /// Whether it still has its default.
+    pub is_default: bool,
+    /// What it does, in a sentence.
+    pub doc: &'static str,
+}
+
+impl Config {
+    /// Every config with its current value, in the default file's order.
+    pub fn entries(&self) -> Vec<Entry> {
+        todo!("edge helper")
+    }
+}

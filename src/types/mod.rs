@@ -1,0 +1,11 @@
+//! Newtypes that every room shares, and the injected clock. Knows no room above it.
+
+mod clock;
+mod id;
+mod name;
+mod offset;
+
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use id::{Generation, LeaderEpoch, LogId, PartitionId, ProducerEpoch, ProducerId, TopicId};
+pub use name::{TopicName, TopicNameError};
+pub use offset::Offset;

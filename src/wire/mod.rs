@@ -1,0 +1,1 @@
+//! Sockets, frames, headers, response order and back-pressure.
