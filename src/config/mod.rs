@@ -1,9 +1,24 @@
 //! One typed `Config`, parsed once from file, environment and flags. Flags beat environment, which
 //! beats the file. Knows no room but `types`.
+//!
+//! `table` lists every key once; parsing, the environment's names, `entries` and the commented
+//! default file all follow from it. `load` lays the sources over each other.
+
+mod error;
+mod load;
+mod render;
+mod table;
+mod value;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use error::ConfigError;
+pub use load::{Setting, Source, Sources};
 
 /// When an append with `acks=all` is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,8 +124,26 @@ pub struct Entry {
 }
 
 impl Config {
+    /// The defaults, overlaid by file, environment and flags, and checked.
+    pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
+        load::load(sources)
+    }
+
     /// Every config with its current value, in the default file's order.
     pub fn entries(&self) -> Vec<Entry> {
-        todo!("edge helper")
+        let defaults = Config::default();
+        table::KEYS
+            .iter()
+            .map(|key| {
+                let value = (key.render)(self);
+                let is_default = value == (key.render)(&defaults);
+                Entry { name: key.name, value, is_default, doc: key.doc }
+            })
+            .collect()
+    }
+
+    /// The commented default file, as `config/ottla.toml` holds it.
+    pub fn default_file() -> String {
+        render::default_file()
     }
 }

@@ -1,0 +1,180 @@
+//! Every config key once: its name, what it takes, which field it sets and what it does.
+
+use super::Config;
+use super::value::{Kind, Value};
+
+/// One row of the table.
+pub(super) struct Key {
+    /// Kafka's name where Kafka has one.
+    pub(super) name: &'static str,
+    /// Heading in the default file.
+    pub(super) section: &'static str,
+    /// What it takes.
+    pub(super) kind: Kind,
+    /// What it does, in one or two sentences.
+    pub(super) doc: &'static str,
+    /// Parses the text into the field; false when it is no such value.
+    pub(super) set: fn(&mut Config, &str) -> bool,
+    /// The field's value as text.
+    pub(super) render: fn(&Config) -> String,
+}
+
+impl Key {
+    /// The environment variable that sets it.
+    pub(super) fn environment(&self) -> String {
+        environment_name(self.name)
+    }
+}
+
+/// `log.segment.bytes` is `OTTLA_LOG_SEGMENT_BYTES`.
+pub(super) fn environment_name(key: &str) -> String {
+    format!("OTTLA_{}", key.replace(['.', '-'], "_").to_ascii_uppercase())
+}
+
+/// The row of a key.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The known key most like `name`, if any is close enough to have been meant.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    const LIKENESS_MIN: f64 = 0.75;
+    KEYS.iter()
+        .map(|key| (strsim::normalized_damerau_levenshtein(key.name, name), key.name))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .map(|(_, name)| name)
+}
+
+macro_rules! keys {
+    ($($section:literal { $($name:literal => $field:ident: $kind:expr, $doc:expr;)* })*) => {
+        &[$($(Key {
+            name: $name,
+            section: $section,
+            kind: $kind,
+            doc: $doc,
+            set: |config, text| match Value::parse(text) {
+                Some(value) => {
+                    config.$field = value;
+                    true
+                }
+                None => false,
+            },
+            render: |config| Value::render(&config.$field),
+        },)*)*]
+    };
+}
+
+const fn integer(min: u64, max: u64) -> Kind {
+    Kind::Integer { min, max }
+}
+
+const INT_MAX: u64 = i32::MAX as u64;
+const DAY_MS: u64 = 86_400_000;
+
+/// In the default file's order.
+pub(super) const KEYS: &[Key] = keys! {
+    "Where" {
+        "data.dir" => data_dir: Kind::Path,
+            "Where everything lies that must survive. Created if it does not exist.";
+        "kafka.listen" => kafka_listen: Kind::Address,
+            "Address of the Kafka protocol. Port 0 picks a free one.";
+        "http.listen" => http_listen: Kind::Address,
+            "Address of metrics, health, SQL and jobs. It has no authentication yet: keep it on loopback.";
+        "advertised.host" => advertised_host: Kind::Text,
+            "Host name that clients are told to connect to. Empty: the address in kafka.listen.";
+        "node.id" => node_id: integer(0, INT_MAX),
+            "This broker's id.";
+    }
+    "Topics" {
+        "auto.create.topics.enable" => auto_create_topics: Kind::Bool,
+            "Whether a topic is created when a client first asks for it.";
+        "num.partitions" => num_partitions: integer(1, 10_000),
+            "Partitions of a topic that is created without a count.";
+        "message.max.bytes" => message_max_bytes: integer(1_024, INT_MAX),
+            "Largest record batch a topic takes, after compression.";
+    }
+    "Log" {
+        "durability" => durability: Kind::Choice(&["disk", "page-cache"]),
+            "When acks=all is answered: \"disk\" after fdatasync, \"page-cache\" after the write, as Kafka does.";
+        "log.segment.bytes" => log_segment_bytes: integer(1_024, 1 << 40),
+            "Size at which a segment file is closed and the next one begun.";
+        "log.index.interval.bytes" => log_index_interval_bytes: integer(0, INT_MAX),
+            "Log bytes between two entries of the sparse offset index.";
+        "log.writer.threads" => log_writer_threads: integer(1, 256),
+            "Threads that append. Each owns a share of the partitions.";
+        "log.append.queue.bytes" => log_append_queue_bytes: integer(1 << 20, 1 << 36),
+            "Bound of each writer's queue. When it is full, producers wait.";
+    }
+    "Groups" {
+        "offsets.topic.num.partitions" => offsets_topic_partitions: integer(1, 10_000),
+            "Partitions of __consumer_offsets. Only read when that topic is created, at the first start.";
+        "group.initial.rebalance.delay.ms" => group_initial_rebalance_delay: integer(0, DAY_MS),
+            "How long the first member of an empty group waits for others to join.";
+        "group.min.session.timeout.ms" => group_min_session_timeout: integer(1, DAY_MS),
+            "Shortest session timeout a member may ask for.";
+        "group.max.session.timeout.ms" => group_max_session_timeout: integer(1, DAY_MS),
+            "Longest session timeout a member may ask for.";
+    }
+    "Connections" {
+        "max.connections" => max_connections: integer(1, 1_000_000),
+            "Connections at a time. More wait until one is closed.";
+        "connections.max.idle.ms" => connections_max_idle: integer(1_000, 365 * DAY_MS),
+            "A connection silent for this long is closed.";
+        "socket.request.max.bytes" => socket_request_max_bytes: integer(64 << 10, INT_MAX),
+            "Largest request. Requests that carry no records have a lower bound of their own.";
+    }
+    "Streaming SQL" {
+        "stream.checkpoint.interval.ms" => stream_checkpoint_interval: integer(10, DAY_MS),
+            "Default of execution.checkpointing.interval: results become visible at each checkpoint.";
+        "stream.parallelism" => stream_parallelism: integer(1, 128),
+            "Default of parallelism.default: subtasks of an operator.";
+        "stream.ring.bytes" => stream_ring_bytes: integer(64 << 10, 1 << 32),
+            "Bound of each ring between two subtasks.";
+    }
+};
+
+/// Keys of Kafka that Ottla knows of but does not honour yet, with what holds meanwhile.
+pub(super) const NOT_IMPLEMENTED: &[(&str, &str)] = &[
+    ("listeners", "set kafka.listen instead"),
+    ("advertised.listeners", "set kafka.listen and advertised.host instead"),
+    ("listener.security.protocol.map", "there is one plaintext listener, kafka.listen"),
+    ("log.dir", "set data.dir instead"),
+    ("log.dirs", "set data.dir instead"),
+    ("broker.id", "set node.id instead"),
+    ("log.retention.ms", "records are kept until their topic is deleted"),
+    ("log.retention.minutes", "records are kept until their topic is deleted"),
+    ("log.retention.hours", "records are kept until their topic is deleted"),
+    ("log.retention.bytes", "records are kept until their topic is deleted"),
+    ("log.retention.check.interval.ms", "records are kept until their topic is deleted"),
+    ("log.roll.ms", "segments are closed by size, see log.segment.bytes"),
+    ("log.roll.hours", "segments are closed by size, see log.segment.bytes"),
+    ("log.cleanup.policy", "records are kept until their topic is deleted"),
+    ("log.cleaner.enable", "logs are not compacted"),
+    ("log.flush.interval.messages", "see durability"),
+    ("log.flush.interval.ms", "see durability"),
+    ("log.message.timestamp.type", "records keep the producer's timestamp"),
+    ("compression.type", "batches are kept as the producer sent them"),
+    ("default.replication.factor", "one machine keeps one copy"),
+    ("min.insync.replicas", "one machine keeps one copy"),
+    ("offsets.topic.replication.factor", "one machine keeps one copy"),
+    (
+        "offsets.retention.minutes",
+        "committed offsets are kept until their group or topic is deleted",
+    ),
+    ("delete.topic.enable", "topics can always be deleted"),
+    ("group.max.size", "groups have no member limit"),
+    ("max.connections.per.ip", "see max.connections"),
+    ("num.network.threads", "threads follow the number of cores"),
+    ("num.io.threads", "threads follow the number of cores"),
+    ("transaction.state.log.replication.factor", "one machine keeps one copy"),
+    ("transaction.state.log.min.isr", "one machine keeps one copy"),
+    ("transaction.max.timeout.ms", "client transactions are not offered"),
+    ("authorizer.class.name", "there are no access controls"),
+    ("sasl.enabled.mechanisms", "there is no authentication"),
+    ("ssl.keystore.location", "there is no TLS"),
+    ("ssl.truststore.location", "there is no TLS"),
+    ("process.roles", "Ottla is one process with every role"),
+    ("controller.quorum.voters", "Ottla needs no controller quorum"),
+    ("zookeeper.connect", "Ottla needs no ZooKeeper"),
+];

@@ -1,0 +1,149 @@
+//! Sources, precedence and what is said about mistakes.
+
+use std::io::Write;
+
+use super::*;
+
+fn file(text: &str) -> (tempfile::NamedTempFile, Sources) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let sources = Sources { file: Some(file.path().to_owned()), ..Sources::default() };
+    (file, sources)
+}
+
+fn refusal(sources: &Sources) -> String {
+    Config::load(sources).unwrap_err().to_string()
+}
+
+fn flags(assignments: &[&str]) -> Sources {
+    let mut sources = Sources::default();
+    for assignment in assignments {
+        sources.set(assignment).unwrap();
+    }
+    sources
+}
+
+#[test]
+fn the_default_file_is_what_the_table_renders() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/ottla.toml");
+    if std::env::var_os("OTTLA_WRITE_DEFAULT_FILE").is_some() {
+        std::fs::write(path, Config::default_file()).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap(),
+        Config::default_file(),
+        "run the test once with OTTLA_WRITE_DEFAULT_FILE=1 and commit the file"
+    );
+}
+
+#[test]
+fn the_default_file_says_nothing_but_the_defaults() {
+    let (_file, sources) = file(&Config::default_file());
+    let config = Config::load(&sources).unwrap();
+    assert!(config.entries().iter().all(|entry| entry.is_default));
+    for key in table::KEYS {
+        assert!(key.kind.admits(&(key.render)(&Config::default())), "{}", key.name);
+    }
+}
+
+#[test]
+fn flat_quoted_and_nested_keys_mean_the_same() {
+    for text in [
+        "log.segment.bytes = 65536",
+        "\"log.segment.bytes\" = 65_536",
+        "[log]\nsegment.bytes = 0x10000",
+        "[log.segment]\nbytes = \"65536\"",
+    ] {
+        let (_file, sources) = file(text);
+        assert_eq!(Config::load(&sources).unwrap().log_segment_bytes, 65536, "{text}");
+    }
+}
+
+#[test]
+fn flags_beat_environment_which_beats_the_file() {
+    let (_file, mut sources) = file(
+        "num.partitions = 2\ndata.dir = \"from-file\"\nnode.id = 7\nkafka.listen = \"localhost:1\"",
+    );
+    sources.environment = vec![
+        ("OTTLA_NUM_PARTITIONS".to_owned(), "3".to_owned()),
+        ("OTTLA_DATA_DIR".to_owned(), "from-environment".to_owned()),
+        ("OTTLA_SERVICE_HOST".to_owned(), "10.0.0.1".to_owned()),
+    ];
+    sources.set("num.partitions=4").unwrap();
+    let config = Config::load(&sources).unwrap();
+    assert_eq!(config.num_partitions, 4);
+    assert_eq!(config.data_dir, PathBuf::from("from-environment"));
+    assert_eq!(config.node_id, 7);
+    assert_eq!(config.kafka_listen, SocketAddr::from(([127, 0, 0, 1], 1)));
+}
+
+#[test]
+fn a_wrong_key_is_named_with_its_place_and_the_nearest_valid_one() {
+    let (_file, sources) = file("node.id = 1\n\nnum.partition = 4\n");
+    let said = refusal(&sources);
+    assert!(said.contains(", line 3: unknown config 'num.partition'"), "{said}");
+    assert!(said.ends_with("did you mean 'num.partitions'?"), "{said}");
+    assert_eq!(
+        refusal(&flags(&["nonsense=1"])),
+        "--set: unknown config 'nonsense'; config/ottla.toml lists every config"
+    );
+}
+
+#[test]
+fn a_wrong_value_is_named_with_what_is_allowed() {
+    assert_eq!(
+        refusal(&flags(&["num.partitions=many"])),
+        "--set: config 'num.partitions' cannot be 'many': it must be a whole number from 1 to 10000"
+    );
+    assert_eq!(
+        refusal(&flags(&["durability=ram"])),
+        "--set: config 'durability' cannot be 'ram': it must be disk or page-cache"
+    );
+    let (_file, sources) = file("num.partitions = 1.5");
+    assert!(refusal(&sources).contains("cannot be '1.5'"));
+    let (_file, sources) = file("node.id = -1");
+    assert!(refusal(&sources).contains("cannot be '-1'"));
+    let mut sources = Sources::default();
+    sources.environment = vec![("OTTLA_HTTP_LISTEN".to_owned(), "9644".to_owned())];
+    assert!(refusal(&sources).starts_with("environment variable OTTLA_HTTP_LISTEN: config"));
+}
+
+#[test]
+fn keys_of_kafka_without_effect_are_refused_by_name() {
+    assert_eq!(
+        refusal(&flags(&["log.retention.ms=1000"])),
+        "--set: config 'log.retention.ms' is not implemented yet: records are kept until their \
+         topic is deleted"
+    );
+    for (name, _) in table::NOT_IMPLEMENTED {
+        assert!(table::find(name).is_none(), "{name} is implemented");
+    }
+}
+
+#[test]
+fn broken_files_are_named_with_their_line() {
+    let (_file, sources) = file("node.id = 1\nnum.partitions = = 2\n");
+    let said = refusal(&sources);
+    assert!(said.contains("is not valid TOML, line 2"), "{said}");
+    let (_file, sources) = file("\"node.id\" = 1\nnode.id = 2\n");
+    assert!(refusal(&sources).contains("config 'node.id' is set twice"));
+    let sources = Sources { file: Some("absent.toml".into()), ..Sources::default() };
+    assert!(refusal(&sources).starts_with("config file absent.toml: "));
+}
+
+#[test]
+fn contradicting_keys_are_refused() {
+    let said = refusal(&flags(&["group.min.session.timeout.ms=2000000"]));
+    assert!(said.contains("is above 'group.max.session.timeout.ms'"), "{said}");
+    let said = refusal(&flags(&["http.listen=127.0.0.1:9092"]));
+    assert!(said.contains("different ports"), "{said}");
+}
+
+#[test]
+fn every_key_has_a_name_of_its_own_in_the_environment() {
+    let mut names: Vec<_> = table::KEYS.iter().map(table::Key::environment).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), table::KEYS.len());
+    assert!(names.contains(&"OTTLA_LOG_SEGMENT_BYTES".to_owned()));
+}
