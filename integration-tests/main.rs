@@ -1,1 +1,6 @@
-//! Drives the real program with real clients.
+//! Drives the real program: `ottla serve` as users start it, with the clients they have.
+//!
+//! One binary with modules, since each further one would link DataFusion again. `harness` starts
+//! brokers and runs programs; every other module is a group of tests.
+
+mod harness;

@@ -1,0 +1,294 @@
+//! `ottla serve` as a child program on free ports with a temporary data directory.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::program::tail;
+use super::{PATIENCE, Program, free_ports, until};
+
+/// How a broker is started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    settings: Vec<(String, String)>,
+    environment: Vec<(String, String)>,
+}
+
+impl Options {
+    /// Everything at its default but the addresses and the data directory.
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// `--set key=value`.
+    pub fn set(mut self, key: &str, value: impl ToString) -> Options {
+        self.settings.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// An environment variable.
+    pub fn env(mut self, key: &str, value: &str) -> Options {
+        self.environment.push((key.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+/// A running (or, between [`Broker::kill`] and [`Broker::restart`], stopped) Ottla of this test.
+/// Dropping it kills its process; if the test has failed, the end of its log is shown.
+pub struct Broker {
+    options: Options,
+    kafka: SocketAddr,
+    http: SocketAddr,
+    folder: TempDir,
+    program: Option<Program>,
+    /// The logs of the starts before this one.
+    earlier_logs: String,
+}
+
+impl Broker {
+    /// Starts a broker with its defaults and waits until it is ready.
+    #[track_caller]
+    pub fn start() -> Broker {
+        Broker::start_with(Options::new())
+    }
+
+    /// Starts a broker and waits until it is ready.
+    #[track_caller]
+    pub fn start_with(options: Options) -> Broker {
+        let mut attempts_left = 3;
+        loop {
+            let [kafka, http] = free_ports();
+            let mut broker = Broker {
+                options: options.clone(),
+                kafka: SocketAddr::from(([127, 0, 0, 1], kafka)),
+                http: SocketAddr::from(([127, 0, 0, 1], http)),
+                folder: tempfile::tempdir().expect("a temporary folder"),
+                program: None,
+                earlier_logs: String::new(),
+            };
+            attempts_left -= 1;
+            match broker.launch() {
+                Ok(()) => return broker,
+                // Another test took the port in the moment since it was found free.
+                Err(reason) if attempts_left > 0 && reason.contains("in use") => {}
+                Err(reason) => panic!("the broker did not start: {reason}"),
+            }
+        }
+    }
+
+    /// `ottla` with `arguments`, not started yet.
+    pub fn ottla<I: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = I>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
+        command.args(arguments).env_remove("OTTLA_DATA_DIR");
+        command
+    }
+
+    fn launch(&mut self) -> Result<(), String> {
+        let mut command = Broker::ottla(["serve"]);
+        command
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .args(["--kafka-listen", &self.kafka.to_string()])
+            .args(["--http-listen", &self.http.to_string()])
+            .envs(self.options.environment.iter().map(|(key, value)| (key, value)))
+            // A configuration file of the machine must not change what is tested.
+            .current_dir(self.folder.path());
+        for (key, value) in &self.options.settings {
+            command.args(["--set", &format!("{key}={value}")]);
+        }
+        let mut program = Program::start("ottla serve", command);
+        let ready = until("the broker's ready line", PATIENCE, || {
+            let ended = program.ended();
+            if let Some(line) =
+                program.stdout().lines().find(|line| line.starts_with("ottla ready "))
+            {
+                return Ok(Ok(line.to_owned()));
+            }
+            match ended {
+                Some(status) => Ok(Err(format!(
+                    "it ended with {status}; its log:\n{}",
+                    tail(&program.stderr())
+                ))),
+                None => Err(format!("its log:\n{}", tail(&program.stderr()))),
+            }
+        })?;
+        self.kafka = address(&ready, "kafka");
+        self.http = address(&ready, "http");
+        self.program = Some(program);
+        Ok(())
+    }
+
+    /// Where it speaks Kafka.
+    pub fn kafka(&self) -> SocketAddr {
+        self.kafka
+    }
+
+    /// Where it speaks HTTP.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Where it keeps its data.
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A folder of this test that dies with the broker.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Its process id, while it runs.
+    pub fn id(&self) -> u32 {
+        self.program.as_ref().expect("the broker runs").id()
+    }
+
+    /// All it has logged, over every start.
+    pub fn log(&self) -> String {
+        let now = self.program.as_ref().map_or(String::new(), Program::stderr);
+        format!("{}{now}", self.earlier_logs)
+    }
+
+    /// kill -9: returns when the process is gone.
+    pub fn kill(&mut self) {
+        self.program.as_mut().expect("the broker runs").kill();
+        self.retire();
+    }
+
+    /// SIGTERM, then waits until it has ended.
+    #[track_caller]
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.terminate_within(PATIENCE)
+    }
+
+    /// SIGTERM, then waits until it has ended, with a bound of the test's own.
+    #[track_caller]
+    pub fn terminate_within(&mut self, limit: Duration) -> ExitStatus {
+        let program = self.program.as_mut().expect("the broker runs");
+        program.terminate();
+        let status = program.wait(limit);
+        self.retire();
+        status
+    }
+
+    /// Sends SIGTERM without waiting.
+    pub fn ask_to_stop(&mut self) {
+        self.program.as_mut().expect("the broker runs").terminate();
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let status = self.program.as_mut().expect("the broker runs").wait(limit);
+        self.retire();
+        status
+    }
+
+    fn retire(&mut self) {
+        self.earlier_logs = self.log();
+        self.program = None;
+    }
+
+    /// Starts it again on its data directory and its addresses.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        assert!(self.program.is_none(), "restart follows kill or terminate");
+        if let Err(reason) = self.launch() {
+            panic!("the broker did not start again: {reason}");
+        }
+    }
+
+    /// The body of `GET path`. Panics unless it answers 200.
+    #[track_caller]
+    pub fn get(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", self.http);
+        let mut response = match ureq::get(&url).call() {
+            Ok(response) => response,
+            Err(error) => panic!("GET {url}: {error}"),
+        };
+        response.body_mut().read_to_string().expect("a body in UTF-8")
+    }
+
+    /// The value of one metric, `0` while it is absent. `series` is written as Prometheus prints
+    /// it, labels in its order: `ottla_topic_bytes_in_total{topic="test"}`.
+    #[track_caller]
+    pub fn metric(&self, series: &str) -> f64 {
+        self.get("/metrics")
+            .lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+            .unwrap_or(0.0)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the end of the broker's log ---\n{}\n---", tail(&self.log()));
+        }
+    }
+}
+
+/// The address after `name=` in the ready line.
+fn address(ready: &str, name: &str) -> SocketAddr {
+    ready
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+        .unwrap_or_else(|| panic!("the ready line names no {name} address: {ready}"))
+}
+
+/// The broker under test: Ottla, or Apache Kafka to prove the expectation itself.
+pub enum Target {
+    /// An Ottla of this test.
+    Ottla(Box<Broker>),
+    /// The Apache Kafka of `OTTLA_REFERENCE`, shared by all tests: use [`super::unique`] names.
+    Kafka(SocketAddr),
+}
+
+impl Target {
+    /// Ottla with its defaults, or the reference Kafka.
+    #[track_caller]
+    pub fn start() -> Target {
+        Target::start_with(Options::new())
+    }
+
+    /// Ottla with `options`, or the reference Kafka, which keeps its own.
+    #[track_caller]
+    pub fn start_with(options: Options) -> Target {
+        match reference() {
+            Some(address) => Target::Kafka(address),
+            None => Target::Ottla(Box::new(Broker::start_with(options))),
+        }
+    }
+
+    /// Where it speaks Kafka.
+    pub fn kafka(&self) -> SocketAddr {
+        match self {
+            Target::Ottla(broker) => broker.kafka(),
+            Target::Kafka(address) => *address,
+        }
+    }
+
+    /// Whether it is Apache Kafka: for the few expectations in which the two differ on purpose.
+    pub fn is_reference(&self) -> bool {
+        matches!(self, Target::Kafka(_))
+    }
+
+    /// Ottla itself, unless this is Apache Kafka.
+    pub fn ottla(&mut self) -> Option<&mut Broker> {
+        match self {
+            Target::Ottla(broker) => Some(broker),
+            Target::Kafka(_) => None,
+        }
+    }
+}
+
+/// The address in `OTTLA_REFERENCE`.
+fn reference() -> Option<SocketAddr> {
+    let address = std::env::var("OTTLA_REFERENCE").ok().filter(|address| !address.is_empty())?;
+    Some(address.parse().unwrap_or_else(|error| {
+        panic!("OTTLA_REFERENCE={address}: {error}; write 127.0.0.1:19092")
+    }))
+}
