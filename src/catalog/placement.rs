@@ -31,3 +31,31 @@ pub trait Placement: Send + Sync + 'static {
     /// All brokers.
     fn brokers(&self) -> Vec<Broker>;
 }
+
+/// The placement of a broker that is alone: it leads and coordinates everything.
+#[derive(Clone, Debug)]
+pub struct SingleNode {
+    broker: Broker,
+    epoch: LeaderEpoch,
+}
+
+impl SingleNode {
+    /// `epoch` is this start's: the data directory raises it each time.
+    pub fn new(broker: Broker, epoch: LeaderEpoch) -> SingleNode {
+        SingleNode { broker, epoch }
+    }
+}
+
+impl Placement for SingleNode {
+    fn leader(&self, _partition: LogId) -> (i32, LeaderEpoch) {
+        (self.broker.id, self.epoch)
+    }
+
+    fn coordinator(&self, _kind: CoordinatorKind, _key: &str) -> i32 {
+        self.broker.id
+    }
+
+    fn brokers(&self) -> Vec<Broker> {
+        vec![self.broker.clone()]
+    }
+}
