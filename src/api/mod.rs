@@ -1,8 +1,19 @@
-//! One file per Kafka API: decode, ask the rooms below, encode. Sentinels end here.
+//! One file per Kafka API: decode, ask the rooms below, encode. Sentinels end here: Kafka's `-1`
+//! and empty strings become `Option` and enums in these files and do not travel further down.
 
+mod call;
+mod error;
+mod header;
+mod meter;
+mod table;
+
+mod api_versions;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use kafka_protocol::protocol::StrBytes;
 
 use crate::catalog::Catalog;
 use crate::catalog::placement::Placement;
@@ -10,6 +21,10 @@ use crate::config::Config;
 use crate::group::Groups;
 use crate::txn::ProducerIds;
 use crate::types::Clock;
+
+pub use call::{Begun, Order, Refusal, Reply, begin};
+pub use header::{PREFIX_BYTES, frame_bytes_max};
+pub use meter::Meter;
 
 /// What every handler may use. One per broker, shared.
 pub struct Context {
@@ -27,6 +42,35 @@ pub struct Context {
     pub placement: Arc<dyn Placement>,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Counters of requests, bytes and records.
+    pub meter: Meter,
+}
+
+/// A client connection as handlers may see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The broker's own address on this connection.
+    pub local: SocketAddr,
+}
+
+/// What a request says of itself, beside its body.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The version its body was decoded with and the answer is encoded with.
+    pub version: i16,
+    /// `client.id`; empty when null.
+    pub client_id: StrBytes,
+    /// Where it came from.
+    pub connection: Connection,
+}
+
+impl Request {
+    /// The client's address as Kafka shows it in group descriptions: `/127.0.0.1`.
+    pub fn client_host(&self) -> String {
+        format!("/{}", self.connection.peer.ip())
+    }
 }
 
 /// A reply that may still be waiting for disk, records or members.

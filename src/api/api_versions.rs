@@ -1,0 +1,83 @@
+//! ApiVersions (key 18), v0-4: which APIs are served, in which versions.
+//!
+//! An unknown version is answered with error 35 in the v0 format with the whole list, so that
+//! clients retry lower (KIP-511). The response header is never flexible. Feature tags keep their
+//! defaults: librdkafka before 2.2 misreads them, and no feature has levels yet.
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
+
+use super::call::{Api, Call, Outcome, Reply};
+use super::table::ROUTES;
+use super::{Context, Later, Request};
+
+pub(super) const API: Api = Api::ordered(ApiKey::ApiVersions, 0..=4);
+
+impl Outcome for ApiVersionsResponse {
+    fn error(&self) -> i16 {
+        self.error_code
+    }
+}
+
+pub(super) async fn handle(
+    _ctx: &Context,
+    request: &Request,
+    body: ApiVersionsRequest,
+) -> ApiVersionsResponse {
+    let named = is_software_name(&body.client_software_name)
+        && is_software_name(&body.client_software_version);
+    if request.version >= 3 && !named {
+        return ApiVersionsResponse::default()
+            .with_error_code(ResponseError::InvalidRequest.code());
+    }
+    tracing::debug!(
+        peer = %request.connection.peer,
+        client_id = %request.client_id,
+        software = %body.client_software_name,
+        version = %body.client_software_version,
+        "client asks for the api versions"
+    );
+    ApiVersionsResponse::default().with_api_keys(served())
+}
+
+/// The answer to a version that is not served.
+pub(super) fn unsupported(call: Call) -> Later<Reply> {
+    let response = ApiVersionsResponse::default()
+        .with_error_code(ResponseError::UnsupportedVersion.code())
+        .with_api_keys(served());
+    Box::pin(async move { call.answer(&response) })
+}
+
+fn served() -> Vec<ApiVersion> {
+    let shown = ROUTES.iter().map(|route| {
+        ApiVersion::default()
+            .with_api_key(route.api.key as i16)
+            .with_min_version(route.api.advertised_min)
+            .with_max_version(*route.api.versions.end())
+    });
+    shown.collect()
+}
+
+/// KIP-511: letters, digits, `-` and `.`, beginning and ending with a letter or digit.
+fn is_software_name(text: &str) -> bool {
+    let text = text.as_bytes();
+    text.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.'))
+        && text.first().is_some_and(u8::is_ascii_alphanumeric)
+        && text.last().is_some_and(u8::is_ascii_alphanumeric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn software_names_follow_kip_511() {
+        for good in ["apache-kafka-java", "4.2.0", "a"] {
+            assert!(is_software_name(good), "{good}");
+        }
+        for bad in ["", "-a", "a-", "a b", "a\n"] {
+            assert!(!is_software_name(bad), "{bad}");
+        }
+    }
+}

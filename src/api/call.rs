@@ -1,0 +1,237 @@
+//! A request's way through the broker: header, table, decode, handler, encode. Replies are lists
+//! of chunks, so that fetched records travel from log to socket without a copy.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::{Decodable, Encodable};
+use thiserror::Error;
+
+use super::header::Header;
+use super::{Connection, Context, Later, Request, api_versions, table};
+
+/// When a request runs, relative to the others of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Runs when all earlier requests of the connection are answered, and later ones wait for it,
+    /// as in Kafka. Once begun it runs to its end, even when the client is gone.
+    Ordered,
+    /// Takes its place at once, in request order, and lets later requests begin before it is
+    /// answered: Produce, whose appends are queued in order and answered after the disk.
+    Staged,
+    /// Like `Ordered`, but waits for time or other clients (long polls, rebalances): it is dropped
+    /// when its client goes away or the broker stops.
+    Parked,
+}
+
+/// One row of the table of APIs.
+#[derive(Clone, Debug)]
+pub(super) struct Api {
+    /// Which API.
+    pub key: ApiKey,
+    /// Versions that are served.
+    pub versions: RangeInclusive<i16>,
+    /// Lowest version that ApiVersions shows; below `versions` only to satisfy old clients.
+    pub advertised_min: i16,
+    /// See [`Order`].
+    pub order: Order,
+}
+
+impl Api {
+    /// An API whose requests run one after the other.
+    pub(super) const fn ordered(key: ApiKey, versions: RangeInclusive<i16>) -> Api {
+        let advertised_min = *versions.start();
+        Api { key, versions, advertised_min, order: Order::Ordered }
+    }
+
+    /// An API whose requests overlap those that follow, once they have their place.
+    pub(super) const fn staged(key: ApiKey, versions: RangeInclusive<i16>) -> Api {
+        let advertised_min = *versions.start();
+        Api { key, versions, advertised_min, order: Order::Staged }
+    }
+
+    /// An API whose requests may wait long for others, and end with their connection.
+    pub(super) const fn parked(key: ApiKey, versions: RangeInclusive<i16>) -> Api {
+        let advertised_min = *versions.start();
+        Api { key, versions, advertised_min, order: Order::Parked }
+    }
+
+    /// Shows `min` in ApiVersions although versions below the served ones are refused.
+    pub(super) const fn advertised_from(self, min: i16) -> Api {
+        Api { key: self.key, versions: self.versions, advertised_min: min, order: self.order }
+    }
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Reply {
+    /// A whole response frame, length prefix included, in chunks.
+    Frame(Vec<Bytes>),
+    /// The client expects no answer (Produce with `acks=0`).
+    Silence,
+    /// The connection must be closed, as Kafka does when it cannot answer; the text says why.
+    Close(String),
+}
+
+/// A request that has taken its place.
+pub struct Begun {
+    /// When it may run.
+    pub order: Order,
+    /// Its outcome. Nothing of an `Ordered` or `Parked` request has run before this is polled.
+    pub reply: Later<Reply>,
+}
+
+/// Why a request cannot be answered at all: the connection is closed with a log line.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The header is cut short or malformed.
+    #[error("the request header is malformed")]
+    Header,
+    /// The key is no API of this broker.
+    #[error("api key {0} is not served")]
+    UnknownApi(i16),
+    /// The version is outside the served range.
+    #[error("{api:?} version {version} is not served, versions {min} to {max} are")]
+    UnknownVersion {
+        /// Which API.
+        api: ApiKey,
+        /// What was asked.
+        version: i16,
+        /// Lowest served.
+        min: i16,
+        /// Highest served.
+        max: i16,
+    },
+    /// The body does not decode.
+    #[error("{api:?} version {version} does not decode: {reason}")]
+    Body {
+        /// Which API.
+        api: ApiKey,
+        /// Its version.
+        version: i16,
+        /// The decoder's words.
+        reason: String,
+    },
+}
+
+/// Begins the request in `frame` (without its length prefix). Frames of one connection must be
+/// begun in the order in which they came.
+pub async fn begin(
+    ctx: &Arc<Context>,
+    connection: Connection,
+    mut frame: Bytes,
+) -> Result<Begun, Refusal> {
+    let header = Header::decode(&mut frame)?;
+    let (key, version) = (header.api_key, header.api_version);
+    let api = ApiKey::try_from(key).map_err(|()| Refusal::UnknownApi(key))?;
+    let route = table::route(api).ok_or(Refusal::UnknownApi(key))?;
+    let request = Request { version, client_id: header.client_id, connection };
+    let mut call = Call {
+        ctx: ctx.clone(),
+        api,
+        correlation_id: header.correlation_id,
+        request,
+        body: frame,
+        begun: Instant::now(),
+    };
+    if !route.api.versions.contains(&version) {
+        if api == ApiKey::ApiVersions {
+            call.request.version = 0;
+            return Ok(Begun { order: Order::Ordered, reply: api_versions::unsupported(call) });
+        }
+        return Err(Refusal::UnknownVersion {
+            api,
+            version,
+            min: *route.api.versions.start(),
+            max: *route.api.versions.end(),
+        });
+    }
+    let reply = (route.begin)(call).await?;
+    Ok(Begun { order: route.api.order, reply })
+}
+
+/// One request on its way, with all that is needed to answer it.
+pub(super) struct Call {
+    /// The broker.
+    pub ctx: Arc<Context>,
+    /// Which API.
+    pub api: ApiKey,
+    /// What it says of itself.
+    pub request: Request,
+    correlation_id: i32,
+    body: Bytes,
+    begun: Instant,
+}
+
+impl Call {
+    /// Decodes the body. Bytes behind it are ignored, as Kafka does.
+    pub(super) fn decode<Q: Decodable>(&mut self) -> Result<Q, Refusal> {
+        let version = self.request.version;
+        Q::decode(&mut std::mem::take(&mut self.body), version).map_err(|reason| Refusal::Body {
+            api: self.api,
+            version,
+            reason: reason.to_string(),
+        })
+    }
+
+    /// Encodes `response` behind its header and counts it.
+    pub(super) fn answer<R: Encodable + Outcome>(self, response: &R) -> Reply {
+        let version = self.request.version;
+        let mut frame = self.frame_start();
+        match response.encode(&mut frame, version) {
+            Ok(()) => self.finish(frame, Vec::new(), response.error()),
+            Err(reason) => {
+                // A field is set that this version lacks: a fault of ours, and no answer is better
+                // than a wrong one.
+                tracing::error!(api = ?self.api, version, %reason, "response does not encode");
+                Reply::Close(format!("{:?} version {version} could not be answered", self.api))
+            }
+        }
+    }
+
+    /// The beginning of a response frame: room for the length, then the header.
+    pub(super) fn frame_start(&self) -> BytesMut {
+        let mut frame = BytesMut::with_capacity(256);
+        frame.put_i32(0);
+        frame.put_i32(self.correlation_id);
+        if self.api.response_header_version(self.request.version) >= 1 {
+            frame.put_u8(0);
+        }
+        frame
+    }
+
+    /// Ends a frame that began with `frame_start`: `more` follows it on the wire.
+    pub(super) fn finish(self, mut frame: BytesMut, more: Vec<Bytes>, error: i16) -> Reply {
+        let bytes = frame.len() - 4 + more.iter().map(Bytes::len).sum::<usize>();
+        let Ok(length) = i32::try_from(bytes) else {
+            tracing::error!(api = ?self.api, bytes, "response is too large for a frame");
+            return Reply::Close(format!("{:?} response is too large", self.api));
+        };
+        frame[..4].copy_from_slice(&length.to_be_bytes());
+        self.count(error);
+        let mut chunks = Vec::with_capacity(1 + more.len());
+        chunks.push(frame.freeze());
+        chunks.extend(more);
+        Reply::Frame(chunks)
+    }
+
+    /// Counts a request that gets no answer.
+    pub(super) fn count(&self, error: i16) {
+        self.ctx.meter.request(self.api, error, self.begun.elapsed());
+    }
+}
+
+/// What a response says went wrong, for the counter of requests by error: its own error code, or
+/// else the first one among its topics, partitions, groups or members. 0 when all went well.
+pub(super) trait Outcome {
+    /// Kafka's error code.
+    fn error(&self) -> i16;
+}
+
+/// The first code that is not 0, else 0.
+pub(super) fn first_error(codes: impl IntoIterator<Item = i16>) -> i16 {
+    codes.into_iter().find(|code| *code != 0).unwrap_or(0)
+}

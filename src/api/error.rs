@@ -1,0 +1,137 @@
+//! The rooms' errors as Kafka's codes: exhaustive matches, so that a new error cannot go unmapped.
+
+use kafka_protocol::error::ResponseError as Kafka;
+use kafka_protocol::protocol::StrBytes;
+
+use crate::catalog::CatalogError;
+use crate::group::GroupError;
+use crate::log::{AppendError, ReadError};
+use crate::txn::ProducerIdError;
+use crate::types::TopicNameError;
+
+/// No error.
+pub(super) const NONE: i16 = 0;
+
+/// An error that Kafka has a code for.
+pub(super) trait Coded {
+    /// Kafka's error.
+    fn kafka(&self) -> Kafka;
+}
+
+/// The code of an outcome: 0 for `Ok`.
+pub(super) fn code<T, E: Coded>(outcome: &Result<T, E>) -> i16 {
+    match outcome {
+        Ok(_) => NONE,
+        Err(error) => error.kafka().code(),
+    }
+}
+
+/// An error's text for a response's `error_message`.
+pub(super) fn message(error: &impl std::fmt::Display) -> Option<StrBytes> {
+    Some(StrBytes::from_string(error.to_string()))
+}
+
+impl Coded for Kafka {
+    fn kafka(&self) -> Kafka {
+        *self
+    }
+}
+
+impl Coded for AppendError {
+    fn kafka(&self) -> Kafka {
+        match self {
+            AppendError::Corrupt(_) => Kafka::CorruptMessage,
+            AppendError::Invalid(_) => Kafka::InvalidRecord,
+            AppendError::TooLarge { .. } => Kafka::MessageTooLarge,
+            AppendError::OutOfOrderSequence { .. } => Kafka::OutOfOrderSequenceNumber,
+            AppendError::Fenced { .. } => Kafka::InvalidProducerEpoch,
+            AppendError::UnknownProducer(_) => Kafka::UnknownProducerId,
+            AppendError::InvalidTxnState(_) => Kafka::InvalidTxnState,
+            AppendError::Deleted => Kafka::UnknownTopicOrPartition,
+            AppendError::Storage { .. } => Kafka::KafkaStorageError,
+            // A producer retries this one, and finds the broker again when it is back.
+            AppendError::Stopping => Kafka::NotLeaderOrFollower,
+        }
+    }
+}
+
+impl Coded for ReadError {
+    fn kafka(&self) -> Kafka {
+        match self {
+            ReadError::OutOfRange { .. } => Kafka::OffsetOutOfRange,
+            ReadError::Corrupt { .. } => Kafka::CorruptMessage,
+            ReadError::Deleted => Kafka::UnknownTopicOrPartition,
+            ReadError::Storage { .. } => Kafka::KafkaStorageError,
+        }
+    }
+}
+
+impl Coded for TopicNameError {
+    fn kafka(&self) -> Kafka {
+        match self {
+            TopicNameError::Reserved(_)
+            | TopicNameError::TooLong(_)
+            | TopicNameError::Character(..) => Kafka::InvalidTopicException,
+        }
+    }
+}
+
+impl Coded for CatalogError {
+    fn kafka(&self) -> Kafka {
+        match self {
+            CatalogError::Name(name) => name.kafka(),
+            CatalogError::Exists(_) => Kafka::TopicAlreadyExists,
+            CatalogError::UnknownName(_) => Kafka::UnknownTopicOrPartition,
+            CatalogError::UnknownId(_) => Kafka::UnknownTopicId,
+            CatalogError::Partitions(_) => Kafka::InvalidPartitions,
+            CatalogError::Config(_) => Kafka::InvalidConfig,
+            CatalogError::Internal(_) => Kafka::InvalidTopicException,
+            CatalogError::Storage(_) => Kafka::KafkaStorageError,
+        }
+    }
+}
+
+impl Coded for GroupError {
+    fn kafka(&self) -> Kafka {
+        match self {
+            GroupError::InvalidGroupId => Kafka::InvalidGroupId,
+            GroupError::UnknownMember(_) => Kafka::UnknownMemberId,
+            GroupError::IllegalGeneration(_) => Kafka::IllegalGeneration,
+            GroupError::RebalanceInProgress => Kafka::RebalanceInProgress,
+            GroupError::InconsistentProtocol => Kafka::InconsistentGroupProtocol,
+            GroupError::InvalidSessionTimeout(_) => Kafka::InvalidSessionTimeout,
+            GroupError::MemberIdRequired(_) => Kafka::MemberIdRequired,
+            GroupError::FencedInstance(_) => Kafka::FencedInstanceId,
+            GroupError::NotEmpty(_) => Kafka::NonEmptyGroup,
+            GroupError::NotFound(_) => Kafka::GroupIdNotFound,
+            GroupError::MetadataTooLarge(_) => Kafka::OffsetMetadataTooLarge,
+            GroupError::Full => Kafka::GroupMaxSizeReached,
+            GroupError::NotAvailable => Kafka::CoordinatorNotAvailable,
+            // Kafka's coordinator turns a failed append into this: clients look for it and retry.
+            GroupError::Storage(_) => Kafka::CoordinatorNotAvailable,
+        }
+    }
+}
+
+impl Coded for ProducerIdError {
+    fn kafka(&self) -> Kafka {
+        match self {
+            ProducerIdError::Storage(_) => Kafka::CoordinatorNotAvailable,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_kafkas_numbers() {
+        assert_eq!(code(&Ok::<_, AppendError>(())), 0);
+        assert_eq!(code(&Err::<(), _>(AppendError::Corrupt(String::new()))), 2);
+        assert_eq!(code(&Err::<(), _>(AppendError::Invalid(String::new()))), 87);
+        assert_eq!(code(&Err::<(), _>(ReadError::Deleted)), 3);
+        assert_eq!(code(&Err::<(), _>(CatalogError::Exists("t".into()))), 36);
+        assert_eq!(code(&Err::<(), _>(GroupError::RebalanceInProgress)), 27);
+    }
+}

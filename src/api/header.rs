@@ -1,0 +1,143 @@
+//! The request header, decoded by hand: the crate's decoder panics on short frames, and the frame
+//! limit must be known before the frame is read.
+
+use bytes::{Buf, Bytes};
+use kafka_protocol::messages::ApiKey;
+use kafka_protocol::protocol::StrBytes;
+
+use super::Refusal;
+use crate::config::Config;
+
+/// How much of a frame tells its API: the key and the version.
+pub const PREFIX_BYTES: usize = 4;
+
+/// Largest request that carries no records. Kafka applies `socket.request.max.bytes` (100 MiB) to
+/// all; but many tiny elements decode to far more memory than they take on the wire.
+const PLAIN_BYTES_MAX: usize = 4 << 20;
+
+/// A request header, any version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub api_key: i16,
+    pub api_version: i16,
+    pub correlation_id: i32,
+    pub client_id: StrBytes,
+}
+
+/// The largest frame allowed for the API that `prefix` names.
+pub fn frame_bytes_max(prefix: [u8; PREFIX_BYTES], config: &Config) -> usize {
+    let [high, low, ..] = prefix;
+    if i16::from_be_bytes([high, low]) == ApiKey::Produce as i16 {
+        config.socket_request_max_bytes
+    } else {
+        PLAIN_BYTES_MAX.min(config.socket_request_max_bytes)
+    }
+}
+
+impl Header {
+    /// Takes the header off the front of `frame`.
+    pub(super) fn decode(frame: &mut Bytes) -> Result<Header, Refusal> {
+        let malformed = |_| Refusal::Header;
+        let api_key = frame.try_get_i16().map_err(malformed)?;
+        let api_version = frame.try_get_i16().map_err(malformed)?;
+        let correlation_id = frame.try_get_i32().map_err(malformed)?;
+        let client_id = match frame.try_get_i16().map_err(malformed)? {
+            -1 => StrBytes::new(),
+            length => {
+                let length = usize::try_from(length).map_err(|_| Refusal::Header)?;
+                if frame.remaining() < length {
+                    return Err(Refusal::Header);
+                }
+                StrBytes::from_utf8(frame.split_to(length)).map_err(|_| Refusal::Header)?
+            }
+        };
+        let flexible =
+            ApiKey::try_from(api_key).is_ok_and(|api| api.request_header_version(api_version) >= 2);
+        if flexible {
+            skip_tagged_fields(frame)?;
+        }
+        Ok(Header { api_key, api_version, correlation_id, client_id })
+    }
+}
+
+/// No tagged field of the request header is defined yet (KIP-482): whatever comes is skipped.
+fn skip_tagged_fields(frame: &mut Bytes) -> Result<(), Refusal> {
+    for _ in 0..unsigned_varint(frame)? {
+        unsigned_varint(frame)?;
+        let size = unsigned_varint(frame)? as usize;
+        if frame.remaining() < size {
+            return Err(Refusal::Header);
+        }
+        frame.advance(size);
+    }
+    Ok(())
+}
+
+fn unsigned_varint(frame: &mut Bytes) -> Result<u32, Refusal> {
+    let mut value = 0u32;
+    for shift in [0, 7, 14, 21, 28] {
+        let byte = frame.try_get_u8().map_err(|_| Refusal::Header)?;
+        value |= u32::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(Refusal::Header)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use kafka_protocol::messages::RequestHeader;
+    use kafka_protocol::protocol::encode_request_header_into_buffer;
+
+    use super::*;
+
+    fn encoded(key: ApiKey, version: i16, client: Option<&'static str>) -> Bytes {
+        let header = RequestHeader::default()
+            .with_request_api_key(key as i16)
+            .with_request_api_version(version)
+            .with_correlation_id(7)
+            .with_client_id(client.map(StrBytes::from_static_str));
+        let mut buf = BytesMut::new();
+        encode_request_header_into_buffer(&mut buf, &header).unwrap();
+        buf.extend_from_slice(b"body");
+        buf.freeze()
+    }
+
+    #[test]
+    fn header_is_taken_off_in_both_formats() {
+        for (version, client) in [(4, Some("c")), (9, Some("c")), (13, None)] {
+            let mut frame = encoded(ApiKey::Metadata, version, client);
+            let header = Header::decode(&mut frame).unwrap();
+            assert_eq!(
+                (header.api_key, header.api_version, header.correlation_id),
+                (3, version, 7)
+            );
+            assert_eq!(header.client_id.as_str(), client.unwrap_or(""));
+            assert_eq!(&frame[..], b"body");
+        }
+    }
+
+    #[test]
+    fn header_cut_anywhere_is_refused() {
+        let whole = encoded(ApiKey::Metadata, 9, Some("client"));
+        for end in 0..whole.len() - b"body".len() {
+            assert_eq!(Header::decode(&mut whole.slice(..end)), Err(Refusal::Header), "at {end}");
+        }
+    }
+
+    #[test]
+    fn tagged_field_bombs_end_with_the_frame() {
+        let mut frame = BytesMut::from(&encoded(ApiKey::Metadata, 9, None)[..10]);
+        frame.extend_from_slice(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0]);
+        assert_eq!(Header::decode(&mut frame.freeze()), Err(Refusal::Header));
+    }
+
+    #[test]
+    fn only_produce_may_be_large() {
+        let config = Config::default();
+        assert_eq!(frame_bytes_max([0, 0, 0, 9], &config), config.socket_request_max_bytes);
+        assert_eq!(frame_bytes_max([0, 3, 0, 9], &config), PLAIN_BYTES_MAX);
+    }
+}

@@ -1,0 +1,62 @@
+//! The table of APIs: what is served, and by which file. ApiVersions shows exactly this.
+
+use kafka_protocol::messages;
+use kafka_protocol::messages::ApiKey;
+
+use super::call::{Api, Call, Reply};
+use super::{Later, Refusal, api_versions};
+
+/// A row of the table and the function that begins its requests.
+pub(super) struct Route {
+    pub api: Api,
+    pub begin: fn(Call) -> Later<Result<Later<Reply>, Refusal>>,
+}
+
+/// A row for a file with `API` and `async fn handle(&Context, &Request, body) -> response`: decoded
+/// in request order, handled when its turn comes.
+macro_rules! row {
+    ($file:ident, $request:ident) => {
+        Route {
+            api: $file::API,
+            begin: |mut call| {
+                Box::pin(async move {
+                    let body: messages::$request = call.decode()?;
+                    let reply: Later<Reply> = Box::pin(async move {
+                        let response = $file::handle(&call.ctx, &call.request, body).await;
+                        call.answer(&response)
+                    });
+                    Ok(reply)
+                })
+            },
+        }
+    };
+}
+
+/// All that is served, by API key.
+pub(super) static ROUTES: &[Route] = &[row!(api_versions, ApiVersionsRequest)];
+
+/// The row of an API, if it is served.
+pub(super) fn route(key: ApiKey) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| route.api.key == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_in_key_order_and_unique() {
+        assert!(ROUTES.is_sorted_by(|a, b| (a.api.key as i16) < (b.api.key as i16)));
+    }
+
+    #[test]
+    fn rows_serve_only_versions_the_codec_knows() {
+        for Route { api, .. } in ROUTES {
+            let known = api.key.valid_versions();
+            assert!(
+                known.min <= *api.versions.start() && *api.versions.end() <= known.max,
+                "{api:?}"
+            );
+        }
+    }
+}
