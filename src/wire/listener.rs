@@ -3,11 +3,26 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
-use crate::api::Context;
+use super::budget::Budget;
+use super::connection::{self, Shared};
+use super::frame::Patience;
+use crate::api::{Connection, Context};
+
+/// Request bytes of all connections in memory.
+const REQUEST_BYTES_MAX: usize = 512 << 20;
+/// A frame that has begun must be whole after this time, plus its size at the slowest rate.
+const FRAME_TIME_MAX: Duration = Duration::from_secs(30);
+const SLOWEST_BYTES_PER_SECOND: usize = 64 << 10;
+/// How long accepting pauses when the machine has no descriptors or memory left for a socket.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+/// How long requests that were read may still take when the broker stops.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A bound port that accepts nobody yet.
 pub struct Listener {
@@ -15,10 +30,10 @@ pub struct Listener {
     address: SocketAddr,
 }
 
-/// A port that is being served.
+/// A port that is being served. Dropping it stops accepting at once, without a drain.
 pub struct Running {
     stop: watch::Sender<bool>,
-    accepting: tokio::task::JoinHandle<()>,
+    accepting: JoinHandle<()>,
 }
 
 impl Listener {
@@ -34,10 +49,21 @@ impl Listener {
         self.address
     }
 
-    /// Begins to serve.
+    /// Begins to serve, on the runtime of the caller.
     pub fn serve(self, ctx: Arc<Context>) -> Running {
-        let _ = (ctx, self.socket);
-        todo!("api helper")
+        let patience = Patience {
+            idle: ctx.config.connections_max_idle,
+            frame: FRAME_TIME_MAX,
+            slowest_bytes_per_second: SLOWEST_BYTES_PER_SECOND,
+        };
+        self.serve_with(ctx, patience)
+    }
+
+    pub(super) fn serve_with(self, ctx: Arc<Context>, patience: Patience) -> Running {
+        let (stop, stopping) = watch::channel(false);
+        let budget = Budget::new(REQUEST_BYTES_MAX.max(ctx.config.socket_request_max_bytes));
+        let shared = Shared { ctx, patience, budget, stop: stopping };
+        Running { stop, accepting: tokio::spawn(accept(self.socket, shared)) }
     }
 }
 
@@ -46,6 +72,88 @@ impl Running {
     /// connections: after ten seconds at the latest.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);
-        let _ = self.accepting.await;
+        if let Err(error) = self.accepting.await {
+            tracing::error!(%error, "listener failed");
+        }
+    }
+}
+
+async fn accept(socket: TcpListener, shared: Shared) {
+    let places =
+        Arc::new(Semaphore::new(shared.ctx.config.max_connections.min(Semaphore::MAX_PERMITS)));
+    let mut connections = JoinSet::new();
+    let mut stop = shared.stop.clone();
+    loop {
+        tokio::select! {
+            // A dropped sender stops the listener too.
+            _ = stop.wait_for(|stop| *stop) => break,
+            Some(ended) = connections.join_next() => report(ended),
+            (place, stream, peer) = next(&socket, &places) => {
+                let Ok(local) = stream.local_addr() else { continue };
+                // Requests and answers are whole frames: waiting to fill packets only delays them.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%peer, %error, "nodelay was refused");
+                }
+                let shared = shared.clone();
+                connections.spawn(async move {
+                    let _place = place;
+                    connection::serve(stream, Connection { peer, local }, shared).await;
+                });
+            }
+        }
+    }
+    drop(socket);
+    let drained = tokio::time::timeout(DRAIN_TIME_MAX, async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    });
+    if drained.await.is_err() {
+        let open = connections.len();
+        tracing::warn!(open, "connections were cut: their requests took too long to finish");
+        connections.shutdown().await;
+    }
+}
+
+/// The next connection, once there is a place for it. Above `max.connections` clients wait in the
+/// kernel's backlog, as with Kafka.
+async fn next(
+    socket: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> (Option<OwnedSemaphorePermit>, TcpStream, SocketAddr) {
+    let place = match places.clone().try_acquire_owned() {
+        Ok(place) => Some(place),
+        Err(_) => {
+            tracing::warn!("max.connections is reached, new clients wait until others leave");
+            // Nobody closes the semaphore.
+            places.clone().acquire_owned().await.ok()
+        }
+    };
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => return (place, stream, peer),
+            Err(error) if is_of_one_client(&error) => {
+                tracing::debug!(%error, "a client left before it was accepted");
+            }
+            Err(error) => {
+                // Out of descriptors or memory: the socket stays readable, so accepting again at
+                // once would only spin.
+                tracing::warn!(%error, "accepting pauses, raise the limit of open files");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection was closed by a fault of the broker");
     }
 }

@@ -1,5 +1,11 @@
 //! Sockets, frames, response order and back-pressure. Knows no Kafka message: `api` decodes.
 
+mod budget;
+mod connection;
+mod frame;
 mod listener;
 
 pub use listener::{Listener, Running};
+
+#[cfg(test)]
+mod tests;

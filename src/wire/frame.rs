@@ -1,0 +1,130 @@
+//! Cuts the byte stream of a connection into frames. Each length is checked before anything is
+//! allocated for it, and a frame that has begun must be finished in time.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::ReadHalf;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::budget::Budget;
+use crate::api;
+use crate::config::Config;
+
+/// Bytes of the length that stands before each frame.
+const LENGTH_BYTES: usize = 4;
+/// Read at least so much at once, so that small requests cost one system call.
+const READ_BYTES: usize = 16 << 10;
+
+/// How long clients may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Between two frames.
+    pub idle: Duration,
+    /// For a frame that has begun, besides `slowest_bytes_per_second`.
+    pub frame: Duration,
+    /// The slowest rate at which a large frame may come.
+    pub slowest_bytes_per_second: usize,
+}
+
+/// A whole frame without its length. The permits go back when its request is answered.
+pub(super) struct Frame {
+    pub bytes: Bytes,
+    pub _permits: [Option<OwnedSemaphorePermit>; 2],
+}
+
+/// Why no frame can be read any more.
+#[derive(Debug, Error)]
+pub(super) enum FrameError {
+    #[error("frame length {0} is impossible")]
+    Length(i32),
+    #[error("frame has {bytes} bytes, at most {bytes_max} are allowed for this api")]
+    TooLarge { bytes: usize, bytes_max: usize },
+    #[error("frame was not finished in time")]
+    Slow,
+    #[error("connection was idle for too long")]
+    Idle,
+    #[error("connection ended in the middle of a frame")]
+    Torn,
+    #[error("connection failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The reading half of a connection.
+pub(super) struct FrameReader<'a> {
+    pub socket: ReadHalf<'a>,
+    pub buffer: BytesMut,
+    pub config: Arc<Config>,
+    pub patience: Patience,
+    /// The connection's budget, then the broker's.
+    pub budgets: [Budget; 2],
+}
+
+impl FrameReader<'_> {
+    /// The next frame, `None` when the client has closed. `busy` tells whether requests are still
+    /// being answered: then silence is not idleness.
+    pub(super) async fn next(
+        &mut self,
+        busy: impl Fn() -> bool,
+    ) -> Result<Option<Frame>, FrameError> {
+        if self.buffer.is_empty() {
+            // An idle connection keeps no buffer.
+            self.buffer = BytesMut::new();
+            while timeout(self.patience.idle, self.socket.readable()).await.is_err() {
+                if !busy() {
+                    return Err(FrameError::Idle);
+                }
+            }
+            self.buffer.reserve(READ_BYTES);
+            // Readiness may be spurious: wait for the first byte under the same clock.
+            match timeout(self.patience.idle, self.socket.read_buf(&mut self.buffer)).await {
+                Err(_) => return Err(FrameError::Idle),
+                Ok(Err(error)) => return Err(error.into()),
+                Ok(Ok(0)) => return Ok(None),
+                Ok(Ok(_)) => {}
+            }
+        }
+        let begun = Instant::now();
+        let prefix = LENGTH_BYTES + api::PREFIX_BYTES;
+        self.fill(prefix, begun + self.patience.frame).await?;
+        let [l0, l1, l2, l3, p0, p1, p2, p3] = self.buffer[..prefix] else {
+            return Err(FrameError::Torn);
+        };
+        let length = i32::from_be_bytes([l0, l1, l2, l3]);
+        let bytes = usize::try_from(length).map_err(|_| FrameError::Length(length))?;
+        if bytes < api::PREFIX_BYTES {
+            return Err(FrameError::Length(length));
+        }
+        let bytes_max = api::frame_bytes_max([p0, p1, p2, p3], &self.config);
+        if bytes > bytes_max {
+            return Err(FrameError::TooLarge { bytes, bytes_max });
+        }
+        let [own, shared] = &self.budgets;
+        let permits = [own.take(bytes).await, shared.take(bytes).await];
+        let allowance =
+            Duration::from_secs((bytes / self.patience.slowest_bytes_per_second) as u64);
+        self.fill(LENGTH_BYTES + bytes, Instant::now() + self.patience.frame + allowance).await?;
+        let mut frame = self.buffer.split_to(LENGTH_BYTES + bytes).freeze();
+        let _length = frame.split_to(LENGTH_BYTES);
+        Ok(Some(Frame { bytes: frame, _permits: permits }))
+    }
+
+    /// Reads until the buffer holds `wanted` bytes.
+    async fn fill(&mut self, wanted: usize, deadline: Instant) -> Result<(), FrameError> {
+        while self.buffer.len() < wanted {
+            self.buffer.reserve((wanted - self.buffer.len()).max(READ_BYTES));
+            match timeout_at(deadline, self.socket.read_buf(&mut self.buffer)).await {
+                Err(_) => return Err(FrameError::Slow),
+                Ok(Err(error)) => return Err(error.into()),
+                Ok(Ok(0)) => return Err(FrameError::Torn),
+                Ok(Ok(_)) => {}
+            }
+        }
+        Ok(())
+    }
+}
