@@ -4,3 +4,4 @@
 //! brokers and runs programs; every other module is a group of tests.
 
 mod harness;
+mod tidy;
