@@ -1,0 +1,74 @@
+//! The official Java producer and consumer at their default settings, newest 4.x and 3.9.
+
+use std::net::SocketAddr;
+
+use crate::harness::{Finished, JVM_PATIENCE, Program, Target, heavy, java, unique};
+
+/// The topic and group `test` that the programs use by themselves; on a shared reference Kafka one
+/// of this test's own.
+fn topic(target: &Target) -> String {
+    if target.is_reference() { unique("test") } else { "test".to_owned() }
+}
+
+#[track_caller]
+pub fn produce(module: &str, broker: SocketAddr, topic: &str) -> Finished {
+    let mut command = java(module, "Produce");
+    command.args([&broker.to_string(), topic]);
+    let _turn = heavy();
+    Program::start("Produce", command).finish(JVM_PATIENCE).success()
+}
+
+#[track_caller]
+fn consume(module: &str, broker: SocketAddr, topic: &str, count: usize) -> Finished {
+    let mut command = java(module, "Consume");
+    command.args([&broker.to_string(), &count.to_string(), topic]);
+    let _turn = heavy();
+    Program::start("Consume", command).finish(JVM_PATIENCE).success()
+}
+
+/// `partition offset key value`, as `Consume` prints each of `Produce`'s records.
+fn records(offsets: std::ops::Range<usize>) -> Vec<String> {
+    offsets.map(|offset| format!("0 {offset} key{0} value{0}", offset % 10)).collect()
+}
+
+#[track_caller]
+fn produces_to_a_new_topic_and_consumes_in_order_over_restarts(module: &str) {
+    let target = Target::start();
+    let (broker, topic) = (target.kafka(), topic(&target));
+
+    let produced = produce(module, broker, &topic);
+    let acknowledged: Vec<String> = (0..10).map(|offset| format!("{topic}-0@{offset}")).collect();
+    assert_eq!(produced.lines(), acknowledged);
+
+    assert_eq!(consume(module, broker, &topic, 4).lines(), records(0..4));
+    assert_eq!(consume(module, broker, &topic, 6).lines(), records(4..10));
+
+    // What arrives while no consumer runs is read by the next one, and nothing before it.
+    produce(module, broker, &topic);
+    assert_eq!(consume(module, broker, &topic, 10).lines(), records(10..20));
+}
+
+#[test]
+fn java_4_produces_to_a_new_topic_and_consumes_in_order_over_restarts() {
+    produces_to_a_new_topic_and_consumes_in_order_over_restarts("clients");
+}
+
+#[test]
+fn java_3_9_produces_to_a_new_topic_and_consumes_in_order_over_restarts() {
+    produces_to_a_new_topic_and_consumes_in_order_over_restarts("clients-3.9");
+}
+
+#[test]
+fn java_consumer_goes_on_where_it_stopped_after_the_broker_was_killed() {
+    let mut target = Target::start();
+    let (address, topic) = (target.kafka(), topic(&target));
+    produce("clients", address, &topic);
+    assert_eq!(consume("clients", address, &topic, 7).lines(), records(0..7));
+
+    if let Some(broker) = target.ottla() {
+        broker.kill();
+        broker.restart();
+    }
+
+    assert_eq!(consume("clients", address, &topic, 3).lines(), records(7..10));
+}
