@@ -14,6 +14,13 @@ pub const SLOTS: u16 = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u16);
 
+impl Slot {
+    /// Topics and their configs.
+    pub const CATALOG: Slot = Slot(0);
+    /// Blocks of producer ids.
+    pub const PRODUCER_IDS: Slot = Slot(1);
+}
+
 /// A position was not vacant, or the journal failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum JournalError {
@@ -43,7 +50,8 @@ pub trait Journal: Send + Sync + 'static {
         slot: Slot,
         from: u64,
     ) -> BoxFuture<'static, Result<Vec<(u64, Bytes)>, JournalError>>;
-    /// Forgets positions below `before`.
+    /// Says that positions below `before` are not needed any more: the journal may forget them, but
+    /// need not do so at once.
     fn trim(&self, slot: Slot, before: u64) -> BoxFuture<'static, Result<(), JournalError>>;
     /// Waits until a position at or after `from` is written.
     fn watch(&self, slot: Slot, from: u64) -> BoxFuture<'static, Result<(), JournalError>>;

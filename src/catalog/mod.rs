@@ -2,18 +2,41 @@
 //! changes in one task and publishes immutable snapshots.
 
 pub mod journal;
+pub mod local_journal;
 pub mod placement;
+
+mod collector;
+mod record;
+mod replay;
+mod task;
+mod topic;
+
+#[cfg(test)]
+pub(crate) mod journal_tests;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::journal::Journal;
+use self::task::{Command, Owner};
 use crate::config::Config;
 use crate::log::{Logs, Partition};
 use crate::metrics::Metrics;
-use crate::types::{Clock, PartitionId, TopicId, TopicName, TopicNameError};
+use crate::types::{Clock, LogId, PartitionId, TopicId, TopicName, TopicNameError};
+
+pub use local_journal::LocalJournal;
+pub use topic::TopicConfig;
+
+/// The most partitions a topic may have: each costs memory at every start.
+pub const PARTITIONS_MAX: u32 = 10_000;
+/// Changes that may wait for the owning task.
+const QUEUE_CHANGES_MAX: usize = 64;
 
 /// One topic as it stands.
 #[derive(Clone, Debug)]
@@ -28,6 +51,24 @@ pub struct Topic {
     pub configs: BTreeMap<String, String>,
     /// Internal topics (`__consumer_offsets`, …) are marked so in Metadata.
     pub internal: bool,
+}
+
+impl Topic {
+    /// The ids of all its logs.
+    pub fn logs(&self) -> impl Iterator<Item = LogId> + use<> {
+        let topic = self.id;
+        (0..self.partitions).map(move |index| LogId { topic, partition: PartitionId(index) })
+    }
+
+    /// The largest record batch it accepts, in bytes.
+    pub fn batch_bytes_max(&self, broker: &Config) -> u32 {
+        topic::batch_bytes_max(&self.configs, broker)
+    }
+
+    /// All topic configs that hold for it, in name order.
+    pub fn describe_configs(&self, broker: &Config) -> Vec<TopicConfig> {
+        topic::describe(&self.configs, broker)
+    }
 }
 
 /// An immutable picture of all topics.
@@ -51,6 +92,28 @@ impl Snapshot {
     /// All topics in name order.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
         self.topics.values()
+    }
+
+    /// How many topics there are.
+    pub fn len(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Whether there is no topic.
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    fn insert(&mut self, topic: Topic) {
+        let topic = Arc::new(topic);
+        self.ids.insert(topic.id, topic.clone());
+        self.topics.insert(topic.name.clone(), topic);
+    }
+
+    fn remove(&mut self, id: TopicId) -> Option<Arc<Topic>> {
+        let topic = self.ids.remove(&id)?;
+        self.topics.remove(&topic.name);
+        Some(topic)
     }
 }
 
@@ -94,9 +157,28 @@ pub enum CatalogError {
     Storage(String),
 }
 
-/// A cheap handle to the catalog.
+/// A cheap handle to the catalog. The owning task ends when the last handle is dropped.
 #[derive(Clone)]
-pub struct Catalog {}
+pub struct Catalog {
+    published: Arc<Published>,
+    changes: mpsc::Sender<Command>,
+}
+
+/// What readers see without asking the owning task.
+struct Published {
+    snapshot: ArcSwap<Snapshot>,
+    changed: watch::Sender<()>,
+    logs: Logs,
+}
+
+impl Published {
+    /// The log of a topic that is published; internal logs that are no topic stay out of reach.
+    fn log(&self, topic: TopicId, partition: PartitionId) -> Option<Partition> {
+        let snapshot = self.snapshot.load();
+        let known = snapshot.topic_by_id(topic)?.partitions > partition.0;
+        known.then(|| self.logs.partition(LogId { topic, partition })).flatten()
+    }
+}
 
 impl Catalog {
     /// Replays the metadata journal, opens every topic's logs and starts the owning task.
@@ -107,13 +189,29 @@ impl Catalog {
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
     ) -> Result<Catalog, CatalogError> {
-        let _ = (logs, journal, config, clock, metrics);
-        todo!("group helper")
+        let replayed = replay::replay(&*journal).await?;
+        replay::delete_orphans(&logs, &replayed).await?;
+        replay::open_logs(&logs, &replayed.snapshot, &*clock).await?;
+        let published = Arc::new(Published {
+            snapshot: ArcSwap::from_pointee(replayed.snapshot),
+            changed: watch::Sender::new(()),
+            logs,
+        });
+        collector::register(&published, metrics)?;
+        let (changes, queue) = mpsc::channel(QUEUE_CHANGES_MAX);
+        let owner = Owner::new(published.clone(), journal, config, replayed.next);
+        tokio::spawn(owner.run(queue));
+        Ok(Catalog { published, changes })
     }
 
     /// The newest picture.
     pub fn snapshot(&self) -> Arc<Snapshot> {
-        todo!("group helper")
+        self.published.snapshot.load_full()
+    }
+
+    /// Told after each new snapshot is published.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.published.changed.subscribe()
     }
 
     /// Creates a topic durably, opens its logs and publishes it. With `validate_only` only checks.
@@ -122,8 +220,7 @@ impl Catalog {
         topic: NewTopic,
         validate_only: bool,
     ) -> Result<Arc<Topic>, CatalogError> {
-        let _ = (topic, validate_only);
-        todo!("group helper")
+        self.ask(|reply| Command::Create { topic, validate_only, reply }).await
     }
 
     /// The internal topic `name`, created with `partitions` if it does not exist yet.
@@ -132,25 +229,46 @@ impl Catalog {
         name: &str,
         partitions: u32,
     ) -> Result<Arc<Topic>, CatalogError> {
-        let _ = (name, partitions);
-        todo!("group helper")
+        let name = TopicName::parse(name)?;
+        self.ask(|reply| Command::EnsureInternal { name, partitions, reply }).await
     }
 
     /// Deletes a topic, its logs and its committed offsets' meaning (offsets are keyed by id).
     pub async fn delete(&self, id: TopicId) -> Result<(), CatalogError> {
-        let _ = id;
-        todo!("group helper")
+        self.ask(|reply| Command::Delete { id, reply }).await
     }
 
     /// Raises the number of partitions to `count`.
     pub async fn add_partitions(&self, id: TopicId, count: u32) -> Result<(), CatalogError> {
-        let _ = (id, count);
-        todo!("group helper")
+        self.change_partitions(id, count, false).await
+    }
+
+    /// Checks what `add_partitions` would do, without doing it.
+    pub async fn check_add_partitions(&self, id: TopicId, count: u32) -> Result<(), CatalogError> {
+        self.change_partitions(id, count, true).await
+    }
+
+    async fn change_partitions(
+        &self,
+        id: TopicId,
+        count: u32,
+        validate_only: bool,
+    ) -> Result<(), CatalogError> {
+        self.ask(|reply| Command::AddPartitions { id, count, validate_only, reply }).await
     }
 
     /// The log of a topic's partition, if both exist.
     pub fn log(&self, topic: TopicId, partition: PartitionId) -> Option<Partition> {
-        let _ = (topic, partition);
-        todo!("group helper")
+        self.published.log(topic, partition)
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, CatalogError>>) -> Command,
+    ) -> Result<T, CatalogError> {
+        let stopping = || CatalogError::Storage("the broker is stopping".to_owned());
+        let (reply, answer) = oneshot::channel();
+        self.changes.send(command(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
     }
 }

@@ -1,0 +1,143 @@
+//! Start-up: the journal's records become the first snapshot, logs of deleted topics are removed,
+//! all others are opened.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::journal::{Journal, Slot};
+use super::local_journal::journal_topic;
+use super::record::{self, Change};
+use super::{CatalogError, Snapshot, Topic};
+use crate::log::{LogError, Logs};
+use crate::types::{Clock, LogId, TopicId, TopicName};
+
+/// A start that takes longer says so.
+const START_WORTH_TELLING: Duration = Duration::from_secs(1);
+
+/// What the journal says.
+pub(super) struct Replayed {
+    /// The topics.
+    pub(super) snapshot: Snapshot,
+    /// Topics that were, whose logs may still be on disk.
+    pub(super) deleted: BTreeSet<TopicId>,
+    /// The journal's next vacant position.
+    pub(super) next: u64,
+}
+
+/// Reads the catalog's slot to its end.
+pub(super) async fn replay(journal: &dyn Journal) -> Result<Replayed, CatalogError> {
+    let mut replayed =
+        Replayed { snapshot: Snapshot::default(), deleted: BTreeSet::new(), next: 0 };
+    loop {
+        let records = journal
+            .read(Slot::CATALOG, replayed.next)
+            .await
+            .map_err(|error| CatalogError::Storage(error.to_string()))?;
+        if records.is_empty() {
+            return Ok(replayed);
+        }
+        for (seq, bytes) in records {
+            let change = record::decode(&bytes).map_err(|reason| unreadable(seq, &reason))?;
+            if let Change::TopicDeleted { id } = &change {
+                replayed.deleted.insert(TopicId(*id));
+            }
+            apply(&mut replayed.snapshot, change).map_err(|reason| unreadable(seq, &reason))?;
+            replayed.next = seq + 1;
+        }
+    }
+}
+
+fn unreadable(seq: u64, reason: &str) -> CatalogError {
+    CatalogError::Storage(format!("record {seq} of the catalog's journal: {reason}"))
+}
+
+/// Applies one decision. The only way a snapshot changes, at start and later.
+pub(super) fn apply(snapshot: &mut Snapshot, change: Change) -> Result<(), String> {
+    match change {
+        Change::TopicCreated { id, name, partitions, configs, internal } => {
+            let name = TopicName::parse(&name).map_err(|error| error.to_string())?;
+            if snapshot.topic(name.as_str()).is_some() {
+                return Err(format!("topic '{name}' is created twice"));
+            }
+            snapshot.insert(Topic { id: TopicId(id), name, partitions, configs, internal });
+        }
+        Change::PartitionsAdded { id, count } => {
+            let topic = snapshot.remove(TopicId(id)).ok_or(format!("topic {id} does not exist"))?;
+            snapshot.insert(Topic { partitions: count, ..Topic::clone(&topic) });
+        }
+        Change::TopicDeleted { id } => {
+            snapshot.remove(TopicId(id)).ok_or(format!("topic {id} does not exist"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a crash left of deleted topics.
+pub(super) async fn delete_orphans(logs: &Logs, replayed: &Replayed) -> Result<(), CatalogError> {
+    let listing = logs.clone();
+    let on_disk = blocking(move || listing.on_disk()).await?;
+    let topics: BTreeSet<TopicId> = on_disk.iter().map(|log| log.topic).collect();
+    for topic in topics {
+        if topic == journal_topic() || replayed.snapshot.topic_by_id(topic).is_some() {
+            continue;
+        }
+        if replayed.deleted.contains(&topic) {
+            info!(%topic, "removing the logs of a deleted topic");
+            let logs = logs.clone();
+            blocking(move || logs.delete_topic(topic)).await?;
+        } else {
+            // Never delete on absence alone: a journal that was lost must not take the records
+            // with it.
+            warn!(%topic, "logs on disk belong to no topic in the catalog, left alone");
+        }
+    }
+    Ok(())
+}
+
+/// Opens every topic's logs, on as many threads as there are cores.
+pub(super) async fn open_logs(
+    logs: &Logs,
+    snapshot: &Snapshot,
+    clock: &dyn Clock,
+) -> Result<(), CatalogError> {
+    let begun = clock.monotonic();
+    let ids: Vec<LogId> = snapshot.topics().flat_map(|topic| topic.logs()).collect();
+    let partitions = ids.len();
+    open(logs, ids).await?;
+    let took = clock.monotonic().saturating_sub(begun);
+    if took > START_WORTH_TELLING {
+        info!(partitions, took_ms = took.as_millis() as u64, "opened all partition logs");
+    }
+    Ok(())
+}
+
+/// Opens logs in parallel.
+pub(super) async fn open(logs: &Logs, ids: Vec<LogId>) -> Result<(), CatalogError> {
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let share = ids.len().div_ceil(threads).max(1);
+    let openers: Vec<_> = ids
+        .chunks(share)
+        .map(|ids| {
+            let (logs, ids) = (logs.clone(), ids.to_vec());
+            tokio::spawn(blocking(move || {
+                ids.into_iter().try_for_each(|id| logs.open(id).map(drop))
+            }))
+        })
+        .collect();
+    for opener in openers {
+        opener.await.map_err(|error| CatalogError::Storage(error.to_string()))??;
+    }
+    Ok(())
+}
+
+/// Runs file work off the network threads.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, CatalogError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| CatalogError::Storage(error.to_string()))?
+        .map_err(|error| CatalogError::Storage(error.to_string()))
+}

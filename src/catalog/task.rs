@@ -1,0 +1,257 @@
+//! The catalog's owner: checks a change against the newest state, claims a journal position for
+//! it, and publishes only what is durable.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use super::journal::{Journal, JournalError, Slot};
+use super::record::{self, Change};
+use super::replay::{apply, blocking, open};
+use super::{CatalogError, NewTopic, PARTITIONS_MAX, Published, Snapshot, Topic, topic};
+use crate::config::Config;
+use crate::types::{LogId, PartitionId, TopicId, TopicName};
+
+/// Names that only the broker itself may take.
+const RESERVED_PREFIX: &str = "__ottla_";
+
+type Reply<T> = oneshot::Sender<Result<T, CatalogError>>;
+
+/// What handles ask for. A caller that went away does not stop its change.
+pub(super) enum Command {
+    Create { topic: NewTopic, validate_only: bool, reply: Reply<Arc<Topic>> },
+    EnsureInternal { name: TopicName, partitions: u32, reply: Reply<Arc<Topic>> },
+    Delete { id: TopicId, reply: Reply<()> },
+    AddPartitions { id: TopicId, count: u32, validate_only: bool, reply: Reply<()> },
+}
+
+/// See the module's header.
+pub(super) struct Owner {
+    published: Arc<Published>,
+    journal: Arc<dyn Journal>,
+    config: Arc<Config>,
+    /// The journal's next vacant position, as far as this node has read.
+    next: u64,
+}
+
+impl Owner {
+    pub(super) fn new(
+        published: Arc<Published>,
+        journal: Arc<dyn Journal>,
+        config: Arc<Config>,
+        next: u64,
+    ) -> Owner {
+        Owner { published, journal, config, next }
+    }
+
+    /// Serves until every handle is gone.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        while let Some(command) = commands.recv().await {
+            match command {
+                Command::Create { topic, validate_only, reply } => {
+                    let _ = reply.send(self.create(topic, validate_only).await);
+                }
+                Command::EnsureInternal { name, partitions, reply } => {
+                    let _ = reply.send(self.ensure_internal(name, partitions).await);
+                }
+                Command::Delete { id, reply } => {
+                    let _ = reply.send(self.delete(id).await);
+                }
+                Command::AddPartitions { id, count, validate_only, reply } => {
+                    let _ = reply.send(self.add_partitions(id, count, validate_only).await);
+                }
+            }
+        }
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        self.published.snapshot.load_full()
+    }
+
+    async fn create(
+        &mut self,
+        new: NewTopic,
+        validate_only: bool,
+    ) -> Result<Arc<Topic>, CatalogError> {
+        let name = TopicName::parse(&new.name)?;
+        let partitions = new.partitions.unwrap_or(self.config.num_partitions);
+        let topic = Topic {
+            id: TopicId::random(),
+            name,
+            partitions,
+            configs: new.configs,
+            internal: false,
+        };
+        self.check_new(&self.snapshot(), &topic)?;
+        if topic.name.as_str().starts_with(RESERVED_PREFIX) {
+            return Err(CatalogError::Internal(new.name));
+        }
+        topic::check(&topic.configs, &self.config).map_err(CatalogError::Config)?;
+        if validate_only {
+            return Ok(Arc::new(topic));
+        }
+        self.add(topic).await
+    }
+
+    async fn ensure_internal(
+        &mut self,
+        name: TopicName,
+        partitions: u32,
+    ) -> Result<Arc<Topic>, CatalogError> {
+        if let Some(topic) = self.snapshot().topic(name.as_str()) {
+            return Ok(topic.clone());
+        }
+        let configs = Default::default();
+        let topic = Topic { id: TopicId::random(), name, partitions, configs, internal: true };
+        self.check_new(&self.snapshot(), &topic)?;
+        self.add(topic).await
+    }
+
+    fn check_new(&self, snapshot: &Snapshot, topic: &Topic) -> Result<(), CatalogError> {
+        if snapshot.topic(topic.name.as_str()).is_some() {
+            return Err(CatalogError::Exists(topic.name.to_string()));
+        }
+        check_partitions(topic.partitions)
+    }
+
+    async fn add(&mut self, topic: Topic) -> Result<Arc<Topic>, CatalogError> {
+        let snapshot = self.snapshot();
+        for other in snapshot.topics().filter(|other| topic.name.collides_with(&other.name)) {
+            warn!(topic = %topic.name, other = %other.name,
+                "topic names differ only in '.' and '_' and share their metric names in Kafka's tools");
+        }
+        // The logs come first: a published topic can be written at once. They are empty until
+        // then, so what a crash in between leaves behind holds nothing.
+        open(&self.published.logs, topic.logs().collect()).await?;
+        let change = Change::TopicCreated {
+            id: topic.id.0,
+            name: topic.name.to_string(),
+            partitions: topic.partitions,
+            configs: topic.configs.clone(),
+            internal: topic.internal,
+        };
+        let id = topic.id;
+        let decided = self.decide(change, |owner, now| owner.check_new(now, &topic)).await;
+        if let Err(refused) = decided {
+            self.delete_logs(id).await;
+            return Err(refused);
+        }
+        info!(topic = %topic.name, %id, partitions = topic.partitions, "created a topic");
+        self.snapshot().topic_by_id(id).cloned().ok_or(CatalogError::UnknownId(id))
+    }
+
+    async fn delete(&mut self, id: TopicId) -> Result<(), CatalogError> {
+        let topic = changeable(&self.snapshot(), id)?;
+        let change = Change::TopicDeleted { id: id.0 };
+        self.decide(change, |_, now| changeable(now, id).map(drop)).await?;
+        info!(topic = %topic.name, %id, "deleted a topic");
+        self.delete_logs(id).await;
+        Ok(())
+    }
+
+    async fn add_partitions(
+        &mut self,
+        id: TopicId,
+        count: u32,
+        validate_only: bool,
+    ) -> Result<(), CatalogError> {
+        let before = check_more(&self.snapshot(), id, count)?.partitions;
+        if validate_only {
+            return Ok(());
+        }
+        let added = before..count;
+        let logs = added.map(|index| LogId { topic: id, partition: PartitionId(index) });
+        open(&self.published.logs, logs.collect()).await?;
+        let change = Change::PartitionsAdded { id: id.0, count };
+        self.decide(change, |_, now| check_more(now, id, count).map(drop)).await?;
+        info!(topic = %id, partitions = count, "added partitions");
+        Ok(())
+    }
+
+    /// Claims a position for `change`, applies and publishes it. Each time another node was
+    /// faster, its change is applied first and `check` decides again.
+    async fn decide(
+        &mut self,
+        change: Change,
+        check: impl Fn(&Owner, &Snapshot) -> Result<(), CatalogError>,
+    ) -> Result<(), CatalogError> {
+        let bytes = record::encode(&change).map_err(CatalogError::Storage)?;
+        loop {
+            match self.journal.append(Slot::CATALOG, self.next, bytes.clone()).await {
+                Ok(()) => {
+                    self.next += 1;
+                    return self.publish(change);
+                }
+                Err(JournalError::Occupied { .. }) => {
+                    self.catch_up().await?;
+                    check(self, &self.snapshot())?;
+                }
+                Err(JournalError::Storage(reason)) => return Err(CatalogError::Storage(reason)),
+            }
+        }
+    }
+
+    /// Applies what other writers decided meanwhile.
+    async fn catch_up(&mut self) -> Result<(), CatalogError> {
+        let read = self.journal.read(Slot::CATALOG, self.next).await;
+        for (seq, bytes) in read.map_err(|error| CatalogError::Storage(error.to_string()))? {
+            let change = record::decode(&bytes).map_err(CatalogError::Storage)?;
+            if let Change::TopicCreated { id, partitions, .. } = &change {
+                let topic = TopicId(*id);
+                let logs =
+                    (0..*partitions).map(|index| LogId { topic, partition: PartitionId(index) });
+                open(&self.published.logs, logs.collect()).await?;
+            }
+            self.publish(change)?;
+            self.next = seq + 1;
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, change: Change) -> Result<(), CatalogError> {
+        let mut snapshot = Snapshot::clone(&self.snapshot());
+        apply(&mut snapshot, change).map_err(CatalogError::Storage)?;
+        self.published.snapshot.store(Arc::new(snapshot));
+        self.published.changed.send_replace(());
+        Ok(())
+    }
+
+    /// Failing to remove files is not the caller's concern: the next start tries again.
+    async fn delete_logs(&self, id: TopicId) {
+        let logs = self.published.logs.clone();
+        if let Err(reason) = blocking(move || logs.delete_topic(id)).await {
+            error!(topic = %id, %reason, "the logs of a deleted topic could not be removed");
+        }
+    }
+}
+
+fn check_partitions(count: u32) -> Result<(), CatalogError> {
+    match count {
+        0 => Err(CatalogError::Partitions("a topic needs at least one partition".to_owned())),
+        1..=PARTITIONS_MAX => Ok(()),
+        _ => Err(CatalogError::Partitions(format!(
+            "{count} partitions were asked for, at most {PARTITIONS_MAX} are possible"
+        ))),
+    }
+}
+
+fn changeable(snapshot: &Snapshot, id: TopicId) -> Result<Arc<Topic>, CatalogError> {
+    let topic = snapshot.topic_by_id(id).ok_or(CatalogError::UnknownId(id))?;
+    if topic.internal {
+        return Err(CatalogError::Internal(topic.name.to_string()));
+    }
+    Ok(topic.clone())
+}
+
+fn check_more(snapshot: &Snapshot, id: TopicId, count: u32) -> Result<Arc<Topic>, CatalogError> {
+    let topic = changeable(snapshot, id)?;
+    check_partitions(count)?;
+    if count <= topic.partitions {
+        return Err(CatalogError::Partitions(format!(
+            "topic '{}' has {} partitions, it cannot go to {count}: partitions can only be added",
+            topic.name, topic.partitions
+        )));
+    }
+    Ok(topic)
+}
