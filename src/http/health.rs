@@ -1,0 +1,85 @@
+//! `/healthz`: the process lives. `/readyz`: it serves. `/metrics`: what Prometheus scrapes.
+
+use std::net::SocketAddr;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use super::Front;
+use super::error::HttpError;
+use crate::metrics::Metrics;
+
+/// Where the broker's life stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not serving yet; what it is busy with.
+    Starting(&'static str),
+    /// Serving.
+    Ready {
+        /// The Kafka protocol's address.
+        kafka: SocketAddr,
+        /// This side's address.
+        http: SocketAddr,
+    },
+    /// Not serving any more.
+    Stopping,
+}
+
+pub(super) fn routes() -> Router<Front> {
+    Router::new()
+        .route("/", get(front_page))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+}
+
+async fn front_page() -> &'static str {
+    concat!(
+        "Ottla ",
+        env!("CARGO_PKG_VERSION"),
+        "\n\n",
+        "/readyz          whether it serves\n",
+        "/metrics         for Prometheus\n",
+        "/v1/sessions     SQL, in the shape of Flink's SQL Gateway\n",
+        "/jobs/overview   streaming jobs, in the shape of Flink's JobManager\n",
+    )
+}
+
+async fn healthz() -> Json<serde_json::Value> {
+    Json(json!({ "status": "alive" }))
+}
+
+async fn readyz(State(front): State<Front>) -> Response {
+    match front.phase() {
+        Phase::Ready { kafka, http } => {
+            let body = json!({
+                "status": "ready",
+                "kafka": kafka.to_string(),
+                "http": http.to_string(),
+            });
+            Json(body).into_response()
+        }
+        Phase::Starting(reason) => not_ready("starting", reason),
+        Phase::Stopping => not_ready("stopping", "finishing requests in flight"),
+    }
+}
+
+fn not_ready(status: &str, reason: &str) -> Response {
+    let body = json!({ "status": status, "reason": reason });
+    (StatusCode::SERVICE_UNAVAILABLE, Json(body)).into_response()
+}
+
+async fn metrics(State(front): State<Front>) -> Result<Response, HttpError> {
+    // Collectors read /proc and take snapshots: not a network thread's work.
+    let metrics = front.metrics.clone();
+    match tokio::task::spawn_blocking(move || metrics.render()).await {
+        Ok(Ok(text)) => Ok(([(CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response()),
+        Ok(Err(error)) => Err(HttpError::internal(format!("metrics cannot be rendered: {error}"))),
+        Err(error) => Err(HttpError::internal(format!("a metrics collector failed: {error}"))),
+    }
+}

@@ -1,0 +1,298 @@
+//! Jobs in the shape of Flink's JobManager REST.
+//!
+//! Gaps: savepoints (a stop takes a last checkpoint and keeps none for another job), checkpoint
+//! counts and history (the newest is told), subtasks.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::error::HttpError;
+use super::{Front, Rooms};
+use crate::stream::job::{CheckpointStatus, JobError, JobState, JobStatus};
+
+pub(super) fn routes() -> Router<Front> {
+    Router::new()
+        .route("/config", get(config))
+        .route("/overview", get(cluster_overview))
+        .route("/jobs", get(ids))
+        .route("/jobs/overview", get(overview))
+        .route("/jobs/{job}", get(details).patch(terminate))
+        .route("/jobs/{job}/checkpoints", get(checkpoints))
+        .route("/jobs/{job}/exceptions", get(exceptions))
+        .route("/jobs/{job}/stop", post(stop))
+        .route("/jobs/{job}/savepoints/{request}", get(stop_status))
+}
+
+/// Stops that were asked for, newest last, so that their outcome can be asked for.
+#[derive(Default)]
+pub(super) struct Stops {
+    requests: Mutex<VecDeque<Stop>>,
+}
+
+struct Stop {
+    request: String,
+    job: String,
+    outcome: Option<Result<(), JobError>>,
+}
+
+impl Stops {
+    const REMEMBERED: usize = 256;
+
+    fn begin(&self, job: &str) -> String {
+        let request = Uuid::new_v4().simple().to_string();
+        let mut requests = self.lock();
+        if requests.len() == Stops::REMEMBERED {
+            requests.pop_front();
+        }
+        requests.push_back(Stop { request: request.clone(), job: job.to_owned(), outcome: None });
+        request
+    }
+
+    fn end(&self, request: &str, outcome: Result<(), JobError>) {
+        if let Some(stop) = self.lock().iter_mut().find(|stop| stop.request == request) {
+            stop.outcome = Some(outcome);
+        }
+    }
+
+    /// `None`: never heard of; `Some(None)`: under way.
+    fn outcome(&self, job: &str, request: &str) -> Option<Option<Result<(), JobError>>> {
+        let requests = self.lock();
+        let stop = requests.iter().find(|stop| stop.request == request && stop.job == job)?;
+        Some(stop.outcome.clone())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Stop>> {
+        // Nothing panics while it is held.
+        self.requests.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+async fn config() -> Json<Value> {
+    Json(json!({
+        "refresh-interval": 3000,
+        "timezone-name": "Coordinated Universal Time",
+        "timezone-offset": 0,
+        "flink-version": concat!("ottla-", env!("CARGO_PKG_VERSION")),
+        "flink-revision": "",
+        "features": { "web-submit": false, "web-cancel": false },
+    }))
+}
+
+async fn cluster_overview(State(front): State<Front>) -> Result<Json<Value>, HttpError> {
+    let jobs = front.rooms()?.jobs.list();
+    let count = |states: &[JobState]| jobs.iter().filter(|job| states.contains(&job.state)).count();
+    Ok(Json(json!({
+        "taskmanagers": 1,
+        "jobs-running": count(&[JobState::Created, JobState::Running, JobState::Restarting]),
+        "jobs-finished": count(&[JobState::Finished]),
+        "jobs-cancelled": count(&[JobState::Canceled]),
+        "jobs-failed": count(&[JobState::Failed]),
+        "flink-version": concat!("ottla-", env!("CARGO_PKG_VERSION")),
+        "flink-commit": "",
+    })))
+}
+
+async fn ids(State(front): State<Front>) -> Result<Json<Value>, HttpError> {
+    let jobs = front.rooms()?.jobs.list();
+    let jobs: Vec<Value> = jobs
+        .iter()
+        .map(|job| json!({ "id": job.id.0.as_ref(), "status": state_name(job.state) }))
+        .collect();
+    Ok(Json(json!({ "jobs": jobs })))
+}
+
+async fn overview(State(front): State<Front>) -> Result<Json<Value>, HttpError> {
+    let rooms = front.rooms()?;
+    let jobs: Vec<Value> = rooms.jobs.list().iter().map(|job| summary(rooms, job)).collect();
+    Ok(Json(json!({ "jobs": jobs })))
+}
+
+fn summary(rooms: &Rooms, job: &JobStatus) -> Value {
+    json!({
+        "jid": job.id.0.as_ref(),
+        "name": job.name,
+        "state": state_name(job.state),
+        "start-time": job.started_at.0,
+        "end-time": -1,
+        "duration": rooms.clock.now().0.saturating_sub(job.started_at.0).max(0),
+        "tasks": { "total": job.operators.len() },
+    })
+}
+
+async fn details(
+    State(front): State<Front>,
+    Path(job): Path<String>,
+) -> Result<Json<Value>, HttpError> {
+    let rooms = front.rooms()?;
+    let job = find(rooms, &job)?;
+    let vertices: Vec<Value> = job
+        .operators
+        .iter()
+        .map(|operator| {
+            json!({
+                "id": format!("{:032x}", operator.id),
+                "name": operator.name,
+                "status": state_name(job.state),
+                "metrics": {
+                    "read-records": operator.records_in,
+                    "read-records-complete": true,
+                    "write-records": operator.records_out,
+                    "write-records-complete": true,
+                },
+            })
+        })
+        .collect();
+    let positions: Vec<Value> = job
+        .positions
+        .iter()
+        .map(|((topic, partition), offset)| {
+            json!({ "topic": topic, "partition": partition, "offset": offset })
+        })
+        .collect();
+    let mut body = summary(rooms, &job);
+    body["isStoppable"] = json!(true);
+    body["now"] = json!(rooms.clock.now().0);
+    body["vertices"] = json!(vertices);
+    // Flink has these in its metrics and exceptions resources; one look should do.
+    body["attempt"] = json!(job.attempt);
+    body["records-in"] = json!(job.records_in);
+    body["records-out"] = json!(job.records_out);
+    body["watermark"] = json!(job.watermark.map(|watermark| watermark.0));
+    body["positions"] = json!(positions);
+    body["failure"] = json!(job.failure);
+    Ok(Json(body))
+}
+
+#[derive(Deserialize)]
+struct Terminate {
+    mode: Option<String>,
+}
+
+async fn terminate(
+    State(front): State<Front>,
+    Path(job): Path<String>,
+    Query(query): Query<Terminate>,
+) -> Result<(StatusCode, Json<Value>), HttpError> {
+    match query.mode.as_deref() {
+        None | Some("cancel") => {
+            front.rooms()?.jobs.cancel(&job).await?;
+            Ok((StatusCode::ACCEPTED, Json(json!({}))))
+        }
+        Some(mode) => Err(HttpError::bad_request(format!(
+            "mode cannot be '{mode}': it must be cancel; to stop after a last checkpoint, \
+             POST /jobs/{job}/stop"
+        ))),
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct StopRequest {
+    target_directory: Option<String>,
+    drain: bool,
+}
+
+async fn stop(
+    State(front): State<Front>,
+    Path(job): Path<String>,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Value>), HttpError> {
+    if !body.iter().all(u8::is_ascii_whitespace) {
+        let request: StopRequest = serde_json::from_slice(&body).map_err(|error| {
+            HttpError::bad_request(format!("the body is not the JSON asked for: {error}"))
+        })?;
+        if request.target_directory.is_some() || request.drain {
+            return Err(HttpError::bad_request(
+                "targetDirectory and drain are not implemented yet: a stop takes a last checkpoint",
+            ));
+        }
+    }
+    let rooms = front.rooms()?.clone();
+    find(&rooms, &job)?;
+    let request = front.stops.begin(&job);
+    let stops = front.stops.clone();
+    let begun = request.clone();
+    tokio::spawn(async move {
+        let outcome = rooms.jobs.stop(&job).await;
+        stops.end(&begun, outcome);
+    });
+    Ok((StatusCode::ACCEPTED, Json(json!({ "request-id": request }))))
+}
+
+async fn stop_status(
+    State(front): State<Front>,
+    Path((job, request)): Path<(String, String)>,
+) -> Result<Json<Value>, HttpError> {
+    match front.stops.outcome(&job, &request) {
+        None => Err(HttpError::not_found(format!("job '{job}' has no request '{request}'"))),
+        Some(None) => Ok(Json(json!({ "status": { "id": "IN_PROGRESS" } }))),
+        Some(Some(Ok(()))) => {
+            Ok(Json(json!({ "status": { "id": "COMPLETED" }, "operation": { "location": null } })))
+        }
+        Some(Some(Err(error))) => Ok(Json(json!({
+            "status": { "id": "COMPLETED" },
+            "operation": { "failure-cause": { "class": "JobError", "stack-trace": error.to_string() } },
+        }))),
+    }
+}
+
+async fn checkpoints(
+    State(front): State<Front>,
+    Path(job): Path<String>,
+) -> Result<Json<Value>, HttpError> {
+    let job = find(front.rooms()?, &job)?;
+    let completed = job.checkpoint.as_ref().map(checkpoint);
+    let history: Vec<&Value> = completed.iter().collect();
+    Ok(Json(json!({
+        "latest": { "completed": completed, "savepoint": null, "failed": null, "restored": null },
+        "history": history,
+    })))
+}
+
+fn checkpoint(checkpoint: &CheckpointStatus) -> Value {
+    let took = i64::try_from(checkpoint.took.as_millis()).unwrap_or(i64::MAX);
+    json!({
+        "className": "completed",
+        "id": checkpoint.epoch,
+        "status": "COMPLETED",
+        "is_savepoint": false,
+        "checkpoint_type": "CHECKPOINT",
+        "trigger_timestamp": checkpoint.triggered_at.0,
+        "latest_ack_timestamp": checkpoint.triggered_at.0.saturating_add(took),
+        "end_to_end_duration": took,
+        "state_size": checkpoint.state_bytes,
+        "discarded": false,
+    })
+}
+
+async fn exceptions(
+    State(front): State<Front>,
+    Path(job): Path<String>,
+) -> Result<Json<Value>, HttpError> {
+    let job = find(front.rooms()?, &job)?;
+    Ok(Json(json!({ "root-exception": job.failure, "truncated": false })))
+}
+
+fn find(rooms: &Rooms, job: &str) -> Result<JobStatus, HttpError> {
+    rooms.jobs.status(job).ok_or_else(|| JobError::Unknown(job.to_owned()).into())
+}
+
+pub(super) fn state_name(state: JobState) -> &'static str {
+    match state {
+        JobState::Created => "CREATED",
+        JobState::Running => "RUNNING",
+        JobState::Restarting => "RESTARTING",
+        JobState::Failed => "FAILED",
+        JobState::Canceled => "CANCELED",
+        JobState::Finished => "FINISHED",
+    }
+}
