@@ -1,0 +1,137 @@
+//! `ottla serve`: configuration, logs, runtime, and the broker until a signal ends it.
+
+use std::io::{IsTerminal, Write};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::ServeArgs;
+use crate::config::{Config, ConfigError, Sources};
+use crate::server::Server;
+
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    start_logging()?;
+    let config = Config::load(&sources(args, environment())?)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads())
+        .thread_name("ottla-worker")
+        .enable_all()
+        .build()
+        .context("cannot start the worker threads")?;
+    let code = runtime.block_on(serve(config));
+    // Blocking tasks that still run (a slow disk) must not keep a stopped broker alive.
+    runtime.shutdown_background();
+    code
+}
+
+async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+    // Signals are caught before anything is opened, so that one during start-up is not lost.
+    let mut signals = Signals::install()?;
+    let data_dir = config.data_dir.clone();
+    let server = tokio::select! {
+        server = Server::start(config) => server?,
+        name = signals.next() => {
+            info!(signal = name, "stopped while starting");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let ready = format!(
+        "ottla ready kafka={} http={} data={}",
+        server.kafka_addr(),
+        server.http_addr(),
+        data_dir.display()
+    );
+    // A closed stdout is no reason to stop serving.
+    if let Err(error) = writeln!(std::io::stdout(), "{ready}") {
+        warn!(%error, "the ready line could not be written to stdout");
+    }
+
+    let name = signals.next().await;
+    info!(signal = name, "stopping; a second signal ends it at once");
+    tokio::select! {
+        () = server.shutdown() => {
+            info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        name = signals.next() => {
+            warn!(signal = name, "ended at once, without waiting for requests in flight");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn install() -> anyhow::Result<Signals> {
+        let install =
+            |kind| signal(kind).context("cannot listen for the signals that stop the broker");
+        Ok(Signals {
+            interrupt: install(SignalKind::interrupt())?,
+            terminate: install(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+pub(super) fn sources(
+    args: &ServeArgs,
+    environment: Vec<(String, String)>,
+) -> Result<Sources, ConfigError> {
+    let mut sources = Sources { file: args.config.clone(), environment, flags: Vec::new() };
+    for assignment in &args.set {
+        sources.set(assignment)?;
+    }
+    if let Some(dir) = &args.data_dir {
+        sources.flag("--data-dir", "data.dir", dir.display().to_string());
+    }
+    if let Some(address) = &args.kafka_listen {
+        sources.flag("--kafka-listen", "kafka.listen", address.clone());
+    }
+    if let Some(address) = &args.http_listen {
+        sources.flag("--http-listen", "http.listen", address.clone());
+    }
+    Ok(sources)
+}
+
+fn environment() -> Vec<(String, String)> {
+    // Variables that are not UTF-8 cannot be ours.
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+fn start_logging() -> anyhow::Result<()> {
+    let filter = ["OTTLA_LOG", "RUST_LOG"]
+        .iter()
+        .find_map(|name| Some((name, std::env::var(name).ok().filter(|text| !text.is_empty())?)));
+    let filter = match filter {
+        Some((name, text)) => EnvFilter::try_new(&text)
+            .with_context(|| format!("{name}='{text}' is no log filter; try {name}=info"))?,
+        None => EnvFilter::new("info"),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .try_init()
+        .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))
+}
+
+/// One worker per core; at least two, so that one busy task cannot stall all sockets.
+fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, NonZeroUsize::get).max(2)
+}
