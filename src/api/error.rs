@@ -31,6 +31,22 @@ pub(super) fn message(error: &impl std::fmt::Display) -> Option<StrBytes> {
     Some(StrBytes::from_string(error.to_string()))
 }
 
+/// A refusal that needs no error of a room: a request that contradicts itself or the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Kafka's error.
+    pub error: Kafka,
+    /// What the client is told.
+    pub reason: String,
+}
+
+impl Refused {
+    /// `error` because of `reason`.
+    pub(super) fn new(error: Kafka, reason: impl Into<String>) -> Refused {
+        Refused { error, reason: reason.into() }
+    }
+}
+
 impl Coded for Kafka {
     fn kafka(&self) -> Kafka {
         *self

@@ -8,19 +8,28 @@ mod meter;
 mod table;
 
 mod api_versions;
+mod create_topics;
+mod describe_configs;
+mod fetch;
+mod list_offsets;
+mod metadata;
+mod produce;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages;
 use kafka_protocol::protocol::StrBytes;
 
 use crate::catalog::Catalog;
 use crate::catalog::placement::Placement;
 use crate::config::Config;
 use crate::group::Groups;
+use crate::log::Isolation;
 use crate::txn::ProducerIds;
-use crate::types::Clock;
+use crate::types::{Clock, LeaderEpoch, TopicName};
 
 pub use call::{Begun, Order, Refusal, Reply, begin};
 pub use header::{PREFIX_BYTES, frame_bytes_max};
@@ -75,3 +84,28 @@ impl Request {
 
 /// A reply that may still be waiting for disk, records or members.
 pub type Later<T> = BoxFuture<'static, T>;
+
+/// A topic name for a response.
+fn wire_name(name: &TopicName) -> messages::TopicName {
+    wire_text(name.as_str()).into()
+}
+
+/// Text for a response.
+fn wire_text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+/// Kafka's isolation levels: 0 reads everything, 1 what is committed.
+fn isolation(level: i8) -> Isolation {
+    if level == 0 { Isolation::ReadUncommitted } else { Isolation::ReadCommitted }
+}
+
+/// Checks the leader epoch that a client believes in, -1 for none (KIP-320).
+fn fenced(believed: i32, current: LeaderEpoch) -> Result<(), ResponseError> {
+    match believed {
+        ..0 => Ok(()),
+        epoch if epoch < current.0 => Err(ResponseError::FencedLeaderEpoch),
+        epoch if epoch > current.0 => Err(ResponseError::UnknownLeaderEpoch),
+        _ => Ok(()),
+    }
+}

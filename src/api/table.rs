@@ -4,7 +4,7 @@ use kafka_protocol::messages;
 use kafka_protocol::messages::ApiKey;
 
 use super::call::{Api, Call, Reply};
-use super::{Later, Refusal, api_versions};
+use super::{Later, Refusal, api_versions, create_topics, fetch, list_offsets, metadata, produce};
 
 /// A row of the table and the function that begins its requests.
 pub(super) struct Route {
@@ -33,7 +33,14 @@ macro_rules! row {
 }
 
 /// All that is served, by API key.
-pub(super) static ROUTES: &[Route] = &[row!(api_versions, ApiVersionsRequest)];
+pub(super) static ROUTES: &[Route] = &[
+    Route { api: produce::API, begin: |call| Box::pin(produce::begin(call)) },
+    Route { api: fetch::API, begin: |call| Box::pin(fetch::begin(call)) },
+    row!(list_offsets, ListOffsetsRequest),
+    row!(metadata, MetadataRequest),
+    row!(api_versions, ApiVersionsRequest),
+    row!(create_topics, CreateTopicsRequest),
+];
 
 /// The row of an API, if it is served.
 pub(super) fn route(key: ApiKey) -> Option<&'static Route> {

@@ -1,0 +1,165 @@
+//! CreateTopics (key 19), v2-7: creates topics.
+//!
+//! v4 lets the broker choose counts with -1, v5 returns the configs (KIP-525), v7 the topic id.
+//! One machine keeps one replica: a replication factor of -1 or 1 is right, a larger one is refused
+//! with error 38 as by a Kafka of one broker. `timeout_ms` is not needed. Gaps: none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
+use kafka_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::call::{Api, Outcome, first_error};
+use super::error::{Coded, Refused};
+use super::{Context, Request};
+use crate::catalog::{NewTopic, Topic};
+
+pub(super) const API: Api = Api::ordered(ApiKey::CreateTopics, 2..=7);
+
+impl Outcome for CreateTopicsResponse {
+    fn error(&self) -> i16 {
+        first_error(self.topics.iter().map(|topic| topic.error_code))
+    }
+}
+
+pub(super) async fn handle(
+    ctx: &Context,
+    request: &Request,
+    body: CreateTopicsRequest,
+) -> CreateTopicsResponse {
+    let mut seen = BTreeSet::new();
+    let twice: BTreeSet<String> = body
+        .topics
+        .iter()
+        .filter(|topic| !seen.insert(topic.name.as_str()))
+        .map(|topic| topic.name.to_string())
+        .collect();
+    let mut results = Vec::with_capacity(body.topics.len());
+    for topic in &body.topics {
+        let outcome = if twice.contains(topic.name.as_str()) {
+            if results.iter().any(|done: &CreatableTopicResult| done.name == topic.name) {
+                continue;
+            }
+            Err(Refused::new(ResponseError::InvalidRequest, "Duplicate topic name."))
+        } else {
+            create(ctx, topic, body.validate_only).await
+        };
+        results.push(answer(ctx, request.version, topic, outcome, body.validate_only));
+    }
+    CreateTopicsResponse::default().with_topics(results)
+}
+
+async fn create(
+    ctx: &Context,
+    asked: &CreatableTopic,
+    validate_only: bool,
+) -> Result<std::sync::Arc<Topic>, Refused> {
+    let topic = NewTopic {
+        name: asked.name.to_string(),
+        partitions: partitions(ctx, asked)?,
+        configs: configs(asked)?,
+    };
+    let topic = ctx
+        .catalog
+        .create(topic, validate_only)
+        .await
+        .map_err(|error| Refused::new(error.kafka(), error.to_string()))?;
+    if !validate_only {
+        tracing::info!(topic = %topic.name, partitions = topic.partitions, "topic created");
+    }
+    Ok(topic)
+}
+
+/// How many partitions are asked for: by number, by a manual assignment, or `None` for the
+/// broker's choice.
+fn partitions(ctx: &Context, asked: &CreatableTopic) -> Result<Option<u32>, Refused> {
+    if asked.assignments.is_empty() {
+        return match (asked.num_partitions, asked.replication_factor) {
+            (_, 2..) => Err(Refused::new(
+                ResponseError::InvalidReplicationFactor,
+                format!(
+                    "Replication factor is {}, but there is 1 broker; use 1 or leave it to the broker with -1.",
+                    asked.replication_factor
+                ),
+            )),
+            (_, 0 | ..-1) => Err(Refused::new(
+                ResponseError::InvalidReplicationFactor,
+                "Replication factor must be larger than 0, or -1 to use the default value.",
+            )),
+            (-1, _) => Ok(None),
+            (count, _) => match u32::try_from(count) {
+                Ok(count) if count > 0 => Ok(Some(count)),
+                _ => Err(Refused::new(
+                    ResponseError::InvalidPartitions,
+                    "Number of partitions must be larger than 0, or -1 to use the default value.",
+                )),
+            },
+        };
+    }
+    if asked.num_partitions != -1 || asked.replication_factor != -1 {
+        return Err(Refused::new(
+            ResponseError::InvalidRequest,
+            "A manual partition assignment was specified, but the number of partitions or the replication factor was not set to -1.",
+        ));
+    }
+    let mut indexes: Vec<i32> = asked.assignments.iter().map(|a| a.partition_index).collect();
+    indexes.sort_unstable();
+    if !indexes.iter().copied().eq(0..indexes.len() as i32) {
+        return Err(Refused::new(
+            ResponseError::InvalidReplicaAssignment,
+            "Partitions of a manual assignment must be numbered from 0 without gaps.",
+        ));
+    }
+    let node = ctx.config.node_id;
+    let misplaced = asked.assignments.iter().find(|a| {
+        let [only] = a.broker_ids.as_slice() else { return true };
+        only.0 != node
+    });
+    if let Some(misplaced) = misplaced {
+        return Err(Refused::new(
+            ResponseError::InvalidReplicaAssignment,
+            format!(
+                "Partition {} must be assigned to broker {node} alone: there is no other.",
+                misplaced.partition_index
+            ),
+        ));
+    }
+    Ok(Some(indexes.len() as u32))
+}
+
+fn configs(asked: &CreatableTopic) -> Result<BTreeMap<String, String>, Refused> {
+    let pairs = asked.configs.iter().map(|config| match &config.value {
+        Some(value) => Ok((config.name.to_string(), value.to_string())),
+        None => Err(Refused::new(
+            ResponseError::InvalidConfig,
+            format!("Null value not supported for topic config: {}", config.name),
+        )),
+    });
+    pairs.collect()
+}
+
+fn answer(
+    ctx: &Context,
+    version: i16,
+    asked: &CreatableTopic,
+    outcome: Result<std::sync::Arc<Topic>, Refused>,
+    validate_only: bool,
+) -> CreatableTopicResult {
+    let answer = CreatableTopicResult::default().with_name(asked.name.clone());
+    match outcome {
+        Ok(topic) => {
+            let answer = answer
+                .with_num_partitions(topic.partitions as i32)
+                .with_replication_factor(1)
+                .with_configs(Some(super::describe_configs::created(ctx, &topic)));
+            // A topic that was only checked has no id yet.
+            if version >= 7 && !validate_only { answer.with_topic_id(topic.id.0) } else { answer }
+        }
+        Err(refused) => answer
+            .with_error_code(refused.error.code())
+            .with_error_message(Some(StrBytes::from_string(refused.reason))),
+    }
+}

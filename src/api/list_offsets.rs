@@ -1,0 +1,159 @@
+//! ListOffsets (key 2), v1-10: the offset at a point in time, at the start or at the end.
+//!
+//! v2 adds the isolation level, v4 leader epochs, v7 the record with the largest timestamp
+//! (KIP-734), v8 the earliest local and v9 the last tiered offset (KIP-405): without tiers the
+//! first is the log start, and there is none of the second.
+//! Gaps: v11 (earliest pending upload); the leader epoch of an old record is not told.
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
+
+use super::call::{Api, Outcome, first_error};
+use super::error::Coded;
+use super::{Context, Request, fenced};
+use crate::catalog::Topic;
+use crate::log::Isolation;
+use crate::types::{LeaderEpoch, LogId, Offset, PartitionId, Timestamp};
+
+pub(super) const API: Api = Api::ordered(ApiKey::ListOffsets, 1..=10);
+
+impl Outcome for ListOffsetsResponse {
+    fn error(&self) -> i16 {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
+        first_error(partitions.map(|partition| partition.error_code))
+    }
+}
+
+/// What a partition is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Latest,
+    Earliest,
+    MaxTimestamp,
+    LastTiered,
+    At(Timestamp),
+}
+
+impl Wanted {
+    /// Kafka's negative timestamps, each from the version that introduced it.
+    fn from_wire(timestamp: i64, version: i16) -> Result<Wanted, ResponseError> {
+        match timestamp {
+            0.. => Ok(Wanted::At(Timestamp(timestamp))),
+            -1 => Ok(Wanted::Latest),
+            -2 => Ok(Wanted::Earliest),
+            -3 if version >= 7 => Ok(Wanted::MaxTimestamp),
+            -4 if version >= 8 => Ok(Wanted::Earliest),
+            -5 if version >= 9 => Ok(Wanted::LastTiered),
+            _ => Err(ResponseError::UnsupportedVersion),
+        }
+    }
+}
+
+/// An offset that was found.
+struct Found {
+    timestamp: Option<Timestamp>,
+    offset: Offset,
+    epoch: Option<LeaderEpoch>,
+}
+
+pub(super) async fn handle(
+    ctx: &Context,
+    request: &Request,
+    body: ListOffsetsRequest,
+) -> ListOffsetsResponse {
+    let isolation = super::isolation(body.isolation_level);
+    let snapshot = ctx.catalog.snapshot();
+    let mut topics = Vec::with_capacity(body.topics.len());
+    for topic in body.topics {
+        let known = snapshot.topic(topic.name.as_str());
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in topic.partitions {
+            let outcome = match known {
+                Some(known) => list(ctx, request.version, known, &partition, isolation).await,
+                None => Err(ResponseError::UnknownTopicOrPartition),
+            };
+            partitions.push(answer(request.version, partition.partition_index, outcome));
+        }
+        topics.push(
+            ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions),
+        );
+    }
+    ListOffsetsResponse::default().with_topics(topics)
+}
+
+async fn list(
+    ctx: &Context,
+    version: i16,
+    topic: &Topic,
+    asked: &ListOffsetsPartition,
+    isolation: Isolation,
+) -> Result<Option<Found>, ResponseError> {
+    let partition = PartitionId::from_wire(asked.partition_index)
+        .ok_or(ResponseError::UnknownTopicOrPartition)?;
+    let log = ctx.catalog.log(topic.id, partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
+    let (_, epoch) = ctx.placement.leader(LogId { topic: topic.id, partition });
+    fenced(asked.current_leader_epoch, epoch)?;
+    let wanted = Wanted::from_wire(asked.timestamp, version)?;
+    let span = log.span();
+    let visible = match isolation {
+        Isolation::ReadUncommitted => span.high_watermark,
+        Isolation::ReadCommitted => span.last_stable,
+    };
+    let found = match wanted {
+        Wanted::Latest => {
+            return Ok(Some(Found { timestamp: None, offset: visible, epoch: Some(epoch) }));
+        }
+        Wanted::Earliest => {
+            return Ok(Some(Found { timestamp: None, offset: span.start, epoch: None }));
+        }
+        Wanted::LastTiered => return Ok(None),
+        Wanted::MaxTimestamp => log.max_timestamp().await,
+        Wanted::At(timestamp) => log.first_at_or_after(timestamp).await,
+    };
+    let found = found.map_err(|error| error.kafka())?.filter(|found| found.offset < visible);
+    Ok(found.map(|found| Found {
+        timestamp: Some(found.timestamp),
+        offset: found.offset,
+        epoch: None,
+    }))
+}
+
+fn answer(
+    version: i16,
+    index: i32,
+    outcome: Result<Option<Found>, ResponseError>,
+) -> ListOffsetsPartitionResponse {
+    let answer = ListOffsetsPartitionResponse::default().with_partition_index(index);
+    match outcome {
+        Err(error) => answer.with_error_code(error.code()),
+        Ok(None) => answer,
+        Ok(Some(found)) => {
+            let epoch = found.epoch.filter(|_| version >= 4);
+            answer
+                .with_timestamp(found.timestamp.map_or(-1, |timestamp| timestamp.0))
+                .with_offset(found.offset.to_wire())
+                .with_leader_epoch(epoch.map_or(-1, |epoch| epoch.0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn negative_timestamps_need_the_version_that_brought_them() {
+        assert_eq!(Wanted::from_wire(-1, 1), Ok(Wanted::Latest));
+        assert_eq!(Wanted::from_wire(-2, 1), Ok(Wanted::Earliest));
+        assert_eq!(Wanted::from_wire(-3, 6), Err(ResponseError::UnsupportedVersion));
+        assert_eq!(Wanted::from_wire(-3, 7), Ok(Wanted::MaxTimestamp));
+        assert_eq!(Wanted::from_wire(-4, 8), Ok(Wanted::Earliest));
+        assert_eq!(Wanted::from_wire(-5, 9), Ok(Wanted::LastTiered));
+        assert_eq!(Wanted::from_wire(-6, 10), Err(ResponseError::UnsupportedVersion));
+        assert_eq!(Wanted::from_wire(0, 1), Ok(Wanted::At(Timestamp(0))));
+    }
+}
