@@ -2,10 +2,15 @@
 //!
 //! Layout: `ottla.toml` (format, cluster id, epoch), `lock`, `logs/` (the truth), `view/` (sled).
 
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use thiserror::Error;
+use uuid::Uuid;
 
+use super::local_store::sync_dir;
 use crate::types::LeaderEpoch;
 
 /// Why a directory cannot be served.
@@ -48,32 +53,201 @@ pub enum DataDirError {
 }
 
 /// An opened and locked directory; dropping it unlocks.
-pub struct DataDir {}
+pub struct DataDir {
+    path: PathBuf,
+    identity: Identity,
+    /// Held, not read: the lock lives as long as the file is open.
+    _lock: File,
+}
+
+/// What `ottla.toml` keeps.
+#[derive(Clone, Debug, Deserialize)]
+struct Identity {
+    format: u32,
+    cluster_id: String,
+    leader_epoch: i32,
+}
+
+/// The format that this version writes, and the newest it reads.
+const FORMAT: u32 = 1;
+const IDENTITY: &str = "ottla.toml";
+const IDENTITY_NEXT: &str = "ottla.toml.next";
+const LOCK: &str = "lock";
+/// What a directory may hold before Ottla's first start in it has come through.
+const UNCLAIMED: [&str; 3] = [LOCK, IDENTITY_NEXT, "lost+found"];
 
 impl DataDir {
     /// Creates or opens `path`, locks it, checks its format and durably raises the leader epoch.
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
-        let _ = path;
-        todo!("log helper")
+        let failed =
+            |action| move |source| DataDirError::Io { path: path.to_owned(), action, source };
+        fs::create_dir_all(path).map_err(failed("create"))?;
+        let claimed = path.join(IDENTITY).try_exists().map_err(failed("read"))?;
+        if !claimed && !is_unclaimed(path).map_err(failed("read"))? {
+            return Err(DataDirError::Foreign(path.to_owned()));
+        }
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join(LOCK))
+            .map_err(failed("create lock file"))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
+        }
+        // Read under the lock: a first start beside this one may have claimed it meanwhile.
+        let mut identity = match fs::read_to_string(path.join(IDENTITY)) {
+            Ok(text) => parse(path, &text)?,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                Identity { format: FORMAT, cluster_id: new_cluster_id(), leader_epoch: -1 }
+            }
+            Err(source) => return Err(failed("read ottla.toml")(source)),
+        };
+        identity.leader_epoch = identity.leader_epoch.saturating_add(1);
+        write_identity(path, &identity).map_err(failed("write ottla.toml"))?;
+        Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
     }
 
     /// The cluster's id: 22 characters of URL-safe base64, made once.
     pub fn cluster_id(&self) -> &str {
-        todo!("log helper")
+        &self.identity.cluster_id
     }
 
     /// This start's leader epoch.
     pub fn epoch(&self) -> LeaderEpoch {
-        todo!("log helper")
+        LeaderEpoch(self.identity.leader_epoch)
     }
 
     /// Where the logs lie.
     pub fn logs(&self) -> PathBuf {
-        todo!("log helper")
+        self.path.join("logs")
     }
 
     /// Where sled lies.
     pub fn view(&self) -> PathBuf {
-        todo!("log helper")
+        self.path.join("view")
+    }
+}
+
+fn is_unclaimed(path: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        if !UNCLAIMED.iter().any(|known| name == *known) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Identity, DataDirError> {
+    let invalid = |e: toml::de::Error| DataDirError::Io {
+        path: path.to_owned(),
+        action: "parse ottla.toml",
+        source: io::Error::new(ErrorKind::InvalidData, e.message().to_owned()),
+    };
+    // The format alone first: a newer one may have other fields.
+    #[derive(Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let Format { format: found } = toml::from_str(text).map_err(invalid)?;
+    if found > FORMAT {
+        return Err(DataDirError::Newer { path: path.to_owned(), found, supported: FORMAT });
+    }
+    toml::from_str(text).map_err(invalid)
+}
+
+/// Replaces the file in one step, so that a crash leaves the old one or the new one.
+fn write_identity(path: &Path, identity: &Identity) -> io::Result<()> {
+    let Identity { format, cluster_id, leader_epoch } = identity;
+    let text = format!(
+        "# Written by Ottla at each start; not meant for editing.\n\
+         format = {format}\ncluster_id = \"{cluster_id}\"\nleader_epoch = {leader_epoch}\n"
+    );
+    let next = path.join(IDENTITY_NEXT);
+    let mut file = File::create(&next)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&next, path.join(IDENTITY))?;
+    sync_dir(path)
+}
+
+/// 16 random bytes in URL-safe base64. One that starts with a dash would read as a flag in shells.
+fn new_cluster_id() -> String {
+    loop {
+        let id = base64_url(Uuid::new_v4().as_bytes());
+        if !id.starts_with('-') {
+            return id;
+        }
+    }
+}
+
+/// URL-safe base64 without padding (RFC 4648, section 5).
+fn base64_url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut out = String::new();
+    for three in bytes.chunks(3) {
+        let group = three.iter().fold(0u32, |group, byte| group << 8 | u32::from(*byte))
+            << (8 * (3 - three.len()));
+        for digit in 0..=three.len() {
+            out.push(char::from(ALPHABET[(group >> (18 - 6 * digit) & 63) as usize]));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_stays_and_epoch_rises_with_each_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let first = DataDir::open(&path).unwrap();
+        let id = first.cluster_id().to_owned();
+        assert_eq!((id.len(), first.epoch()), (22, LeaderEpoch(0)));
+        drop(first);
+        let second = DataDir::open(&path).unwrap();
+        assert_eq!((second.cluster_id(), second.epoch()), (&*id, LeaderEpoch(1)));
+    }
+
+    #[test]
+    fn a_directory_is_served_by_one_broker_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = DataDir::open(dir.path()).unwrap();
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Locked(_))));
+    }
+
+    #[test]
+    fn foreign_and_newer_directories_are_refused_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.txt"), "do not lose").unwrap();
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Foreign(_))));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let newer = "format = 2\nshard = 7\n";
+        fs::write(dir.path().join(IDENTITY), newer).unwrap();
+        assert!(matches!(
+            DataDir::open(dir.path()),
+            Err(DataDirError::Newer { found: 2, supported: 1, .. })
+        ));
+        assert_eq!(fs::read_to_string(dir.path().join(IDENTITY)).unwrap(), newer);
+    }
+
+    #[test]
+    fn a_start_that_crashed_before_its_identity_was_written_is_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(LOCK), "").unwrap();
+        fs::write(dir.path().join(IDENTITY_NEXT), "form").unwrap();
+        assert_eq!(DataDir::open(dir.path()).unwrap().epoch(), LeaderEpoch(0));
+    }
+
+    #[test]
+    fn base64_follows_its_rfc() {
+        assert_eq!(base64_url(b"foobar"), "Zm9vYmFy");
+        assert_eq!(base64_url(b"foob"), "Zm9vYg");
+        assert_eq!(base64_url(&[0xff, 0xfe]), "__4");
     }
 }

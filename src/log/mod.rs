@@ -2,26 +2,66 @@
 //! producer state and transactions. Knows topics only by id and no Kafka message.
 
 pub mod batch;
+mod compression;
 pub mod data_dir;
+mod local_store;
+mod outcome;
+mod owner;
 pub mod partition;
+mod producer;
+mod queue;
+mod reader;
+pub mod record_store;
 pub mod records;
+mod recovery;
+mod scan;
+mod segment;
+mod tail;
+mod validate;
+mod varint;
+mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
-use crate::config::Config;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use tokio::sync::{oneshot, watch};
+
+use crate::config::{Config, Durability};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::types::{Clock, LeaderEpoch, LogId, TopicId};
 
-pub use partition::{
+use self::local_store::LocalRecordStore;
+use self::owner::{OwnedLog, Recovered, Settings};
+use self::partition::{Readable, Shared};
+use self::queue::Queue;
+use self::record_store::{ObjectId, RecordStore};
+use self::writer::{Command, Writer};
+
+pub use outcome::{
     AbortedTxn, AppendError, AppendOptions, Appended, Durable, Isolation, Marker, OffsetSpan,
-    OpenTxn, Partition, PendingAppend, ReadError, ReadRequest, ReadResult, TimestampOffset,
+    OpenTxn, ReadError, ReadRequest, ReadResult, TimestampOffset,
 };
+pub use partition::{Partition, PendingAppend};
+
+/// Bytes of recent appends kept in memory for readers, over all logs.
+const TAIL_BYTES_MAX: usize = 64 << 20;
 
 /// Every partition log of this node. Cheap to clone; writer threads stop with `shutdown`.
 #[derive(Clone)]
-pub struct Logs {}
+pub struct Logs {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Arc<Settings>,
+    open: DashMap<LogId, Partition>,
+    writers: Vec<Queue<Command>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
 
 /// What can go wrong when a log is opened, created or deleted.
 #[derive(Debug, thiserror::Error)]
@@ -59,37 +99,166 @@ impl Logs {
         epoch: LeaderEpoch,
         metrics: &Metrics,
     ) -> Result<Logs, LogError> {
-        let _ = (dir, store, config, clock, epoch, metrics);
-        todo!("log helper")
+        let _ = metrics;
+        let records = LocalRecordStore::open(dir).map_err(|source| LogError::Io {
+            action: "create log directory",
+            path: dir.display().to_string(),
+            source,
+        })?;
+        Logs::over(Arc::new(records), store, config, clock, epoch)
+    }
+
+    /// `start` over any record store.
+    pub fn over(
+        records: Arc<dyn RecordStore>,
+        view: Store,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        epoch: LeaderEpoch,
+    ) -> Result<Logs, LogError> {
+        let settings = Arc::new(Settings {
+            store: records,
+            view,
+            segment_bytes: config.log_segment_bytes,
+            index_interval_bytes: config.log_index_interval_bytes,
+            sync: config.durability == Durability::Disk,
+            epoch,
+            clock,
+        });
+        let count = config.log_writer_threads.max(1);
+        let mut writers = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        for index in 0..count {
+            let (queue, receiver) = queue::queue(config.log_append_queue_bytes);
+            let writer = Writer::new(receiver, settings.clone(), TAIL_BYTES_MAX / count);
+            let name = format!("log-writer-{index}");
+            let thread = std::thread::Builder::new()
+                .name(name.clone())
+                .spawn(move || writer.run())
+                .map_err(|source| LogError::Io { action: "start thread", path: name, source })?;
+            writers.push(queue);
+            threads.push(thread);
+        }
+        let inner = Inner { settings, open: DashMap::new(), writers, threads: Mutex::new(threads) };
+        Ok(Logs { inner: Arc::new(inner) })
     }
 
     /// Opens a log, recovering it if it exists and creating it if not. Blocking: call it at
     /// start-up or inside `spawn_blocking`. Opening an open log returns the same handle.
     pub fn open(&self, id: LogId) -> Result<Partition, LogError> {
-        let _ = id;
-        todo!("log helper")
+        // The entry stays locked meanwhile: two callers must not recover the same log twice.
+        match self.inner.open.entry(id) {
+            Entry::Occupied(open) => Ok(open.get().clone()),
+            Entry::Vacant(vacant) => {
+                let partition = self.inner.recover(id)?;
+                Ok(vacant.insert(partition).clone())
+            }
+        }
     }
 
     /// The handle of an open log.
     pub fn partition(&self, id: LogId) -> Option<Partition> {
-        let _ = id;
-        todo!("log helper")
+        self.inner.open.get(&id).map(|partition| partition.clone())
     }
 
     /// Ids of all logs found on disk, open or not.
     pub fn on_disk(&self) -> Result<Vec<LogId>, LogError> {
-        todo!("log helper")
+        self.inner.settings.store.logs().map_err(|source| LogError::Io {
+            action: "list",
+            path: "logs".to_owned(),
+            source,
+        })
     }
 
     /// Closes and deletes every log of a topic; readers in the middle get
     /// `ReadError::Deleted`. Blocking.
     pub fn delete_topic(&self, topic: TopicId) -> Result<(), LogError> {
-        let _ = topic;
-        todo!("log helper")
+        let open = self.inner.open.iter().map(|entry| *entry.key());
+        let mut ids: Vec<LogId> = open.filter(|id| id.topic == topic).collect();
+        ids.extend(self.on_disk()?.into_iter().filter(|id| id.topic == topic));
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            self.inner.delete(id)?;
+        }
+        Ok(())
     }
 
     /// Drains the queues, syncs every log, writes the view, stops the threads. Blocking.
     pub fn shutdown(&self) {
-        todo!("log helper")
+        self.inner.end_threads(|| Command::Stop);
     }
 }
+
+impl Inner {
+    fn recover(&self, id: LogId) -> Result<Partition, LogError> {
+        let replayed = recovery::replay(id, &self.settings)?;
+        let readable = Readable {
+            segments: replayed.segments,
+            aborted: replayed.aborted,
+            open: replayed.producers.open_transactions(),
+            ..Readable::default()
+        };
+        let (span, seen) = watch::channel(OffsetSpan::default());
+        let settings = &self.settings;
+        let queue = self.writer(id).clone();
+        let (store, view) = (settings.store.clone(), settings.view.clone());
+        let shared = Arc::new(Shared::new(id, store, view, seen, readable, queue));
+        let recovered = Recovered {
+            producers: replayed.producers,
+            start: replayed.start,
+            end: replayed.end,
+            refused: replayed.refused,
+        };
+        let owned = OwnedLog::new(shared.clone(), span, recovered);
+        // A writer that is gone drops the log: its appends answer `Stopping`.
+        drop(self.writer(id).send(Command::Adopt(Box::new(owned))));
+        Ok(Partition { shared })
+    }
+
+    fn delete(&self, id: LogId) -> Result<(), LogError> {
+        if let Some((_, partition)) = self.open.remove(&id) {
+            partition.shared.mark_deleted();
+            let (done, forgotten) = oneshot::channel();
+            if self.writer(id).send(Command::Forget(id, done)).is_ok() {
+                // An error means that the writer ended, which forgets as well.
+                drop(queue::block_on(forgotten));
+            }
+        }
+        let store = &self.settings.store;
+        let failed = |source| LogError::Io { action: "delete", path: id.to_string(), source };
+        for (base, _) in store.list(id).map_err(failed)? {
+            store.delete(ObjectId { log: id, base }).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The writer that owns a log. Partitions of one topic are spread evenly.
+    fn writer(&self, id: LogId) -> &Queue<Command> {
+        let (high, low) = id.topic.0.as_u64_pair();
+        let spread = (high ^ low).wrapping_add(u64::from(id.partition.0));
+        &self.writers[(spread % self.writers.len() as u64) as usize]
+    }
+
+    fn end_threads(&self, command: impl Fn() -> Command) {
+        for writer in &self.writers {
+            // A writer that is gone already needs no telling.
+            drop(writer.send(command()));
+        }
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a log writer thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.end_threads(|| Command::Halt);
+    }
+}
+
+#[cfg(test)]
+mod tests;

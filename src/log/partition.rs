@@ -1,256 +1,161 @@
-//! One partition log: its handle, what it accepts and what it answers.
+//! One partition log's handle: appends go to its writer thread, reads to memory or to the store.
 
 use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use thiserror::Error;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-use crate::types::{LogId, Offset, ProducerEpoch, ProducerId, Timestamp};
-
-/// How far an append must have come before it is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durable {
-    /// Written to the page cache (`acks=0` and `acks=1`).
-    Written,
-    /// Synced to disk, or written if the broker's durability is `page-cache` (`acks=all`).
-    Synced,
-}
-
-/// How to append.
-#[derive(Clone, Copy, Debug)]
-pub struct AppendOptions {
-    /// When to answer.
-    pub durable: Durable,
-    /// Largest batch accepted, bytes.
-    pub batch_bytes_max: u32,
-}
-
-/// What an append did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// Offset of the first record; of the original append if this one was a duplicate.
-    pub base_offset: Offset,
-    /// Offset of the last record.
-    pub last_offset: Offset,
-    /// First offset of the log at that time.
-    pub log_start: Offset,
-    /// The batch was one of the producer's last five, already stored.
-    pub duplicate: bool,
-    /// Set by the log when the topic uses `LogAppendTime`.
-    pub log_append_time: Option<Timestamp>,
-}
-
-/// Why an append stored nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum AppendError {
-    /// CRC mismatch, truncated or empty batch (error 2).
-    #[error("record batch is corrupt: {0}")]
-    Corrupt(String),
-    /// Wrong magic, count or deltas (error 87).
-    #[error("record batch is invalid: {0}")]
-    Invalid(String),
-    /// Over `message.max.bytes` / `max.message.bytes` (error 10).
-    #[error(
-        "record batch has {bytes} bytes, at most {bytes_max} are allowed; lower the producer's batch.size or raise message.max.bytes"
-    )]
-    TooLarge {
-        /// The batch's size.
-        bytes: usize,
-        /// The limit.
-        bytes_max: u32,
-    },
-    /// A gap in a producer's sequence (error 45).
-    #[error("producer {producer} sent sequence {sequence}, expected {expected}")]
-    OutOfOrderSequence {
-        /// Who.
-        producer: ProducerId,
-        /// What came.
-        sequence: i32,
-        /// What had to come.
-        expected: i32,
-    },
-    /// An epoch below the producer's current one (error 47).
-    #[error("producer {producer} with epoch {epoch} was fenced by epoch {current}")]
-    Fenced {
-        /// Who.
-        producer: ProducerId,
-        /// Its epoch.
-        epoch: ProducerEpoch,
-        /// The epoch that fenced it.
-        current: ProducerEpoch,
-    },
-    /// A sequence above 0 from a producer this log does not know (error 59).
-    #[error("producer {0} is not known to this partition")]
-    UnknownProducer(ProducerId),
-    /// Transactional data without an open transaction, or the reverse (error 48).
-    #[error("producer {0} has no such transaction state")]
-    InvalidTxnState(ProducerId),
-    /// The topic was deleted meanwhile (error 3).
-    #[error("the partition was deleted")]
-    Deleted,
-    /// The disk refused: full (error 56), or failed and the log is fenced (error 56).
-    #[error("log {log} refuses writes: {reason}")]
-    Storage {
-        /// Which log.
-        log: LogId,
-        /// Why.
-        reason: String,
-    },
-    /// The broker is shutting down.
-    #[error("the broker is stopping")]
-    Stopping,
-}
-
-/// What a reader may see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    /// Up to the high watermark.
-    ReadUncommitted,
-    /// Up to the last stable offset, with the aborted transactions in range.
-    ReadCommitted,
-}
-
-/// A read of whole batches.
-#[derive(Clone, Copy, Debug)]
-pub struct ReadRequest {
-    /// First offset wanted; the first batch returned may start before it.
-    pub from: Offset,
-    /// Stop before this many bytes.
-    pub bytes_max: usize,
-    /// Return one batch even when it is larger than `bytes_max` (KIP-74).
-    pub at_least_one: bool,
-    /// What may be seen.
-    pub isolation: Isolation,
-}
-
-/// An aborted transaction that overlaps a read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AbortedTxn {
-    /// Whose.
-    pub producer: ProducerId,
-    /// Its first offset in this partition.
-    pub first_offset: Offset,
-    /// Offset of its abort marker.
-    pub last_offset: Offset,
-}
-
-/// A transaction without a marker yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpenTxn {
-    /// Whose.
-    pub producer: ProducerId,
-    /// With which epoch.
-    pub epoch: ProducerEpoch,
-    /// Its first offset in this partition.
-    pub first_offset: Offset,
-}
-
-/// What a read returned.
-#[derive(Clone, Debug)]
-pub struct ReadResult {
-    /// Whole verbatim batches, possibly none.
-    pub records: Bytes,
-    /// The partition's offsets at that time.
-    pub span: OffsetSpan,
-    /// Aborted transactions in range; empty for `ReadUncommitted`.
-    pub aborted: Vec<AbortedTxn>,
-}
-
-/// Why a read returned nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum ReadError {
-    /// `from` lies before the log start or after the log end (error 1).
-    #[error("offset {from} is out of range {start}..={end}")]
-    OutOfRange {
-        /// What was asked.
-        from: Offset,
-        /// First offset.
-        start: Offset,
-        /// One past the last offset.
-        end: Offset,
-    },
-    /// The batch on disk fails its checks (error 2).
-    #[error("batch at offset {offset} is corrupt: {reason}")]
-    Corrupt {
-        /// Offset asked for.
-        offset: Offset,
-        /// What was found.
-        reason: String,
-    },
-    /// The topic was deleted meanwhile (error 3).
-    #[error("the partition was deleted")]
-    Deleted,
-    /// The disk failed (error 56).
-    #[error("log {log} could not be read: {reason}")]
-    Storage {
-        /// Which log.
-        log: LogId,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// A partition's four offsets: start <= last stable <= high watermark <= end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OffsetSpan {
-    /// First readable offset.
-    pub start: Offset,
-    /// First offset of the earliest open transaction, or the high watermark.
-    pub last_stable: Offset,
-    /// One past the last offset readers see.
-    pub high_watermark: Offset,
-    /// One past the last offset written.
-    pub end: Offset,
-}
-
-/// A record found by its timestamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimestampOffset {
-    /// The record's timestamp.
-    pub timestamp: Timestamp,
-    /// Its offset.
-    pub offset: Offset,
-}
-
-/// How a transaction ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Marker {
-    /// Its records become visible.
-    Commit,
-    /// Its records are skipped by `ReadCommitted` readers.
-    Abort,
-}
+use super::batch::BatchHeader;
+use super::outcome::{
+    AbortedTxn, AppendError, AppendOptions, Appended, Durable, Marker, OffsetSpan, OpenTxn,
+    ReadError, ReadRequest, ReadResult, TimestampOffset,
+};
+use super::queue::{Closed, Queue, block_on};
+use super::record_store::RecordStore;
+use super::segment::Segment;
+use super::tail::Tail;
+use super::validate;
+use super::writer::{Append, Command, End};
+use crate::types::{LogId, ProducerEpoch, ProducerId, Timestamp};
 
 /// An append that holds its place in the log's order; await it for the outcome. Dropping it does
 /// not undo the append.
-pub struct PendingAppend {}
+pub struct PendingAppend {
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Refused(AppendError),
+    Queued(oneshot::Receiver<Result<Appended, AppendError>>),
+}
+
+impl PendingAppend {
+    fn refused(error: AppendError) -> PendingAppend {
+        PendingAppend { outcome: Outcome::Refused(error) }
+    }
+}
 
 impl Future for PendingAppend {
     type Output = Result<Appended, AppendError>;
-    fn poll(
-        self: std::pin::Pin<&mut Self>,
-        _cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Self::Output> {
-        todo!("log helper")
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.outcome {
+            Outcome::Refused(error) => Poll::Ready(Err(error.clone())),
+            Outcome::Queued(reply) => {
+                Pin::new(reply).poll(cx).map(|reply| reply.unwrap_or(Err(AppendError::Stopping)))
+            }
+        }
+    }
+}
+
+/// What the writer thread shares with readers. The writer alone changes it.
+pub(super) struct Shared {
+    pub(super) id: LogId,
+    pub(super) store: Arc<dyn RecordStore>,
+    pub(super) view: crate::store::Store,
+    pub(super) span: watch::Receiver<OffsetSpan>,
+    pub(super) deleted: AtomicBool,
+    readable: RwLock<Readable>,
+    queue: Queue<Command>,
+}
+
+/// Where readers find bytes and transactions.
+#[derive(Default)]
+pub(super) struct Readable {
+    /// By base offset; the last one is appended to.
+    pub(super) segments: Vec<Segment>,
+    pub(super) tail: Tail,
+    /// By the offset of the marker.
+    pub(super) aborted: Vec<AbortedTxn>,
+    /// By first offset.
+    pub(super) open: Vec<OpenTxn>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        id: LogId,
+        store: Arc<dyn RecordStore>,
+        view: crate::store::Store,
+        span: watch::Receiver<OffsetSpan>,
+        readable: Readable,
+        queue: Queue<Command>,
+    ) -> Shared {
+        Shared {
+            id,
+            store,
+            view,
+            span,
+            deleted: AtomicBool::new(false),
+            readable: RwLock::new(readable),
+            queue,
+        }
+    }
+
+    // A poisoned lock means that a reader panicked: readers change nothing, so it stays valid.
+    pub(super) fn readable(&self) -> RwLockReadGuard<'_, Readable> {
+        self.readable.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn readable_mut(&self) -> RwLockWriteGuard<'_, Readable> {
+        self.readable.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
+    /// Tells readers that the log is being deleted, and lets go of its recent bytes.
+    pub(super) fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+    }
+
+    /// An append to a writer that is gone: because of the topic, or of the broker.
+    fn gone(&self) -> AppendError {
+        if self.is_deleted() { AppendError::Deleted } else { AppendError::Stopping }
     }
 }
 
 /// A cheap handle to one partition log; its writer thread owns it.
 #[derive(Clone)]
-pub struct Partition {}
+pub struct Partition {
+    pub(super) shared: Arc<Shared>,
+}
 
 impl Partition {
     /// Which log this is.
     pub fn id(&self) -> LogId {
-        todo!("log helper")
+        self.shared.id
     }
 
     /// Queues `batches` (one or more v2 record batches, verbatim). Waits only while the writer's
     /// queue is full. The order of `enqueue` calls is the order in the log.
     pub async fn enqueue(&self, batches: Bytes, options: AppendOptions) -> PendingAppend {
-        let _ = (batches, options);
-        todo!("log helper")
+        match validate::headers(&batches, options.batch_bytes_max) {
+            Ok(headers) => self.queue_append(batches, headers, options.durable).await,
+            Err(error) => PendingAppend::refused(error),
+        }
+    }
+
+    async fn queue_append(
+        &self,
+        batches: Bytes,
+        headers: Vec<BatchHeader>,
+        durable: Durable,
+    ) -> PendingAppend {
+        let queue = &self.shared.queue;
+        let Ok(room) = queue.room(batches.len()).await else {
+            return PendingAppend::refused(self.shared.gone());
+        };
+        let (reply, outcome) = oneshot::channel();
+        let append = Append { log: self.shared.id, batches, headers, durable, reply, room };
+        match queue.send(Command::Append(append)) {
+            Ok(()) => PendingAppend { outcome: Outcome::Queued(outcome) },
+            Err(Closed) => PendingAppend::refused(self.shared.gone()),
+        }
     }
 
     /// `enqueue`, then the outcome.
@@ -268,8 +173,7 @@ impl Partition {
         batches: Bytes,
         options: AppendOptions,
     ) -> Result<Appended, AppendError> {
-        let _ = (batches, options);
-        todo!("log helper")
+        block_on(self.append(batches, options))
     }
 
     /// Ends the producer's open transaction with a synced control batch. `Ok(None)` when it has
@@ -280,8 +184,12 @@ impl Partition {
         epoch: ProducerEpoch,
         marker: Marker,
     ) -> Result<Option<Appended>, AppendError> {
-        let _ = (producer, epoch, marker);
-        todo!("log helper")
+        let queue = &self.shared.queue;
+        let room = queue.room(0).await.map_err(|Closed| self.shared.gone())?;
+        let (reply, outcome) = oneshot::channel();
+        let end = End { log: self.shared.id, producer, epoch, marker, reply, room };
+        queue.send(Command::End(end)).map_err(|Closed| self.shared.gone())?;
+        outcome.await.unwrap_or(Err(AppendError::Stopping))
     }
 
     /// `end_transaction` for threads outside the runtime.
@@ -291,35 +199,37 @@ impl Partition {
         epoch: ProducerEpoch,
         marker: Marker,
     ) -> Result<Option<Appended>, AppendError> {
-        let _ = (producer, epoch, marker);
-        todo!("log helper")
+        block_on(self.end_transaction(producer, epoch, marker))
     }
 
-    /// Transactions without a marker, by producer.
+    /// Transactions without a marker, by first offset.
     pub fn open_transactions(&self) -> Vec<OpenTxn> {
-        todo!("log helper")
+        self.shared.readable().open.clone()
     }
 
     /// Reads whole batches; what is not in memory is read on a reader thread.
     pub async fn read(&self, request: ReadRequest) -> Result<ReadResult, ReadError> {
-        let _ = request;
-        todo!("log helper")
+        match self.shared.read_memory(&request)? {
+            Some(result) => Ok(result),
+            None => self.on_reader_thread(move |shared| shared.read(&request)).await,
+        }
     }
 
     /// `read` on the calling thread, for threads outside the runtime.
     pub fn read_blocking(&self, request: ReadRequest) -> Result<ReadResult, ReadError> {
-        let _ = request;
-        todo!("log helper")
+        self.shared.read(&request)
     }
 
     /// The current offsets.
     pub fn span(&self) -> OffsetSpan {
-        todo!("log helper")
+        *self.shared.span.borrow()
     }
 
     /// Told of every change of the span; closed when the topic is deleted.
     pub fn subscribe(&self) -> watch::Receiver<OffsetSpan> {
-        todo!("log helper")
+        let mut span = self.shared.span.clone();
+        span.mark_unchanged();
+        span
     }
 
     /// The first record at or after `timestamp`, exact to the record inside a batch.
@@ -327,17 +237,27 @@ impl Partition {
         &self,
         timestamp: Timestamp,
     ) -> Result<Option<TimestampOffset>, ReadError> {
-        let _ = timestamp;
-        todo!("log helper")
+        self.on_reader_thread(move |shared| shared.first_at_or_after(timestamp)).await
     }
 
     /// The record with the largest timestamp (KIP-734).
     pub async fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
-        todo!("log helper")
+        self.on_reader_thread(|shared| shared.max_timestamp()).await
     }
 
     /// Bytes of all segments.
     pub fn size_bytes(&self) -> u64 {
-        todo!("log helper")
+        self.shared.readable().segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    async fn on_reader_thread<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Shared) -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let shared = self.shared.clone();
+        let log = shared.id;
+        tokio::task::spawn_blocking(move || read(&shared))
+            .await
+            .unwrap_or_else(|e| Err(ReadError::Storage { log, reason: e.to_string() }))
     }
 }

@@ -4,6 +4,9 @@
 use bytes::Bytes;
 use thiserror::Error;
 
+use super::batch::{BatchHeader, HEADER_BYTES};
+use super::compression::{self, InflateError};
+use super::varint::Cursor;
 use crate::types::{Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// A decoded record; its bytes share the batch's buffer.
@@ -49,16 +52,130 @@ pub enum DecodeError {
     TooLarge(Offset, usize),
 }
 
+/// The smallest record: seven fields of one byte each.
+const RECORD_BYTES_MIN: usize = 7;
+/// The smallest header: an empty name and a null value.
+const HEADER_ENTRY_BYTES_MIN: usize = 2;
+
 /// Decodes whole batches, as `Partition::read` returns them, each inflating to at most
 /// `inflated_bytes_max`.
 pub fn decode(batches: Bytes, inflated_bytes_max: usize) -> Result<Vec<DecodedBatch>, DecodeError> {
-    let _ = (batches, inflated_bytes_max);
-    todo!("log helper")
+    let mut decoded = Vec::new();
+    let mut rest = batches;
+    let mut next = Offset::ZERO;
+    while !rest.is_empty() {
+        let header =
+            BatchHeader::parse(&rest).map_err(|e| DecodeError::Corrupt(next, e.to_string()))?;
+        if header.bytes > rest.len() {
+            return Err(DecodeError::Corrupt(
+                header.base_offset,
+                format!("it has {} bytes and says {}", rest.len(), header.bytes),
+            ));
+        }
+        next = header.next_offset();
+        decoded.push(decode_batch(&header, &rest.split_to(header.bytes), inflated_bytes_max)?);
+    }
+    Ok(decoded)
+}
+
+/// Decodes one whole batch, whose header is given.
+pub(super) fn decode_batch(
+    header: &BatchHeader,
+    batch: &Bytes,
+    inflated_bytes_max: usize,
+) -> Result<DecodedBatch, DecodeError> {
+    let records =
+        if header.control() { Vec::new() } else { records(header, batch, inflated_bytes_max)? };
+    Ok(DecodedBatch {
+        base_offset: header.base_offset,
+        last_offset: header.last_offset(),
+        control: header.control(),
+        transactional: header.transactional(),
+        producer: header.producer.map(|p| (p.id, p.epoch)),
+        records,
+    })
+}
+
+fn records(
+    header: &BatchHeader,
+    batch: &Bytes,
+    inflated_bytes_max: usize,
+) -> Result<Vec<Record>, DecodeError> {
+    let base = header.base_offset;
+    let corrupt = |reason: String| DecodeError::Corrupt(base, reason);
+    let body =
+        compression::inflate(header.compression(), batch.slice(HEADER_BYTES..), inflated_bytes_max)
+            .map_err(|e| match e {
+                InflateError::Corrupt(reason) => corrupt(reason),
+                InflateError::TooLarge => DecodeError::TooLarge(base, inflated_bytes_max),
+            })?;
+    let count = usize::try_from(header.record_count)
+        .ok()
+        .filter(|count| *count <= body.len() / RECORD_BYTES_MIN)
+        .ok_or_else(|| {
+            corrupt(format!("{} records do not fit {} bytes", header.record_count, body.len()))
+        })?;
+    let mut cursor = Cursor::new(&body);
+    let mut records = Vec::with_capacity(count);
+    for index in 0..count {
+        let record = record(header, &body, &mut cursor)
+            .ok_or_else(|| corrupt(format!("record {index} of {count} is malformed")))?;
+        records.push(record);
+    }
+    if cursor.remaining() > 0 {
+        return Err(corrupt(format!("{} bytes follow its last record", cursor.remaining())));
+    }
+    Ok(records)
+}
+
+/// One record; `None` when its bytes contradict each other.
+fn record(header: &BatchHeader, body: &Bytes, cursor: &mut Cursor<'_>) -> Option<Record> {
+    let length = usize::try_from(cursor.varint()?).ok()?;
+    if length > cursor.remaining() {
+        return None;
+    }
+    let end = cursor.position() + length;
+    let _attributes = cursor.byte()?;
+    let timestamp_delta = cursor.varlong()?;
+    let offset_delta = u32::try_from(cursor.varint()?).ok()?;
+    let key = cursor.nullable()?.map(|range| body.slice(range));
+    let value = cursor.nullable()?.map(|range| body.slice(range));
+    let count = usize::try_from(cursor.varint()?).ok()?;
+    if count > cursor.remaining() / HEADER_ENTRY_BYTES_MIN {
+        return None;
+    }
+    let mut headers = Vec::with_capacity(count);
+    for _ in 0..count {
+        let name = body.slice(cursor.nullable()??);
+        headers.push((name, cursor.nullable()?.map(|range| body.slice(range))));
+    }
+    let timestamp = if header.log_append_time() {
+        header.max_timestamp
+    } else {
+        Timestamp(header.base_timestamp.0.checked_add(timestamp_delta)?)
+    };
+    (cursor.position() == end).then(|| Record {
+        offset: header.base_offset.plus(u64::from(offset_delta)),
+        timestamp,
+        key,
+        value,
+        headers,
+    })
 }
 
 /// The committed data batches of a `ReadCommitted` read: drops control batches and batches of the
 /// aborted transactions, as a Kafka consumer does.
 pub fn committed(batches: Vec<DecodedBatch>, aborted: &[super::AbortedTxn]) -> Vec<DecodedBatch> {
-    let _ = (batches, aborted);
-    todo!("log helper")
+    let is_aborted = |batch: &DecodedBatch| {
+        batch.transactional
+            && aborted.iter().any(|txn| {
+                batch.producer.is_some_and(|(id, _)| id == txn.producer)
+                    && txn.first_offset <= batch.base_offset
+                    && batch.last_offset <= txn.last_offset
+            })
+    };
+    batches.into_iter().filter(|batch| !batch.control && !is_aborted(batch)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,18 +22,24 @@ pub enum StoreError {
 
 /// A cheap handle to the view.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    db: sled::Db,
+    opened_empty: bool,
+}
 
 impl Store {
     /// Opens the view in `path`; a directory that sled cannot read is set aside and begun anew,
     /// which `opened_empty` then tells.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let _ = path;
-        todo!("log helper")
+        let db = sled::Config::new().path(path).cache_capacity(8 << 20).open().map_err(|e| {
+            StoreError::Failed { path: path.display().to_string(), reason: e.to_string() }
+        })?;
+        let opened_empty = db.is_empty();
+        Ok(Store { db, opened_empty })
     }
 
     /// Whether the view began empty, so that everything must be rebuilt from the logs.
     pub fn opened_empty(&self) -> bool {
-        todo!("log helper")
+        self.opened_empty
     }
 }

@@ -1,0 +1,251 @@
+//! Record objects as local files: `<topic uuid>-<partition>/<base offset>.log`. The only place that
+//! knows paths. Handles are opened on demand and kept in a bounded cache.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::record_store::{Location, ObjectId, RecordStore};
+use crate::types::{LogId, Offset, PartitionId, TopicId};
+
+/// Most files kept open; others are opened again when they are needed.
+const OPEN_FILES_MAX: usize = 512;
+const SUFFIX: &str = ".log";
+
+/// Files below one directory.
+pub struct LocalRecordStore {
+    dir: PathBuf,
+    handles: Mutex<Handles>,
+    /// Files whose directory entry was not synced yet.
+    created: Mutex<HashSet<ObjectId>>,
+}
+
+#[derive(Default)]
+struct Handles {
+    files: HashMap<ObjectId, (Arc<File>, u64)>,
+    tick: u64,
+}
+
+impl LocalRecordStore {
+    /// Over `dir`, created if absent.
+    pub fn open(dir: &Path) -> io::Result<LocalRecordStore> {
+        fs::create_dir_all(dir)?;
+        Ok(LocalRecordStore {
+            dir: dir.to_owned(),
+            handles: Mutex::default(),
+            created: Mutex::default(),
+        })
+    }
+
+    /// The file that holds `object`, for messages.
+    pub fn path(&self, object: ObjectId) -> PathBuf {
+        self.log_dir(object.log).join(format!("{:020}{SUFFIX}", object.base.get()))
+    }
+
+    fn log_dir(&self, log: LogId) -> PathBuf {
+        self.dir.join(log.to_string())
+    }
+
+    fn file(&self, object: ObjectId, create: bool) -> io::Result<Arc<File>> {
+        {
+            let mut handles = lock(&self.handles);
+            handles.tick += 1;
+            let tick = handles.tick;
+            if let Some((file, used)) = handles.files.get_mut(&object) {
+                *used = tick;
+                return Ok(file.clone());
+            }
+        }
+        let path = self.path(object);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let file = match options.open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound && create => {
+                fs::create_dir_all(self.log_dir(object.log))?;
+                let file = options.create(true).truncate(false).open(&path)?;
+                lock(&self.created).insert(object);
+                file
+            }
+            other => other?,
+        };
+        let file = Arc::new(file);
+        lock(&self.handles).keep(object, file.clone());
+        Ok(file)
+    }
+}
+
+impl Handles {
+    fn keep(&mut self, object: ObjectId, file: Arc<File>) {
+        if self.files.len() >= OPEN_FILES_MAX {
+            let oldest = self.files.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id);
+            if let Some(oldest) = oldest {
+                self.files.remove(&oldest);
+            }
+        }
+        self.tick += 1;
+        self.files.insert(object, (file, self.tick));
+    }
+}
+
+impl RecordStore for LocalRecordStore {
+    fn append(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<Location> {
+        self.file(object, position == 0)?.write_all_at(bytes, position)?;
+        Ok(Location { object, position, length: bytes.len() })
+    }
+
+    fn read(&self, location: Location) -> io::Result<Bytes> {
+        let file = self.file(location.object, false)?;
+        let mut buffer = vec![0; location.length];
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match file.read_at(rest, location.position + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(Bytes::from(buffer))
+    }
+
+    fn sync(&self, object: ObjectId) -> io::Result<()> {
+        self.file(object, false)?.sync_data()?;
+        if lock(&self.created).contains(&object) {
+            // A new file survives power loss only when its entry and its directory's do.
+            sync_dir(&self.log_dir(object.log))?;
+            sync_dir(&self.dir)?;
+            lock(&self.created).remove(&object);
+        }
+        Ok(())
+    }
+
+    fn truncate(&self, object: ObjectId, length: u64) -> io::Result<()> {
+        self.file(object, false)?.set_len(length)
+    }
+
+    fn delete(&self, object: ObjectId) -> io::Result<()> {
+        lock(&self.handles).files.remove(&object);
+        lock(&self.created).remove(&object);
+        absent_is_fine(fs::remove_file(self.path(object)))?;
+        // The last object takes its directory along; others keep it from being removed.
+        match fs::remove_dir(self.log_dir(object.log)) {
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+            other => absent_is_fine(other),
+        }
+    }
+
+    fn list(&self, log: LogId) -> io::Result<Vec<(Offset, u64)>> {
+        let entries = match fs::read_dir(self.log_dir(log)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut objects = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let base = name
+                .to_str()
+                .and_then(|name| name.strip_suffix(SUFFIX))
+                .and_then(|digits| digits.parse().ok());
+            if let Some(base) = base {
+                objects.push((Offset::new(base), entry.metadata()?.len()));
+            }
+        }
+        objects.sort_unstable();
+        Ok(objects)
+    }
+
+    fn logs(&self) -> io::Result<Vec<LogId>> {
+        let mut logs = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            logs.extend(entry?.file_name().to_str().and_then(parse_log_id));
+        }
+        logs.sort_unstable();
+        Ok(logs)
+    }
+}
+
+/// The inverse of `LogId`'s `Display`.
+fn parse_log_id(name: &str) -> Option<LogId> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    Some(LogId {
+        topic: TopicId(Uuid::parse_str(topic).ok()?),
+        partition: PartitionId(partition.parse().ok()?),
+    })
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Makes the entries of `dir` survive power loss.
+pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// A poisoned lock still guards a valid cache: every change to it is a single call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(base: u64) -> ObjectId {
+        let topic = TopicId(Uuid::from_u128(7));
+        ObjectId { log: LogId { topic, partition: PartitionId(3) }, base: Offset::new(base) }
+    }
+
+    #[test]
+    fn objects_are_appended_read_truncated_listed_and_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalRecordStore::open(dir.path()).unwrap();
+        assert!(store.list(object(0).log).unwrap().is_empty());
+        store.append(object(0), 0, b"hello ").unwrap();
+        let location = store.append(object(0), 6, b"world").unwrap();
+        store.append(object(11), 0, b"next").unwrap();
+        store.sync(object(0)).unwrap();
+        assert_eq!(store.read(location).unwrap(), "world");
+        assert_eq!(store.read(Location { length: 99, ..location }).unwrap(), "world");
+        store.truncate(object(0), 5).unwrap();
+        assert_eq!(store.list(object(0).log).unwrap(), [(Offset::new(0), 5), (Offset::new(11), 4)]);
+        assert_eq!(store.logs().unwrap(), [object(0).log]);
+        store.delete(object(0)).unwrap();
+        store.delete(object(11)).unwrap();
+        store.delete(object(11)).unwrap();
+        assert!(store.logs().unwrap().is_empty());
+        assert_eq!(store.read(location).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn more_objects_than_handles_stay_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalRecordStore::open(dir.path()).unwrap();
+        let count = OPEN_FILES_MAX as u64 + 10;
+        for base in 0..count {
+            store.append(object(base), 0, &base.to_be_bytes()).unwrap();
+        }
+        assert_eq!(lock(&store.handles).files.len(), OPEN_FILES_MAX);
+        for base in 0..count {
+            let location = Location { object: object(base), position: 0, length: 8 };
+            assert_eq!(store.read(location).unwrap()[..], base.to_be_bytes());
+        }
+    }
+
+    #[test]
+    fn foreign_names_are_no_logs() {
+        assert_eq!(parse_log_id("lost+found"), None);
+        assert_eq!(parse_log_id(&object(0).log.to_string()), Some(object(0).log));
+    }
+}

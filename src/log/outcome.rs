@@ -1,0 +1,219 @@
+//! What a partition log accepts and what it answers: the vocabulary of its handle.
+
+use thiserror::Error;
+
+use crate::types::{LogId, Offset, ProducerEpoch, ProducerId, Timestamp};
+
+/// How far an append must have come before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durable {
+    /// Written to the page cache (`acks=0` and `acks=1`).
+    Written,
+    /// Synced to disk, or written if the broker's durability is `page-cache` (`acks=all`).
+    Synced,
+}
+
+/// How to append.
+#[derive(Clone, Copy, Debug)]
+pub struct AppendOptions {
+    /// When to answer.
+    pub durable: Durable,
+    /// Largest batch accepted, bytes.
+    pub batch_bytes_max: u32,
+}
+
+/// What an append did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of the first record; of the original append if this one was a duplicate.
+    pub base_offset: Offset,
+    /// Offset of the last record.
+    pub last_offset: Offset,
+    /// First offset of the log at that time.
+    pub log_start: Offset,
+    /// The batch was one of the producer's last five, already stored.
+    pub duplicate: bool,
+    /// Set by the log when the topic uses `LogAppendTime`.
+    pub log_append_time: Option<Timestamp>,
+}
+
+/// Why an append stored nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AppendError {
+    /// CRC mismatch, truncated or empty batch (error 2).
+    #[error("record batch is corrupt: {0}")]
+    Corrupt(String),
+    /// Wrong magic, count or deltas (error 87).
+    #[error("record batch is invalid: {0}")]
+    Invalid(String),
+    /// Over `message.max.bytes` / `max.message.bytes` (error 10).
+    #[error(
+        "record batch has {bytes} bytes, at most {bytes_max} are allowed; lower the producer's batch.size or raise message.max.bytes"
+    )]
+    TooLarge {
+        /// The batch's size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: u32,
+    },
+    /// A gap in a producer's sequence (error 45).
+    #[error("producer {producer} sent sequence {sequence}, expected {expected}")]
+    OutOfOrderSequence {
+        /// Who.
+        producer: ProducerId,
+        /// What came.
+        sequence: i32,
+        /// What had to come.
+        expected: i32,
+    },
+    /// An epoch below the producer's current one (error 47).
+    #[error("producer {producer} with epoch {epoch} was fenced by epoch {current}")]
+    Fenced {
+        /// Who.
+        producer: ProducerId,
+        /// Its epoch.
+        epoch: ProducerEpoch,
+        /// The epoch that fenced it.
+        current: ProducerEpoch,
+    },
+    /// A sequence above 0 from a producer this log does not know (error 59).
+    #[error("producer {0} is not known to this partition")]
+    UnknownProducer(ProducerId),
+    /// Transactional data without an open transaction, or the reverse (error 48).
+    #[error("producer {0} has no such transaction state")]
+    InvalidTxnState(ProducerId),
+    /// The topic was deleted meanwhile (error 3).
+    #[error("the partition was deleted")]
+    Deleted,
+    /// The disk refused: full (error 56), or failed and the log is fenced (error 56).
+    #[error("log {log} refuses writes: {reason}")]
+    Storage {
+        /// Which log.
+        log: LogId,
+        /// Why.
+        reason: String,
+    },
+    /// The broker is shutting down.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+/// What a reader may see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Up to the high watermark.
+    ReadUncommitted,
+    /// Up to the last stable offset, with the aborted transactions in range.
+    ReadCommitted,
+}
+
+/// A read of whole batches.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadRequest {
+    /// First offset wanted; the first batch returned may start before it.
+    pub from: Offset,
+    /// Stop before this many bytes.
+    pub bytes_max: usize,
+    /// Return one batch even when it is larger than `bytes_max` (KIP-74).
+    pub at_least_one: bool,
+    /// What may be seen.
+    pub isolation: Isolation,
+}
+
+/// An aborted transaction that overlaps a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortedTxn {
+    /// Whose.
+    pub producer: ProducerId,
+    /// Its first offset in this partition.
+    pub first_offset: Offset,
+    /// Offset of its abort marker.
+    pub last_offset: Offset,
+}
+
+/// A transaction without a marker yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenTxn {
+    /// Whose.
+    pub producer: ProducerId,
+    /// With which epoch.
+    pub epoch: ProducerEpoch,
+    /// Its first offset in this partition.
+    pub first_offset: Offset,
+}
+
+/// What a read returned.
+#[derive(Clone, Debug)]
+pub struct ReadResult {
+    /// Whole verbatim batches, possibly none.
+    pub records: bytes::Bytes,
+    /// The partition's offsets at that time.
+    pub span: OffsetSpan,
+    /// Aborted transactions in range; empty for `ReadUncommitted`.
+    pub aborted: Vec<AbortedTxn>,
+}
+
+/// Why a read returned nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ReadError {
+    /// `from` lies before the log start or after the log end (error 1).
+    #[error("offset {from} is out of range {start}..={end}")]
+    OutOfRange {
+        /// What was asked.
+        from: Offset,
+        /// First offset.
+        start: Offset,
+        /// One past the last offset.
+        end: Offset,
+    },
+    /// The batch on disk fails its checks (error 2).
+    #[error("batch at offset {offset} is corrupt: {reason}")]
+    Corrupt {
+        /// Offset asked for.
+        offset: Offset,
+        /// What was found.
+        reason: String,
+    },
+    /// The topic was deleted meanwhile (error 3).
+    #[error("the partition was deleted")]
+    Deleted,
+    /// The disk failed (error 56).
+    #[error("log {log} could not be read: {reason}")]
+    Storage {
+        /// Which log.
+        log: LogId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A partition's four offsets: start <= last stable <= high watermark <= end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OffsetSpan {
+    /// First readable offset.
+    pub start: Offset,
+    /// First offset of the earliest open transaction, or the high watermark.
+    pub last_stable: Offset,
+    /// One past the last offset readers see.
+    pub high_watermark: Offset,
+    /// One past the last offset written.
+    pub end: Offset,
+}
+
+/// A record found by its timestamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimestampOffset {
+    /// The record's timestamp.
+    pub timestamp: Timestamp,
+    /// Its offset.
+    pub offset: Offset,
+}
+
+/// How a transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marker {
+    /// Its records become visible.
+    Commit,
+    /// Its records are skipped by `ReadCommitted` readers.
+    Abort,
+}

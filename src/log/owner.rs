@@ -1,0 +1,506 @@
+//! One log as its writer thread owns it: stages appends, writes them as one run, keeps producer
+//! state in step with the bytes, and publishes offsets. Knows no queue and no thread.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rustix::io::Errno;
+use tokio::sync::{oneshot, watch};
+use tracing::{error, warn};
+
+use super::batch::{self, BatchHeader};
+use super::outcome::{AbortedTxn, AppendError, Appended, Durable, OffsetSpan};
+use super::partition::Shared;
+use super::producer::{Admission, BatchFacts, Producers, Staged};
+use super::queue::Room;
+use super::record_store::{ObjectId, RecordStore};
+use super::segment::Segment;
+use super::tail::TailBudget;
+use super::writer::{Append, End};
+use crate::store::Store;
+use crate::types::{Clock, LeaderEpoch, LogId, Offset};
+
+/// Bytes of one chunk of the tail, about: small ones are forgotten one by one.
+const TAIL_CHUNK_BYTES: usize = 64 << 10;
+/// What markers say of their coordinator: one node owns all of them.
+const COORDINATOR_EPOCH: i32 = 0;
+
+/// What all writers and the recovery share.
+pub(super) struct Settings {
+    pub(super) store: Arc<dyn RecordStore>,
+    pub(super) view: Store,
+    pub(super) segment_bytes: u64,
+    pub(super) index_interval_bytes: u64,
+    /// Whether `Durable::Synced` means the disk, or the page cache.
+    pub(super) sync: bool,
+    pub(super) epoch: LeaderEpoch,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// See the module's header.
+pub(super) struct OwnedLog {
+    shared: Arc<Shared>,
+    span: watch::Sender<OffsetSpan>,
+    producers: Producers,
+    start: Offset,
+    end: Offset,
+    active: Option<ObjectId>,
+    active_bytes: u64,
+    /// The next bytes begin a new segment.
+    roll_due: bool,
+    /// Bytes were written since the last sync.
+    unsynced: bool,
+    /// Why nothing is written any more.
+    refused: Option<String>,
+    run: Run,
+    /// Outcomes of this cycle that were not answered yet.
+    written: Vec<Waiting>,
+    touched: bool,
+}
+
+/// Batches that will be written together, and what becomes true when they are.
+#[derive(Default)]
+struct Run {
+    staged: Staged,
+    bytes: Vec<u8>,
+    headers: Vec<BatchHeader>,
+    offsets: u64,
+    aborted: Vec<AbortedTxn>,
+    waiting: Vec<Waiting>,
+}
+
+/// A caller and the outcome it gets when the bytes are safe.
+struct Waiting {
+    reply: Reply,
+    durable: Durable,
+    outcome: Appended,
+    /// Given back when the caller is answered: the bytes leave the queue then.
+    _room: Room,
+}
+
+enum Reply {
+    Append(oneshot::Sender<Result<Appended, AppendError>>),
+    End(oneshot::Sender<Result<Option<Appended>, AppendError>>),
+}
+
+impl Reply {
+    fn send(self, outcome: Result<Appended, AppendError>) {
+        // A caller that stopped waiting does not undo its append.
+        match self {
+            Reply::Append(reply) => drop(reply.send(outcome)),
+            Reply::End(reply) => drop(reply.send(outcome.map(Some))),
+        }
+    }
+}
+
+/// A log's state as recovery found it.
+pub(super) struct Recovered {
+    pub(super) producers: Producers,
+    pub(super) start: Offset,
+    pub(super) end: Offset,
+    /// Why the log may not be written to.
+    pub(super) refused: Option<String>,
+}
+
+impl OwnedLog {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        span: watch::Sender<OffsetSpan>,
+        recovered: Recovered,
+    ) -> OwnedLog {
+        let (active, active_bytes) = match shared.readable().segments.last() {
+            Some(segment) => (Some(segment.object), segment.bytes),
+            None => (None, 0),
+        };
+        let log = OwnedLog {
+            shared,
+            span,
+            producers: recovered.producers,
+            start: recovered.start,
+            end: recovered.end,
+            active,
+            active_bytes,
+            roll_due: false,
+            unsynced: false,
+            refused: recovered.refused,
+            run: Run::default(),
+            written: Vec::new(),
+            touched: false,
+        };
+        log.publish();
+        log
+    }
+
+    pub(super) fn id(&self) -> LogId {
+        self.shared.id
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Stages batches, or answers at once why not. Whether the log was not touched in this cycle
+    /// before.
+    pub(super) fn stage_append(
+        &mut self,
+        append: Append,
+        settings: &Settings,
+        tails: &mut TailBudget,
+    ) -> bool {
+        let Append { mut headers, batches, reply, durable, room, .. } = append;
+        let reply = Reply::Append(reply);
+        self.make_room(batches.len(), settings, tails);
+        if let Some(error) = self.refusal() {
+            reply.send(Err(error));
+            return self.touch();
+        }
+        let admissions = match self.admit(&headers) {
+            Ok(admissions) => admissions,
+            Err(error) => {
+                reply.send(Err(error));
+                return self.touch();
+            }
+        };
+        let mut outcome = Appended {
+            base_offset: Offset::ZERO,
+            last_offset: Offset::ZERO,
+            log_start: self.start,
+            duplicate: true,
+            log_append_time: None,
+        };
+        let mut position = 0;
+        for (index, (header, admission)) in headers.iter_mut().zip(&admissions).enumerate() {
+            let next = position + header.bytes;
+            let (base, last) = match admission {
+                Admission::Duplicate(batch) => (batch.base_offset, batch.last_offset),
+                Admission::New => {
+                    header.base_offset = self.end.plus(self.run.offsets);
+                    self.run.stage(&batches[position..next], header, settings.epoch);
+                    outcome.duplicate = false;
+                    (header.base_offset, header.last_offset())
+                }
+            };
+            if index == 0 {
+                outcome.base_offset = base;
+            }
+            outcome.last_offset = last;
+            position = next;
+        }
+        self.run.waiting.push(Waiting { reply, durable, outcome, _room: room });
+        self.touch()
+    }
+
+    /// Stages a marker, or answers at once why not; as `stage_append`.
+    pub(super) fn stage_end(
+        &mut self,
+        end: End,
+        settings: &Settings,
+        tails: &mut TailBudget,
+    ) -> bool {
+        let End { producer, epoch, marker, reply, room, .. } = end;
+        let now = settings.clock.now();
+        let bytes = batch::encode_marker(producer, epoch, marker, COORDINATOR_EPOCH, now);
+        self.make_room(bytes.len(), settings, tails);
+        if let Some(error) = self.refusal() {
+            drop(reply.send(Err(error)));
+            return self.touch();
+        }
+        match self.run.staged.may_end(&self.producers, producer, epoch) {
+            Ok(true) => {}
+            Ok(false) => {
+                drop(reply.send(Ok(None)));
+                return self.touch();
+            }
+            Err(error) => {
+                drop(reply.send(Err(error)));
+                return self.touch();
+            }
+        }
+        let offset = self.end.plus(self.run.offsets);
+        let aborted = self.run.staged.end(&self.producers, producer, epoch, marker, offset);
+        self.run.aborted.extend(aborted);
+        if let Ok(mut header) = BatchHeader::parse(&bytes) {
+            header.base_offset = offset;
+            self.run.stage(&bytes, &header, settings.epoch);
+        }
+        self.run.waiting.push(Waiting {
+            reply: Reply::End(reply),
+            durable: Durable::Synced,
+            outcome: Appended {
+                base_offset: offset,
+                last_offset: offset,
+                log_start: self.start,
+                duplicate: false,
+                log_append_time: None,
+            },
+            _room: room,
+        });
+        self.touch()
+    }
+
+    fn touch(&mut self) -> bool {
+        !std::mem::replace(&mut self.touched, true)
+    }
+
+    fn refusal(&self) -> Option<AppendError> {
+        let reason = self.refused.clone()?;
+        Some(AppendError::Storage { log: self.shared.id, reason })
+    }
+
+    /// Ends the segment when `bytes` more would not fit it.
+    fn make_room(&mut self, bytes: usize, settings: &Settings, tails: &mut TailBudget) {
+        let active = if self.roll_due { 0 } else { self.active_bytes };
+        let filled = active + self.run.bytes.len() as u64;
+        if filled > 0 && filled + bytes as u64 > settings.segment_bytes {
+            self.write_staged(settings, tails);
+            self.roll_due = self.active_bytes > 0;
+        }
+    }
+
+    /// Checks every batch and stages the producers' new states: all batches, or none.
+    fn admit(&mut self, headers: &[BatchHeader]) -> Result<Vec<Admission>, AppendError> {
+        // One batch, the rule, changes nothing when it is refused.
+        let before = (headers.len() > 1).then(|| self.run.staged.clone());
+        let mut base = self.end.plus(self.run.offsets);
+        let mut admissions = Vec::with_capacity(headers.len());
+        for header in headers {
+            let Some(facts) = BatchFacts::of(header) else {
+                base = base.plus(header.offsets());
+                admissions.push(Admission::New);
+                continue;
+            };
+            match self.run.staged.admit(&self.producers, &facts) {
+                Ok(Admission::New) => {
+                    self.run.staged.record(&self.producers, &facts, base);
+                    base = base.plus(header.offsets());
+                    admissions.push(Admission::New);
+                }
+                Ok(duplicate) => admissions.push(duplicate),
+                Err(error) => {
+                    if let Some(before) = before {
+                        self.run.staged = before;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(admissions)
+    }
+
+    /// Writes what is staged. On failure nothing of it is true, and its callers learn why.
+    pub(super) fn write_staged(&mut self, settings: &Settings, tails: &mut TailBudget) {
+        let run = std::mem::take(&mut self.run);
+        if run.bytes.is_empty() {
+            self.producers.commit(run.staged);
+            self.written.extend(run.waiting);
+            return;
+        }
+        match self.write(&run.bytes, settings) {
+            Ok(object) => self.commit(run, object, settings, tails),
+            Err(reason) => {
+                let error = AppendError::Storage { log: self.shared.id, reason };
+                for waiting in run.waiting {
+                    waiting.reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Puts bytes at the end of the active segment, a new one if that is due.
+    fn write(&mut self, bytes: &[u8], settings: &Settings) -> Result<ObjectId, String> {
+        let id = self.shared.id;
+        let (object, position) = match self.active {
+            Some(active) if !self.roll_due => (active, self.active_bytes),
+            _ => {
+                // Only the last segment may have a torn end, so an older one is synced for good.
+                self.sync(settings)?;
+                (ObjectId { log: id, base: self.end }, 0)
+            }
+        };
+        match settings.store.append(object, position, bytes) {
+            Ok(_) => {
+                self.unsynced = true;
+                Ok(object)
+            }
+            Err(error) => Err(self.write_failed(&error, object, position, settings)),
+        }
+    }
+
+    /// Takes a failed write back. A full disk or a lack of file handles is tried again with the
+    /// next append; after any other failure, or when taking back fails, the log is given up.
+    fn write_failed(
+        &mut self,
+        error: &io::Error,
+        object: ObjectId,
+        position: u64,
+        settings: &Settings,
+    ) -> String {
+        let rolled_back = match settings.store.truncate(object, position) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && position == 0 => Ok(()),
+            other => other,
+        };
+        let passing = [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE]
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+        match rolled_back {
+            Ok(()) if passing => {
+                warn!(log = %self.shared.id, %error, "append failed and was taken back");
+                format!("{error}; make room, appends go on by themselves")
+            }
+            Ok(()) => self.refuse(format!("a write failed: {error}")),
+            Err(again) => {
+                self.refuse(format!("a write failed: {error}; taking it back failed: {again}"))
+            }
+        }
+    }
+
+    fn commit(&mut self, run: Run, object: ObjectId, settings: &Settings, tails: &mut TailBudget) {
+        let first = self.end;
+        let bytes = Bytes::from(run.bytes);
+        self.producers.commit(run.staged);
+        self.end = self.end.plus(run.offsets);
+        if self.active != Some(object) {
+            self.active = Some(object);
+            self.active_bytes = 0;
+            self.roll_due = false;
+        }
+        self.active_bytes += bytes.len() as u64;
+        self.written.extend(run.waiting);
+
+        let chunks = chunks(&run.headers, &bytes, first);
+        let mut readable = self.shared.readable_mut();
+        if readable.segments.last().is_none_or(|last| last.object != object) {
+            readable.segments.push(Segment::new(object));
+        }
+        if let Some(segment) = readable.segments.last_mut() {
+            for header in &run.headers {
+                segment.push(header, settings.index_interval_bytes);
+            }
+        }
+        for (base, chunk) in &chunks {
+            readable.tail.push(*base, chunk.clone());
+        }
+        readable.aborted.extend(run.aborted);
+        if run.headers.iter().any(BatchHeader::transactional) {
+            readable.open = self.producers.open_transactions();
+        }
+        drop(readable);
+        for (_, chunk) in &chunks {
+            tails.pushed(&self.shared, chunk.len());
+        }
+    }
+
+    /// Answers the callers that need no sync; all of them, when none does.
+    pub(super) fn answer_unsynced(&mut self, settings: &Settings) {
+        self.touched = false;
+        let needs_sync = |waiting: &Waiting| waiting.durable == Durable::Synced;
+        if settings.sync && self.unsynced && self.written.iter().any(needs_sync) {
+            for waiting in self.written.extract_if(.., |waiting| !needs_sync(waiting)) {
+                waiting.reply.send(Ok(waiting.outcome));
+            }
+        } else {
+            self.publish();
+            self.answer_all(Ok(()));
+        }
+    }
+
+    /// Syncs for those that wait for it, moves the high watermark and answers them.
+    pub(super) fn answer_synced(&mut self, settings: &Settings) {
+        if self.written.is_empty() {
+            return;
+        }
+        let synced = self.sync(settings);
+        if synced.is_ok() {
+            self.publish();
+        }
+        self.answer_all(synced);
+    }
+
+    fn answer_all(&mut self, result: Result<(), String>) {
+        let log = self.shared.id;
+        for waiting in self.written.drain(..) {
+            let outcome = result.clone().map(|()| waiting.outcome);
+            waiting.reply.send(outcome.map_err(|reason| AppendError::Storage { log, reason }));
+        }
+    }
+
+    /// Makes all written bytes durable, where durability asks for it.
+    fn sync(&mut self, settings: &Settings) -> Result<(), String> {
+        let Some(active) = self.active.filter(|_| self.unsynced && settings.sync) else {
+            return Ok(());
+        };
+        match settings.store.sync(active) {
+            Ok(()) => {
+                self.unsynced = false;
+                Ok(())
+            }
+            // After a failed sync the kernel may have dropped the pages: asking again would lie.
+            Err(error) => Err(self.refuse(format!("a sync failed: {error}"))),
+        }
+    }
+
+    /// Gives the log up for writing; reading goes on.
+    fn refuse(&mut self, reason: String) -> String {
+        error!(log = %self.shared.id, reason, "log is fenced: it takes no more appends");
+        let reason = format!("{reason}; check the disk and restart the broker");
+        self.refused = Some(reason.clone());
+        reason
+    }
+
+    /// Shows readers how far the log goes.
+    fn publish(&self) {
+        let first_open = self.producers.first_open();
+        let span = OffsetSpan {
+            start: self.start,
+            last_stable: first_open.map_or(self.end, |open| open.min(self.end)),
+            high_watermark: self.end,
+            end: self.end,
+        };
+        debug_assert!(self.invariants(&span));
+        self.span.send_if_modified(|old| std::mem::replace(old, span) != span);
+    }
+
+    fn invariants(&self, span: &OffsetSpan) -> bool {
+        span.start <= span.last_stable
+            && span.last_stable <= span.high_watermark
+            && span.high_watermark <= span.end
+            && self.active.is_none_or(|active| active.base <= self.end)
+    }
+
+    /// Makes everything durable before the thread ends.
+    pub(super) fn close(&mut self, settings: &Settings) {
+        if self.refused.is_none() && self.sync(settings).is_ok() {
+            self.publish();
+        }
+    }
+}
+
+impl Run {
+    /// Adds a batch at the run's end, patched to its header's base offset.
+    fn stage(&mut self, batch: &[u8], header: &BatchHeader, epoch: LeaderEpoch) {
+        let from = self.bytes.len();
+        self.bytes.extend_from_slice(batch);
+        batch::patch(&mut self.bytes[from..], header.base_offset, epoch);
+        self.headers.push(*header);
+        self.offsets += header.offsets();
+    }
+}
+
+/// Cuts a run into pieces of whole batches for the tail.
+fn chunks(headers: &[BatchHeader], bytes: &Bytes, first: Offset) -> Vec<(Offset, Bytes)> {
+    let mut chunks = Vec::new();
+    let (mut from, mut to, mut base) = (0, 0, first);
+    for header in headers {
+        to += header.bytes;
+        if to - from >= TAIL_CHUNK_BYTES {
+            chunks.push((base, bytes.slice(from..to)));
+            from = to;
+            base = header.next_offset();
+        }
+    }
+    if to > from {
+        chunks.push((base, bytes.slice(from..to)));
+    }
+    chunks
+}

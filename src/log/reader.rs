@@ -1,0 +1,358 @@
+//! Reading a log: from the tail in memory, else from its segments through the sparse index, and
+//! look-ups by timestamp.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::batch::BatchHeader;
+use super::outcome::{
+    AbortedTxn, Isolation, OffsetSpan, ReadError, ReadRequest, ReadResult, TimestampOffset,
+};
+use super::partition::Shared;
+use super::record_store::{Location, ObjectId};
+use super::records;
+use super::scan::{Found, Scan};
+use super::segment::{self, Damage, IndexEntry, Segment};
+use super::tail::Window;
+use crate::types::{Offset, Timestamp};
+
+/// Most bytes one read returns, whatever was asked: larger fetches are answered in pieces.
+const READ_BYTES_MAX: usize = 8 << 20;
+/// A batch inflates to at most this much for a look-up by timestamp.
+const INFLATED_BYTES_MAX: usize = 64 << 20;
+
+/// Where in a log to begin, and what is known of that segment.
+struct Place {
+    object: ObjectId,
+    position: u64,
+    end: u64,
+    damaged: Vec<Damage>,
+}
+
+impl Place {
+    fn new(segment: &Segment) -> Place {
+        Place {
+            object: segment.object,
+            position: 0,
+            end: segment.bytes,
+            damaged: segment.damaged.clone(),
+        }
+    }
+
+    /// Where whole batches end that begin at `position`: at the next damage, or with the segment.
+    fn readable_end(&self, position: u64) -> u64 {
+        let damaged = self.damaged.iter().map(|d| d.position).filter(|p| *p > position);
+        damaged.min().unwrap_or(self.end).min(self.end)
+    }
+}
+
+impl Shared {
+    /// The answer if it can be given without waiting for a disk.
+    pub(super) fn read_memory(
+        &self,
+        request: &ReadRequest,
+    ) -> Result<Option<ReadResult>, ReadError> {
+        let (span, window) = self.window(request)?;
+        if window.from >= window.limit {
+            return Ok(Some(ReadResult { records: Bytes::new(), span, aborted: Vec::new() }));
+        }
+        let records = self.readable().tail.read(window);
+        Ok(records.map(|records| self.result(request, span, records)))
+    }
+
+    /// The answer, from memory or disk.
+    pub(super) fn read(&self, request: &ReadRequest) -> Result<ReadResult, ReadError> {
+        if let Some(result) = self.read_memory(request)? {
+            return Ok(result);
+        }
+        let (span, window) = self.window(request)?;
+        let records = self.read_segments(window)?;
+        Ok(self.result(request, span, records))
+    }
+
+    fn window(&self, request: &ReadRequest) -> Result<(OffsetSpan, Window), ReadError> {
+        if self.is_deleted() {
+            return Err(ReadError::Deleted);
+        }
+        let span = *self.span.borrow();
+        if request.from < span.start || request.from > span.end {
+            return Err(ReadError::OutOfRange {
+                from: request.from,
+                start: span.start,
+                end: span.end,
+            });
+        }
+        let limit = match request.isolation {
+            Isolation::ReadUncommitted => span.high_watermark,
+            Isolation::ReadCommitted => span.last_stable,
+        };
+        let window = Window {
+            from: request.from,
+            limit,
+            bytes_max: request.bytes_max.min(READ_BYTES_MAX),
+            at_least_one: request.at_least_one,
+        };
+        Ok((span, window))
+    }
+
+    fn result(&self, request: &ReadRequest, span: OffsetSpan, records: Bytes) -> ReadResult {
+        let aborted = match request.isolation {
+            Isolation::ReadUncommitted => Vec::new(),
+            Isolation::ReadCommitted => match last_offset(&records) {
+                Some(last) => self.aborted_between(request.from, last),
+                None => Vec::new(),
+            },
+        };
+        ReadResult { records, span, aborted }
+    }
+
+    /// Aborted transactions that overlap the offsets `from..=last`, by marker.
+    fn aborted_between(&self, from: Offset, last: Offset) -> Vec<AbortedTxn> {
+        let readable = self.readable();
+        let first = readable.aborted.partition_point(|txn| txn.last_offset < from);
+        readable
+            .aborted
+            .iter()
+            .skip(first)
+            .filter(|txn| txn.first_offset <= last)
+            .copied()
+            .collect()
+    }
+
+    fn read_segments(&self, window: Window) -> Result<Bytes, ReadError> {
+        let mut base = None;
+        while let Some(place) = self.place(window.from, base) {
+            base = Some(place.object.base);
+            if let Some(records) = self.read_place(&place, window)? {
+                return Ok(records);
+            }
+            // Nothing of this segment is at or after the offset: it was damaged to its end.
+        }
+        Ok(Bytes::new())
+    }
+
+    /// Where to look for `from`: in the segment after the one with base `after`, if given.
+    fn place(&self, from: Offset, after: Option<Offset>) -> Option<Place> {
+        let readable = self.readable();
+        let segments = &readable.segments;
+        let index = match after {
+            None => segments.partition_point(|s| s.object.base <= from).saturating_sub(1),
+            Some(base) => segments.partition_point(|s| s.object.base <= base),
+        };
+        let segment = segments.get(index)?;
+        let entry = segment::floor_by_offset(&segment.index, from);
+        let mut place = Place::new(segment);
+        drop(readable);
+        // Entries that the writer moved to the view are looked up there.
+        let entry = entry.or_else(|| {
+            self.view_index(place.object, |index| segment::floor_by_offset(index, from))
+        });
+        place.position = entry.map_or(0, |entry| entry.position);
+        Some(place)
+    }
+
+    /// Looks into the view's index pages of a segment. A view that fails only costs a longer scan.
+    fn view_index(
+        &self,
+        _object: ObjectId,
+        find: impl Fn(&[IndexEntry]) -> Option<IndexEntry>,
+    ) -> Option<IndexEntry> {
+        find(&[])
+    }
+
+    /// Whole batches of one segment; `None` when it ends before the window's offset.
+    fn read_place(&self, place: &Place, window: Window) -> Result<Option<Bytes>, ReadError> {
+        let Some((position, header)) = self.locate(place, window.from)? else {
+            return Ok(None);
+        };
+        let fits = header.bytes <= window.bytes_max || window.at_least_one;
+        if header.base_offset >= window.limit || !fits {
+            return Ok(Some(Bytes::new()));
+        }
+        let end = place.readable_end(position);
+        let wanted = header.bytes.max(window.bytes_max) as u64;
+        let location = Location {
+            object: place.object,
+            position,
+            length: wanted.min(end - position) as usize,
+        };
+        let bytes = self.store.read(location).map_err(|e| self.failed(&e))?;
+        let taken = window.over(&bytes, 0);
+        self.checked(bytes.slice(taken.from..taken.to), window.from).map(Some)
+    }
+
+    /// Where the batch begins that holds `from`, or the first one after it.
+    fn locate(&self, place: &Place, from: Offset) -> Result<Option<(u64, BatchHeader)>, ReadError> {
+        let mut scan = Scan::new(&*self.store, place.object, place.position, place.end);
+        loop {
+            let position = scan.position();
+            if let Some(damage) = place.damaged.iter().find(|d| d.position == position) {
+                if from < damage.next {
+                    return Err(corrupt(from, &damage.reason));
+                }
+                scan.seek(damage.end);
+                continue;
+            }
+            match scan.peek().map_err(|e| self.failed(&e))? {
+                None => return Ok(None),
+                Some(Ok(header)) if header.last_offset() >= from => {
+                    return Ok(Some((position, header)));
+                }
+                Some(Ok(header)) => scan.seek(position + header.bytes as u64),
+                Some(Err(e)) => return Err(corrupt(from, &e.to_string())),
+            }
+        }
+    }
+
+    /// The leading batches whose CRC is right; an error when the first one's is not.
+    fn checked(&self, records: Bytes, from: Offset) -> Result<Bytes, ReadError> {
+        let mut good = 0;
+        while let Some(rest) = records.get(good..).filter(|rest| !rest.is_empty()) {
+            let whole = BatchHeader::parse(rest).ok().filter(|header| {
+                rest.get(..header.bytes).is_some_and(|batch| header.crc_matches(batch))
+            });
+            match whole {
+                Some(header) => good += header.bytes,
+                None => break,
+            }
+        }
+        if good == 0 {
+            tracing::error!(log = %self.id, offset = %from, "batch on disk is corrupt");
+            return Err(corrupt(from, "its CRC does not match its bytes"));
+        }
+        Ok(records.slice(..good))
+    }
+
+    /// The first record at or after `timestamp`, below the high watermark.
+    pub(super) fn first_at_or_after(
+        &self,
+        timestamp: Timestamp,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        if self.is_deleted() {
+            return Err(ReadError::Deleted);
+        }
+        let span = *self.span.borrow();
+        let mut base = None;
+        while let Some(place) = self.place_by_time(timestamp, base) {
+            base = Some(place.object.base);
+            let found = self.find_record(&place, |record| record >= timestamp)?;
+            if let Some(found) = found {
+                return Ok((found.offset < span.high_watermark).then_some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The earliest record with the largest timestamp.
+    pub(super) fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
+        if self.is_deleted() {
+            return Err(ReadError::Deleted);
+        }
+        let largest = {
+            let readable = self.readable();
+            let all = readable.segments.iter().filter_map(|segment| segment.largest);
+            all.reduce(|a, b| if b.timestamp > a.timestamp { b } else { a })
+        };
+        let Some(largest) = largest else { return Ok(None) };
+        let Some(place) = self.place(largest.batch, None) else { return Ok(None) };
+        let Some((position, _)) = self.locate(&place, largest.batch)? else { return Ok(None) };
+        self.find_record(&Place { position, ..place }, |record| record >= largest.timestamp)
+    }
+
+    /// The first segment, after the one with base `after`, that has a record so late.
+    fn place_by_time(&self, timestamp: Timestamp, after: Option<Offset>) -> Option<Place> {
+        let readable = self.readable();
+        let late = |segment: &&Segment| {
+            after.is_none_or(|base| segment.object.base > base)
+                && segment.largest.is_some_and(|largest| largest.timestamp >= timestamp)
+        };
+        let segment = readable.segments.iter().find(late)?;
+        let mut place = Place::new(segment);
+        let in_memory = segment::floor_by_time(&segment.index, timestamp);
+        drop(readable);
+        let entry = in_memory.or_else(|| {
+            self.view_index(place.object, |index| segment::floor_by_time(index, timestamp))
+        });
+        place.position = entry.map_or(0, |entry| entry.position);
+        Some(place)
+    }
+
+    /// The first record of a segment, from a position on, whose timestamp is wanted.
+    fn find_record(
+        &self,
+        place: &Place,
+        wanted: impl Fn(Timestamp) -> bool,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let mut scan = Scan::new(&*self.store, place.object, place.position, place.end);
+        loop {
+            let position = scan.position();
+            if let Some(damage) = place.damaged.iter().find(|d| d.position == position) {
+                scan.seek(damage.end);
+                continue;
+            }
+            let header = match scan.peek().map_err(|e| self.failed(&e))? {
+                None => return Ok(None),
+                Some(Err(e)) => return Err(corrupt(place.object.base, &e.to_string())),
+                Some(Ok(header)) => header,
+            };
+            if header.control() || !wanted(header.max_timestamp) {
+                scan.seek(position + header.bytes as u64);
+                continue;
+            }
+            match scan.advance().map_err(|e| self.failed(&e))? {
+                None => return Ok(None),
+                Some(Found::Bad { reason, .. }) => {
+                    return Err(corrupt(header.base_offset, &reason));
+                }
+                Some(Found::Batch { header, bytes, .. }) => {
+                    if let Some(found) = first_wanted(&header, &bytes, &wanted) {
+                        return Ok(Some(found));
+                    }
+                }
+            }
+        }
+    }
+
+    fn failed(&self, error: &io::Error) -> ReadError {
+        if self.is_deleted() {
+            return ReadError::Deleted;
+        }
+        tracing::error!(log = %self.id, %error, "log could not be read");
+        ReadError::Storage { log: self.id, reason: error.to_string() }
+    }
+}
+
+/// The first record of a batch with a wanted timestamp. A batch that cannot be decoded, which the
+/// broker does not forbid, answers with its first offset: a reader then begins a little early.
+fn first_wanted(
+    header: &BatchHeader,
+    batch: &Bytes,
+    wanted: impl Fn(Timestamp) -> bool,
+) -> Option<TimestampOffset> {
+    match records::decode_batch(header, batch, INFLATED_BYTES_MAX) {
+        Ok(decoded) => {
+            decoded.records.iter().find(|record| wanted(record.timestamp)).map(|record| {
+                TimestampOffset { timestamp: record.timestamp, offset: record.offset }
+            })
+        }
+        Err(_) => {
+            Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.base_offset })
+        }
+    }
+}
+
+fn corrupt(offset: Offset, reason: &str) -> ReadError {
+    ReadError::Corrupt { offset, reason: reason.to_owned() }
+}
+
+/// Offset of the last record in whole batches.
+fn last_offset(records: &[u8]) -> Option<Offset> {
+    let mut last = None;
+    let mut rest = records;
+    while let Ok(header) = BatchHeader::parse(rest) {
+        last = Some(header.last_offset());
+        rest = rest.get(header.bytes..).unwrap_or_default();
+    }
+    last
+}

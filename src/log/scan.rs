@@ -1,0 +1,135 @@
+//! Walks the batches of an object from a position on, checking each whole batch's CRC.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::batch::{BatchHeader, HEADER_BYTES, HeaderError};
+use super::record_store::{Location, ObjectId, RecordStore};
+use crate::types::Offset;
+
+/// How much is read at once; a larger batch is read whole.
+const WINDOW_BYTES: usize = 64 << 10;
+
+/// What lies at a position.
+#[derive(Debug)]
+pub enum Found {
+    /// A whole batch with a right CRC.
+    Batch {
+        /// Where it begins.
+        position: u64,
+        /// Its header.
+        header: BatchHeader,
+        /// All of its bytes.
+        bytes: Bytes,
+    },
+    /// No valid batch. The walk cannot go on by itself.
+    Bad {
+        /// Where it should begin.
+        position: u64,
+        /// What was found.
+        reason: String,
+    },
+}
+
+/// See the module's header.
+pub struct Scan<'a> {
+    store: &'a dyn RecordStore,
+    object: ObjectId,
+    position: u64,
+    end: u64,
+    window: Bytes,
+    window_at: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// From `position` on up to `end`, which must not lie past the object's end.
+    pub fn new(store: &'a dyn RecordStore, object: ObjectId, position: u64, end: u64) -> Scan<'a> {
+        Scan { store, object, position, end, window: Bytes::new(), window_at: 0 }
+    }
+
+    /// What lies at the walk's position; `None` at the end.
+    pub fn advance(&mut self) -> io::Result<Option<Found>> {
+        if self.position >= self.end {
+            return Ok(None);
+        }
+        let position = self.position;
+        let bad = |reason: String| Ok(Some(Found::Bad { position, reason }));
+        let header = match BatchHeader::parse(&self.bytes(HEADER_BYTES)?) {
+            Ok(header) => header,
+            Err(e) => return bad(e.to_string()),
+        };
+        if header.bytes as u64 > self.end - position {
+            return bad("it ends before its own length".to_owned());
+        }
+        let bytes = self.bytes(header.bytes)?;
+        if !header.crc_matches(&bytes) {
+            return bad("its CRC does not match its bytes".to_owned());
+        }
+        self.position += header.bytes as u64;
+        Ok(Some(Found::Batch { position, header, bytes }))
+    }
+
+    /// The header at the walk's position, its batch unchecked; `None` at the end.
+    pub fn peek(&mut self) -> io::Result<Option<Result<BatchHeader, HeaderError>>> {
+        if self.position >= self.end {
+            return Ok(None);
+        }
+        Ok(Some(BatchHeader::parse(&self.bytes(HEADER_BYTES)?)))
+    }
+
+    /// Where the walk is.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Goes on at `position`.
+    pub fn seek(&mut self, position: u64) {
+        self.position = position;
+    }
+
+    /// The first position after `bad` where a valid batch begins whose base offset is at least
+    /// `expected`. Looks at every byte, since a damaged length leads nowhere.
+    pub fn resync(&mut self, bad: u64, expected: Offset) -> io::Result<Option<(u64, Offset)>> {
+        let restore = self.position;
+        let mut found = None;
+        self.position = bad + 1;
+        while self.position + HEADER_BYTES as u64 <= self.end {
+            // The cheap test first: the magic byte, then the header, then the CRC of it all.
+            let candidate = self.bytes(HEADER_BYTES)?;
+            if candidate.get(16) == Some(&2)
+                && BatchHeader::parse(&candidate).is_ok_and(|h| h.base_offset >= expected)
+            {
+                let at = self.position;
+                if let Some(Found::Batch { header, .. }) = self.advance()? {
+                    found = Some((at, header.base_offset));
+                    break;
+                }
+            }
+            self.position += 1;
+        }
+        self.position = restore;
+        Ok(found)
+    }
+
+    /// Up to `length` bytes at the walk's position, fewer only at the end.
+    fn bytes(&mut self, length: usize) -> io::Result<Bytes> {
+        let length = (length as u64).min(self.end - self.position) as usize;
+        let within = self
+            .position
+            .checked_sub(self.window_at)
+            .and_then(|skip| usize::try_from(skip).ok())
+            .filter(|skip| skip.saturating_add(length) <= self.window.len());
+        if let Some(skip) = within {
+            return Ok(self.window.slice(skip..skip + length));
+        }
+        let wanted = (WINDOW_BYTES.max(length) as u64).min(self.end - self.position) as usize;
+        self.window = self.store.read(Location {
+            object: self.object,
+            position: self.position,
+            length: wanted,
+        })?;
+        self.window_at = self.position;
+        Ok(self.window.slice(..length.min(self.window.len())))
+    }
+}

@@ -1,0 +1,155 @@
+//! The writer threads. Each owns the logs of its share, drains its queue, writes every log's batches
+//! together, syncs once per log that must be on disk, and answers all (group commit).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::batch::BatchHeader;
+use super::outcome::{AppendError, Appended, Durable, Marker};
+use super::owner::{OwnedLog, Settings};
+use super::queue::{Receiver, Room};
+use super::tail::TailBudget;
+use crate::types::{LogId, ProducerEpoch, ProducerId};
+
+/// Most bytes taken from the queue before they are written and answered.
+const CYCLE_BYTES_MAX: usize = 8 << 20;
+
+/// Batches to append, already validated.
+pub(super) struct Append {
+    pub(super) log: LogId,
+    pub(super) batches: Bytes,
+    pub(super) headers: Vec<BatchHeader>,
+    pub(super) durable: Durable,
+    pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
+    pub(super) room: Room,
+}
+
+/// A transaction to end by a marker.
+pub(super) struct End {
+    pub(super) log: LogId,
+    pub(super) producer: ProducerId,
+    pub(super) epoch: ProducerEpoch,
+    pub(super) marker: Marker,
+    pub(super) reply: oneshot::Sender<Result<Option<Appended>, AppendError>>,
+    pub(super) room: Room,
+}
+
+/// What a writer thread is told.
+pub(super) enum Command {
+    /// Owns a log from now on.
+    Adopt(Box<OwnedLog>),
+    Append(Append),
+    End(End),
+    /// Gives a log up: it is being deleted. Answers when nothing writes to it any more.
+    Forget(LogId, oneshot::Sender<()>),
+    /// Syncs and keeps everything, then ends.
+    Stop,
+    /// Ends at once, as a crash would.
+    Halt,
+}
+
+/// One writer thread's state.
+pub(super) struct Writer {
+    receiver: Receiver<Command>,
+    settings: Arc<Settings>,
+    logs: HashMap<LogId, OwnedLog>,
+    tails: TailBudget,
+    /// Logs with outcomes that wait for the end of the cycle.
+    touched: Vec<LogId>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        receiver: Receiver<Command>,
+        settings: Arc<Settings>,
+        tail_bytes_max: usize,
+    ) -> Writer {
+        Writer {
+            receiver,
+            settings,
+            logs: HashMap::new(),
+            tails: TailBudget::new(tail_bytes_max),
+            touched: Vec::new(),
+        }
+    }
+
+    /// Serves until it is told to stop.
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.receiver.wait() {
+            let mut next = Some(first);
+            let mut bytes = 0;
+            while let Some(command) = next {
+                match command {
+                    Command::Append(append) => {
+                        bytes += append.batches.len();
+                        self.append(append);
+                    }
+                    Command::End(end) => self.end(end),
+                    Command::Adopt(log) => {
+                        self.logs.insert(log.id(), *log);
+                    }
+                    Command::Forget(id, done) => {
+                        self.finish();
+                        if let Some(log) = self.logs.remove(&id) {
+                            self.tails.forget(log.shared());
+                        }
+                        // Whoever asked may have given up waiting.
+                        let _ = done.send(());
+                    }
+                    Command::Stop => return self.stop(),
+                    Command::Halt => return,
+                }
+                next = if bytes < CYCLE_BYTES_MAX { self.receiver.ready() } else { None };
+            }
+            self.finish();
+        }
+    }
+
+    fn append(&mut self, append: Append) {
+        let Some(log) = self.logs.get_mut(&append.log) else {
+            let _ = append.reply.send(Err(AppendError::Deleted));
+            return;
+        };
+        if log.stage_append(append, &self.settings, &mut self.tails) {
+            self.touched.push(log.id());
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        let Some(log) = self.logs.get_mut(&end.log) else {
+            let _ = end.reply.send(Err(AppendError::Deleted));
+            return;
+        };
+        if log.stage_end(end, &self.settings, &mut self.tails) {
+            self.touched.push(log.id());
+        }
+    }
+
+    /// Writes, syncs, publishes and answers what the cycle staged.
+    fn finish(&mut self) {
+        let touched = std::mem::take(&mut self.touched);
+        for id in &touched {
+            if let Some(log) = self.logs.get_mut(id) {
+                log.write_staged(&self.settings, &mut self.tails);
+                log.answer_unsynced(&self.settings);
+            }
+        }
+        for id in &touched {
+            if let Some(log) = self.logs.get_mut(id) {
+                log.answer_synced(&self.settings);
+            }
+        }
+        self.touched = touched;
+        self.touched.clear();
+    }
+
+    fn stop(mut self) {
+        self.finish();
+        for log in self.logs.values_mut() {
+            log.close(&self.settings);
+        }
+    }
+}
