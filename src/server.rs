@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::api::{Context, Meter};
 use crate::catalog::Catalog;
 use crate::catalog::journal::Journal;
+use crate::catalog::local_journal::LocalJournal;
 use crate::catalog::placement::{Broker, Placement, SingleNode};
 use crate::config::Config;
 use crate::group::Groups;
@@ -68,7 +69,7 @@ impl Server {
 
         let (data_dir, logs) = open_logs(&config, &clock, &metrics).await?;
         front.enter(Phase::Starting("reading the catalog"));
-        let journal = open_journal(&logs, &clock);
+        let journal: Arc<dyn Journal> = Arc::new(LocalJournal::new(logs.clone(), clock.clone()));
         let catalog =
             Catalog::start(logs.clone(), journal.clone(), config.clone(), clock.clone(), &metrics)
                 .await
@@ -164,11 +165,6 @@ async fn open_logs(
         Ok((Arc::new(dir), logs))
     });
     opened.await.context("opening the data directory failed")?
-}
-
-fn open_journal(logs: &Logs, clock: &Arc<dyn Clock>) -> Arc<dyn Journal> {
-    let _ = (logs, clock);
-    todo!("group helper")
 }
 
 fn planner(gateway: Gateway) -> Arc<dyn Planner> {

@@ -1,27 +1,38 @@
-//! The HTTP port: bounded connections, bounded bodies, bounded time.
+//! The HTTP port: bounded connections, bounded heads and bodies, bounded time. A peer that opens
+//! sockets and says nothing holds at most one place each, and not for long.
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::Front;
 use super::error::HttpError;
 
+/// Connections at a time; more wait in the system's queue.
+const CONNECTIONS_MAX: u32 = 512;
 /// Largest request body: a statement of a megabyte is already a mistake.
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// Longest time a request may take; what takes longer is polled for.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest time a request's head may take to arrive.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a shutdown waits for requests in flight.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// Pause after a failed accept: out of file descriptors, most likely.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound port that accepts nobody yet.
 pub struct Listener {
@@ -54,22 +65,14 @@ impl Listener {
             warn!(
                 address = %self.address,
                 "http.listen is reachable from other machines and has no authentication yet: \
-                 anyone who reaches it can run SQL and cancel jobs"
+                 whoever reaches it can run sql and cancel jobs"
             );
         }
-        let stop = watch::Sender::new(false);
-        let mut stopped = stop.subscribe();
-        let router = bounded(super::router(front));
-        let serving = tokio::spawn(async move {
-            let serve = axum::serve(self.socket, router).with_graceful_shutdown(async move {
-                // An error means that `Running` is gone: stop then, too.
-                let _ = stopped.wait_for(|stopped| *stopped).await;
-            });
-            if let Err(error) = serve.await {
-                warn!(%error, "http listener failed");
-            }
-        });
-        Running { stop, serving }
+        let (stop, stopped) = watch::channel(false);
+        let router = super::router(front)
+            .layer(middleware::from_fn(limit_time))
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+        Running { stop, serving: tokio::spawn(accept(self.socket, router, stopped)) }
     }
 }
 
@@ -83,8 +86,59 @@ impl Running {
     }
 }
 
-pub(super) fn bounded(router: Router) -> Router {
-    router.layer(middleware::from_fn(limit_time)).layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+/// Accepts until told to stop, then waits for the connections to end.
+async fn accept(socket: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX as usize));
+    loop {
+        let accepted = async {
+            // Nobody closes the semaphore.
+            let place = places.clone().acquire_owned().await.ok();
+            (socket.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            accepted = accepted => accepted,
+            // An error means that `Running` is gone: stop then, too.
+            _ = stopped.wait_for(|stopped| *stopped) => break,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (router, stopped) = (router.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    converse(stream, router, stopped).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                warn!(%error, "an http connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(socket);
+    let _ = places.acquire_many(CONNECTIONS_MAX).await;
+}
+
+/// One connection, until either side closes it.
+async fn converse(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => Some(ended),
+        _ = stopped.wait_for(|stopped| *stopped) => None,
+    };
+    let ended = match ended {
+        Some(ended) => ended,
+        None => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "an http connection broke off");
+    }
 }
 
 async fn limit_time(request: Request, next: Next) -> Response {

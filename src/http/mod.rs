@@ -10,6 +10,9 @@ mod health;
 mod jobs;
 mod listener;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
@@ -82,7 +85,7 @@ impl Front {
 }
 
 /// All routes.
-pub(super) fn router(front: Front) -> Router {
+fn router(front: Front) -> Router {
     let jobs = jobs::routes();
     Router::new()
         .merge(health::routes())
