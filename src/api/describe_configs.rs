@@ -1,23 +1,203 @@
 //! DescribeConfigs (key 32), v1-4: the configs of topics and of the broker.
 //!
-//! v3 adds types and documentation, v4 is flexible.
-//! Gaps: loggers, groups and client metrics (types 8, 16, 32).
+//! v1 adds sources and synonyms (KIP-226), v3 types and documentation (KIP-569), v4 is flexible.
+//! The broker's configs are read-only: they are set at start.
+//! Gaps: loggers, groups and client metrics (types 8, 16, 32) are refused.
 
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::create_topics_response::CreatableTopicConfigs;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{
+    DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use kafka_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsResponse};
 
-use super::{Context, wire_text};
-use crate::catalog::Topic;
+use super::call::{Api, Outcome, first_error};
+use super::error::{Coded, Refused};
+use super::{Context, Request, wire_text};
+use crate::catalog::{CatalogError, Topic};
+use crate::types::TopicName;
 
-/// Kafka's `DYNAMIC_TOPIC_CONFIG`.
-const SOURCE_TOPIC: i8 = 1;
+pub(super) const API: Api = Api::ordered(ApiKey::DescribeConfigs, 1..=4);
+
+/// Kafka's `ConfigResource.Type`.
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+/// Kafka's `ConfigSource`: set on the topic, set at the broker's start, or a default.
+const FROM_TOPIC: i8 = 1;
+const FROM_BROKER: i8 = 4;
+const FROM_DEFAULT: i8 = 5;
+
+impl Outcome for DescribeConfigsResponse {
+    fn error(&self) -> i16 {
+        first_error(self.results.iter().map(|resource| resource.error_code))
+    }
+}
+
+/// One config, before it is cut to what the client asked for.
+struct Shown {
+    name: &'static str,
+    value: String,
+    default: Option<String>,
+    source: i8,
+    read_only: bool,
+    doc: &'static str,
+}
+
+pub(super) async fn handle(
+    ctx: &Context,
+    request: &Request,
+    body: DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let results = body.resources.iter().map(|resource| {
+        let result = DescribeConfigsResult::default()
+            .with_resource_type(resource.resource_type)
+            .with_resource_name(resource.resource_name.clone());
+        match configs(ctx, resource) {
+            Ok(configs) => {
+                let asked = configs.into_iter().filter(|config| is_asked(resource, config.name));
+                let shown = asked.map(|config| show(request.version, &body, config));
+                result.with_configs(shown.collect())
+            }
+            Err(refused) => result
+                .with_error_code(refused.error.code())
+                .with_error_message(Some(wire_text(&refused.reason))),
+        }
+    });
+    DescribeConfigsResponse::default().with_results(results.collect())
+}
 
 /// A new topic's configs, as CreateTopics shows them.
-pub(super) fn created(_ctx: &Context, topic: &Topic) -> Vec<CreatableTopicConfigs> {
-    let configs = topic.configs.iter().map(|(name, value)| {
+pub(super) fn created(ctx: &Context, topic: &Topic) -> Vec<CreatableTopicConfigs> {
+    let configs = of_topic(ctx, topic).into_iter().map(|config| {
         CreatableTopicConfigs::default()
-            .with_name(wire_text(name))
-            .with_value(Some(wire_text(value)))
-            .with_config_source(SOURCE_TOPIC)
+            .with_name(wire_text(config.name))
+            .with_value(Some(wire_text(&config.value)))
+            .with_config_source(config.source)
+            .with_read_only(config.read_only)
     });
     configs.collect()
+}
+
+/// No keys, or a null list of them, ask for all.
+fn is_asked(resource: &DescribeConfigsResource, name: &str) -> bool {
+    let keys = resource.configuration_keys.as_deref().unwrap_or_default();
+    keys.is_empty() || keys.iter().any(|key| key.as_str() == name)
+}
+
+fn configs(ctx: &Context, resource: &DescribeConfigsResource) -> Result<Vec<Shown>, Refused> {
+    let name = resource.resource_name.as_str();
+    match resource.resource_type {
+        TOPIC => {
+            let snapshot = ctx.catalog.snapshot();
+            match snapshot.topic(name) {
+                Some(topic) => Ok(of_topic(ctx, topic)),
+                None => {
+                    let error = match TopicName::parse(name) {
+                        Ok(_) => CatalogError::UnknownName(name.to_owned()),
+                        Err(illegal) => illegal.into(),
+                    };
+                    Err(Refused::new(error.kafka(), error.to_string()))
+                }
+            }
+        }
+        // The empty name means the defaults of all brokers that were set while running: none.
+        BROKER if name.is_empty() => Ok(Vec::new()),
+        BROKER if name == ctx.config.node_id.to_string() => Ok(of_broker(ctx)),
+        BROKER => Err(Refused::new(
+            ResponseError::InvalidRequest,
+            format!(
+                "Unexpected broker id, expected {} or empty string, but received {name}",
+                ctx.config.node_id
+            ),
+        )),
+        other => Err(Refused::new(
+            ResponseError::InvalidRequest,
+            format!("Unsupported resource type: {other}"),
+        )),
+    }
+}
+
+fn of_topic(ctx: &Context, topic: &Topic) -> Vec<Shown> {
+    let configs = topic.describe_configs(&ctx.config).into_iter().map(|config| Shown {
+        name: config.name,
+        value: config.value,
+        default: Some(config.default),
+        source: if config.is_set { FROM_TOPIC } else { FROM_DEFAULT },
+        read_only: false,
+        doc: config.doc,
+    });
+    configs.collect()
+}
+
+fn of_broker(ctx: &Context) -> Vec<Shown> {
+    let entries = ctx.config.entries().into_iter().map(|entry| Shown {
+        name: entry.name,
+        value: entry.value,
+        default: None,
+        source: if entry.is_default { FROM_DEFAULT } else { FROM_BROKER },
+        read_only: true,
+        doc: entry.doc,
+    });
+    entries.collect()
+}
+
+fn show(
+    version: i16,
+    body: &DescribeConfigsRequest,
+    config: Shown,
+) -> DescribeConfigsResourceResult {
+    let mut result = DescribeConfigsResourceResult::default()
+        .with_name(wire_text(config.name))
+        .with_value(Some(wire_text(&config.value)))
+        .with_read_only(config.read_only)
+        .with_config_source(config.source);
+    if version >= 3 {
+        result.config_type = config_type(config.name);
+        if body.include_documentation {
+            result.documentation = Some(wire_text(config.doc));
+        }
+    }
+    if body.include_synonyms {
+        let synonym = |value: &str, source| {
+            DescribeConfigsSynonym::default()
+                .with_name(wire_text(config.name))
+                .with_value(Some(wire_text(value)))
+                .with_source(source)
+        };
+        result.synonyms.push(synonym(&config.value, config.source));
+        if let Some(default) = config.default.filter(|_| config.source != FROM_DEFAULT) {
+            result.synonyms.push(synonym(&default, FROM_DEFAULT));
+        }
+    }
+    result
+}
+
+/// Kafka's `ConfigType` of a topic config; 0, unknown, for all others.
+fn config_type(name: &str) -> i8 {
+    const BOOLEAN: i8 = 1;
+    const STRING: i8 = 2;
+    const INT: i8 = 3;
+    const LONG: i8 = 5;
+    const LIST: i8 = 7;
+    match name {
+        "preallocate" | "unclean.leader.election.enable" | "remote.storage.enable" => BOOLEAN,
+        "compression.type" | "message.timestamp.type" => STRING,
+        "max.message.bytes" | "segment.bytes" | "index.interval.bytes" | "min.insync.replicas" => {
+            INT
+        }
+        "retention.bytes"
+        | "retention.ms"
+        | "segment.ms"
+        | "segment.jitter.ms"
+        | "flush.ms"
+        | "flush.messages"
+        | "local.retention.bytes"
+        | "local.retention.ms"
+        | "message.timestamp.after.max.ms"
+        | "message.timestamp.before.max.ms" => LONG,
+        "cleanup.policy" => LIST,
+        _ => 0,
+    }
 }

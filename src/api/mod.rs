@@ -8,9 +8,14 @@ mod meter;
 mod table;
 
 mod api_versions;
+mod create_partitions;
 mod create_topics;
+mod delete_topics;
+mod describe_cluster;
 mod describe_configs;
+mod describe_topic_partitions;
 mod fetch;
+mod init_producer_id;
 mod list_offsets;
 mod metadata;
 mod produce;

@@ -153,11 +153,7 @@ async fn append(
             "the partition does not exist",
         ))?;
     check_batch(&records)?;
-    let batch_bytes_max = topic
-        .configs
-        .get("max.message.bytes")
-        .and_then(|bytes| bytes.parse().ok())
-        .unwrap_or(ctx.config.message_max_bytes);
+    let batch_bytes_max = topic.batch_bytes_max(&ctx.config);
     Ok(log.enqueue(records, AppendOptions { durable, batch_bytes_max }).await)
 }
 

@@ -4,7 +4,7 @@ use kafka_protocol::messages;
 use kafka_protocol::messages::ApiKey;
 
 use super::call::{Api, Call, Reply};
-use super::{Later, Refusal, api_versions, create_topics, fetch, list_offsets, metadata, produce};
+use super::{Later, Refusal, fetch, produce};
 
 /// A row of the table and the function that begins its requests.
 pub(super) struct Route {
@@ -17,12 +17,12 @@ pub(super) struct Route {
 macro_rules! row {
     ($file:ident, $request:ident) => {
         Route {
-            api: $file::API,
+            api: super::$file::API,
             begin: |mut call| {
                 Box::pin(async move {
                     let body: messages::$request = call.decode()?;
                     let reply: Later<Reply> = Box::pin(async move {
-                        let response = $file::handle(&call.ctx, &call.request, body).await;
+                        let response = super::$file::handle(&call.ctx, &call.request, body).await;
                         call.answer(&response)
                     });
                     Ok(reply)
@@ -40,6 +40,12 @@ pub(super) static ROUTES: &[Route] = &[
     row!(metadata, MetadataRequest),
     row!(api_versions, ApiVersionsRequest),
     row!(create_topics, CreateTopicsRequest),
+    row!(delete_topics, DeleteTopicsRequest),
+    row!(init_producer_id, InitProducerIdRequest),
+    row!(describe_configs, DescribeConfigsRequest),
+    row!(create_partitions, CreatePartitionsRequest),
+    row!(describe_cluster, DescribeClusterRequest),
+    row!(describe_topic_partitions, DescribeTopicPartitionsRequest),
 ];
 
 /// The row of an API, if it is served.

@@ -1,0 +1,90 @@
+//! CreatePartitions (key 37), v0-3: raises the number of a topic's partitions.
+//!
+//! A manual assignment must name this broker alone, once per new partition. `timeout_ms` is not
+//! needed. Gaps: none.
+
+use std::collections::BTreeSet;
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use kafka_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse};
+
+use super::call::{Api, Outcome, first_error};
+use super::error::{Coded, Refused};
+use super::{Context, Request, wire_text};
+use crate::catalog::CatalogError;
+
+pub(super) const API: Api = Api::ordered(ApiKey::CreatePartitions, 0..=3);
+
+impl Outcome for CreatePartitionsResponse {
+    fn error(&self) -> i16 {
+        first_error(self.results.iter().map(|topic| topic.error_code))
+    }
+}
+
+pub(super) async fn handle(
+    ctx: &Context,
+    _request: &Request,
+    body: CreatePartitionsRequest,
+) -> CreatePartitionsResponse {
+    let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
+    for topic in &body.topics {
+        if !once.insert(topic.name.as_str()) {
+            twice.insert(topic.name.as_str());
+        }
+    }
+    let mut results = Vec::with_capacity(body.topics.len());
+    for topic in &body.topics {
+        if !once.remove(topic.name.as_str()) {
+            continue;
+        }
+        let outcome = if twice.contains(topic.name.as_str()) {
+            let reason = "Duplicate topic name in request.";
+            Err(Refused::new(ResponseError::InvalidRequest, reason))
+        } else {
+            add(ctx, topic, body.validate_only).await
+        };
+        let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
+        results.push(match outcome {
+            Ok(()) => result,
+            Err(refused) => result
+                .with_error_code(refused.error.code())
+                .with_error_message(Some(wire_text(&refused.reason))),
+        });
+    }
+    CreatePartitionsResponse::default().with_results(results)
+}
+
+async fn add(
+    ctx: &Context,
+    asked: &CreatePartitionsTopic,
+    validate_only: bool,
+) -> Result<(), Refused> {
+    let refused = |error: CatalogError| Refused::new(error.kafka(), error.to_string());
+    let snapshot = ctx.catalog.snapshot();
+    let topic = snapshot
+        .topic(asked.name.as_str())
+        .ok_or_else(|| refused(CatalogError::UnknownName(asked.name.to_string())))?;
+    let Ok(count) = u32::try_from(asked.count) else {
+        let reason = format!("The topic cannot have {} partitions.", asked.count);
+        return Err(Refused::new(ResponseError::InvalidPartitions, reason));
+    };
+    ctx.catalog.check_add_partitions(topic.id, count).await.map_err(refused)?;
+    if let Some(assignments) = &asked.assignments {
+        let (node, added) = (ctx.config.node_id, count.saturating_sub(topic.partitions));
+        let alone =
+            assignments.iter().all(|a| matches!(a.broker_ids[..], [only] if only.0 == node));
+        if !alone || assignments.len() != added as usize {
+            let reason = format!(
+                "The assignment must name broker {node} alone for each of the {added} new partitions."
+            );
+            return Err(Refused::new(ResponseError::InvalidReplicaAssignment, reason));
+        }
+    }
+    if !validate_only {
+        ctx.catalog.add_partitions(topic.id, count).await.map_err(refused)?;
+        tracing::info!(topic = %topic.name, partitions = count, "partitions added");
+    }
+    Ok(())
+}

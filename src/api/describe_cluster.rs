@@ -1,0 +1,68 @@
+//! DescribeCluster (key 60), v0-2: the brokers and the controller (KIP-700).
+//!
+//! v1 asks for brokers or controllers (KIP-919): there is no controller endpoint. v2 may include
+//! fenced brokers: there are none. Gaps: none.
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::{ApiKey, BrokerId, DescribeClusterRequest, DescribeClusterResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::call::{Api, Outcome};
+use super::metadata::CLUSTER_OPERATIONS;
+use super::{Context, Request, wire_text};
+
+pub(super) const API: Api = Api::ordered(ApiKey::DescribeCluster, 0..=2);
+
+/// Kafka's `EndpointType`.
+const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
+
+impl Outcome for DescribeClusterResponse {
+    fn error(&self) -> i16 {
+        self.error_code
+    }
+}
+
+pub(super) async fn handle(
+    ctx: &Context,
+    request: &Request,
+    body: DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    let refused = |error: ResponseError, reason: &str| {
+        DescribeClusterResponse::default()
+            .with_error_code(error.code())
+            .with_error_message(Some(wire_text(reason)))
+    };
+    if request.version >= 1 {
+        match body.endpoint_type {
+            BROKERS => {}
+            CONTROLLERS => {
+                return refused(
+                    ResponseError::MismatchedEndpointType,
+                    "This is an endpoint of brokers, not of controllers.",
+                );
+            }
+            _ => {
+                return refused(
+                    ResponseError::UnsupportedEndpointType,
+                    "The endpoint type is unknown.",
+                );
+            }
+        }
+    }
+    let brokers = ctx.placement.brokers().into_iter().map(|broker| {
+        DescribeClusterBroker::default()
+            .with_broker_id(BrokerId(broker.id))
+            .with_host(StrBytes::from_string(broker.host))
+            .with_port(i32::from(broker.port))
+    });
+    let mut response = DescribeClusterResponse::default()
+        .with_cluster_id(wire_text(&ctx.cluster_id))
+        .with_controller_id(BrokerId(ctx.config.node_id))
+        .with_brokers(brokers.collect());
+    if body.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+    }
+    response
+}
