@@ -8,4 +8,6 @@ mod clients_kcat;
 mod clients_python;
 mod flink;
 mod harness;
+mod prometheus;
+mod sql_job;
 mod tidy;
