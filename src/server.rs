@@ -143,10 +143,11 @@ async fn open_logs(
     let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<(Arc<DataDir>, Logs)> {
         let dir = DataDir::open(&config.data_dir)?;
         let store = Store::open(&dir.view())?;
-        if store.opened_empty() {
-            info!(path = %dir.view().display(), "the view is empty, it is built from the logs");
-        }
+        let view_lost = store.opened_empty();
         let logs = Logs::start(&dir.logs(), store, &config, clock, dir.epoch(), &metrics)?;
+        if view_lost && !logs.on_disk()?.is_empty() {
+            warn!(path = %dir.view().display(), "the view is empty, it is built from the logs again");
+        }
         Ok((Arc::new(dir), logs))
     });
     opened.await.context("opening the data directory failed")?

@@ -167,10 +167,23 @@ pub fn run() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(error) => {
-            // One line: causes follow after colons, the user's next step is in the message.
-            // Ignored failure: with stderr closed there is nobody to tell.
-            let _ = writeln!(std::io::stderr(), "ottla: {error:#}");
+            // With stderr closed there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "ottla: {}", one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes as one line. Messages that already tell their cause, as the rooms' do,
+/// are not followed by it again.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !line.contains(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+    }
+    line.replace('\n', " ")
 }

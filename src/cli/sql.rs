@@ -61,7 +61,7 @@ fn converse(session: &Session, format: Format) -> anyhow::Result<ExitCode> {
         if line.trim_end().ends_with(';') {
             for statement in split(&typed) {
                 if let Err(error) = session.run(&statement, format) {
-                    eprintln!("{error:#}");
+                    eprintln!("{}", super::one_line(&error));
                 }
             }
             typed.clear();

@@ -124,3 +124,13 @@ fn ages_are_told_in_the_unit_that_says_enough() {
     assert_eq!(job::age(3 * 3_600_000), "3h");
     assert_eq!(job::age(10 * 86_400_000), "10d");
 }
+
+#[test]
+fn an_error_is_one_line_that_tells_each_cause_once() {
+    use anyhow::Context;
+    let cause = std::io::Error::other("disk on fire");
+    let room = anyhow::Error::new(cause).context("read x: disk on fire; put it out");
+    assert_eq!(one_line(&room), "read x: disk on fire; put it out");
+    let outer = Err::<(), _>(room).context("the catalog\ncannot be read").unwrap_err();
+    assert_eq!(one_line(&outer), "the catalog cannot be read: read x: disk on fire; put it out");
+}

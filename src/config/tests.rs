@@ -103,8 +103,8 @@ fn a_wrong_value_is_named_with_what_is_allowed() {
     assert!(refusal(&sources).contains("cannot be '1.5'"));
     let (_file, sources) = file("node.id = -1");
     assert!(refusal(&sources).contains("cannot be '-1'"));
-    let mut sources = Sources::default();
-    sources.environment = vec![("OTTLA_HTTP_LISTEN".to_owned(), "9644".to_owned())];
+    let environment = vec![("OTTLA_HTTP_LISTEN".to_owned(), "9644".to_owned())];
+    let sources = Sources { environment, ..Sources::default() };
     assert!(refusal(&sources).starts_with("environment variable OTTLA_HTTP_LISTEN: config"));
 }
 
