@@ -86,17 +86,7 @@ impl DataDir {
         if !claimed && !is_unclaimed(path).map_err(failed("read"))? {
             return Err(DataDirError::Foreign(path.to_owned()));
         }
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join(LOCK))
-            .map_err(failed("create lock file"))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(path.to_owned())),
-            Err(TryLockError::Error(source)) => return Err(failed("lock")(source)),
-        }
+        let lock = lock(path)?;
         // Read under the lock: a first start beside this one may have claimed it meanwhile.
         let mut identity = match fs::read_to_string(path.join(IDENTITY)) {
             Ok(text) => parse(path, &text)?,
@@ -107,6 +97,23 @@ impl DataDir {
         };
         identity.leader_epoch = identity.leader_epoch.saturating_add(1);
         write_identity(path, &identity).map_err(failed("write ottla.toml"))?;
+        Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+    }
+
+    /// Locks an existing directory and checks its format, but begins no new epoch: for tools that
+    /// look at a stopped broker's files.
+    pub fn inspect(path: &Path) -> Result<DataDir, DataDirError> {
+        let failed =
+            |action| move |source| DataDirError::Io { path: path.to_owned(), action, source };
+        fs::read_dir(path).map_err(failed("read"))?;
+        let identity = match fs::read_to_string(path.join(IDENTITY)) {
+            Ok(text) => parse(path, &text)?,
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(DataDirError::Foreign(path.to_owned()));
+            }
+            Err(source) => return Err(failed("read ottla.toml")(source)),
+        };
+        let lock = lock(path)?;
         Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
     }
 
@@ -128,6 +135,22 @@ impl DataDir {
     /// Where sled lies.
     pub fn view(&self) -> PathBuf {
         self.path.join("view")
+    }
+}
+
+/// Claims the directory for this process, for as long as the file is open.
+fn lock(path: &Path) -> Result<File, DataDirError> {
+    let failed = |action| move |source| DataDirError::Io { path: path.to_owned(), action, source };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path.join(LOCK))
+        .map_err(failed("create lock file"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::Locked(path.to_owned())),
+        Err(TryLockError::Error(source)) => Err(failed("lock")(source)),
     }
 }
 

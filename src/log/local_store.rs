@@ -36,6 +36,12 @@ impl LocalRecordStore {
     /// Over `dir`, created if absent.
     pub fn open(dir: &Path) -> io::Result<LocalRecordStore> {
         fs::create_dir_all(dir)?;
+        LocalRecordStore::existing(dir)
+    }
+
+    /// Over `dir`, which must exist.
+    pub fn existing(dir: &Path) -> io::Result<LocalRecordStore> {
+        fs::metadata(dir)?;
         Ok(LocalRecordStore {
             dir: dir.to_owned(),
             handles: Mutex::default(),
@@ -43,8 +49,7 @@ impl LocalRecordStore {
         })
     }
 
-    /// The file that holds `object`, for messages.
-    pub fn path(&self, object: ObjectId) -> PathBuf {
+    fn path(&self, object: ObjectId) -> PathBuf {
         self.log_dir(object.log).join(format!("{:020}{SUFFIX}", object.base.get()))
     }
 

@@ -19,6 +19,7 @@ mod segment;
 mod tail;
 mod validate;
 mod varint;
+pub mod verify;
 mod writer;
 
 use std::path::Path;
@@ -208,9 +209,13 @@ impl Inner {
             producers: replayed.producers,
             start: replayed.start,
             end: replayed.end,
+            anchor: replayed.anchor,
+            view_due_bytes: replayed.scanned_bytes,
+            view_aborted: replayed.view_aborted,
             refused: replayed.refused,
         };
-        let owned = OwnedLog::new(shared.clone(), span, recovered);
+        let mut owned = OwnedLog::new(shared.clone(), span, recovered);
+        owned.keep_view_if_due(settings);
         // A writer that is gone drops the log: its appends answer `Stopping`.
         drop(self.writer(id).send(Command::Adopt(Box::new(owned))));
         Ok(Partition { shared })
@@ -229,6 +234,10 @@ impl Inner {
         let failed = |source| LogError::Io { action: "delete", path: id.to_string(), source };
         for (base, _) in store.list(id).map_err(failed)? {
             store.delete(ObjectId { log: id, base }).map_err(failed)?;
+        }
+        // Topic ids never come back, so what stays in a failing view is never looked up.
+        if let Err(error) = self.settings.view.forget_log(id) {
+            tracing::warn!(log = %id, %error, "view still holds a deleted log");
         }
         Ok(())
     }

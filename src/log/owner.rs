@@ -18,13 +18,16 @@ use super::record_store::{ObjectId, RecordStore};
 use super::segment::Segment;
 use super::tail::TailBudget;
 use super::writer::{Append, End};
-use crate::store::Store;
+use crate::store::{AbortedEntry, Anchor, LogSnapshot, LogUpdate, Store};
 use crate::types::{Clock, LeaderEpoch, LogId, Offset};
 
 /// Bytes of one chunk of the tail, about: small ones are forgotten one by one.
 const TAIL_CHUNK_BYTES: usize = 64 << 10;
 /// What markers say of their coordinator: one node owns all of them.
 const COORDINATOR_EPOCH: i32 = 0;
+
+/// Log bytes after which the view is told how far the log has come. A recovery scans about as much.
+pub(super) const VIEW_INTERVAL_BYTES: u64 = 16 << 20;
 
 /// What all writers and the recovery share.
 pub(super) struct Settings {
@@ -47,6 +50,12 @@ pub(super) struct OwnedLog {
     end: Offset,
     active: Option<ObjectId>,
     active_bytes: u64,
+    /// The last batch.
+    anchor: Option<Anchor>,
+    /// Bytes that the view does not know of yet.
+    view_due_bytes: u64,
+    /// How many aborted transactions the view knows.
+    view_aborted: usize,
     /// The next bytes begin a new segment.
     roll_due: bool,
     /// Bytes were written since the last sync.
@@ -99,6 +108,11 @@ pub(super) struct Recovered {
     pub(super) producers: Producers,
     pub(super) start: Offset,
     pub(super) end: Offset,
+    pub(super) anchor: Option<Anchor>,
+    /// Bytes that the view does not know of yet.
+    pub(super) view_due_bytes: u64,
+    /// How many aborted transactions the view knows.
+    pub(super) view_aborted: usize,
     /// Why the log may not be written to.
     pub(super) refused: Option<String>,
 }
@@ -121,6 +135,9 @@ impl OwnedLog {
             end: recovered.end,
             active,
             active_bytes,
+            anchor: recovered.anchor,
+            view_due_bytes: recovered.view_due_bytes,
+            view_aborted: recovered.view_aborted,
             roll_due: false,
             unsynced: false,
             refused: recovered.refused,
@@ -366,6 +383,12 @@ impl OwnedLog {
             self.roll_due = false;
         }
         self.active_bytes += bytes.len() as u64;
+        self.view_due_bytes += bytes.len() as u64;
+        self.anchor = run.headers.last().map(|last| Anchor {
+            position: self.active_bytes - last.bytes as u64,
+            base_offset: last.base_offset,
+            crc: last.crc,
+        });
         self.written.extend(run.waiting);
 
         let chunks = chunks(&run.headers, &bytes, first);
@@ -427,7 +450,11 @@ impl OwnedLog {
 
     /// Makes all written bytes durable, where durability asks for it.
     fn sync(&mut self, settings: &Settings) -> Result<(), String> {
-        let Some(active) = self.active.filter(|_| self.unsynced && settings.sync) else {
+        if settings.sync { self.force_sync(settings) } else { Ok(()) }
+    }
+
+    fn force_sync(&mut self, settings: &Settings) -> Result<(), String> {
+        let Some(active) = self.active.filter(|_| self.unsynced) else {
             return Ok(());
         };
         match settings.store.sync(active) {
@@ -468,10 +495,67 @@ impl OwnedLog {
             && self.active.is_none_or(|active| active.base <= self.end)
     }
 
-    /// Makes everything durable before the thread ends.
+    /// Tells the view how far the log has come, if enough was appended since the last time.
+    pub(super) fn keep_view_if_due(&mut self, settings: &Settings) {
+        if self.view_due_bytes >= VIEW_INTERVAL_BYTES {
+            self.keep_view(settings);
+        }
+    }
+
+    fn keep_view(&mut self, settings: &Settings) {
+        // Damage is found anew at each start: a snapshot would hide it.
+        let Some(anchor) = self.anchor.filter(|_| self.refused.is_none()) else { return };
+        // The view may never be ahead of what a power loss leaves, whatever the durability.
+        if self.force_sync(settings).is_err() {
+            return;
+        }
+        self.view_due_bytes = 0;
+        let readable = self.shared.readable();
+        let snapshot = LogSnapshot {
+            start: self.start,
+            end: self.end,
+            anchor,
+            segments: readable.segments.iter().map(Segment::entry).collect(),
+            producers: self.producers.entries(),
+        };
+        let aborted: Vec<AbortedEntry> = readable
+            .aborted
+            .iter()
+            .skip(self.view_aborted)
+            .map(|txn| AbortedEntry {
+                producer: txn.producer,
+                first_offset: txn.first_offset,
+                marker: txn.last_offset,
+            })
+            .collect();
+        let unindexed = readable.segments.iter().filter(|segment| !segment.index.is_empty());
+        let update = LogUpdate {
+            snapshot: &snapshot,
+            index: unindexed.map(|s| (s.object.base, s.index.as_slice())).collect(),
+            aborted: &aborted,
+        };
+        let kept = settings.view.keep_log(self.shared.id, &update);
+        drop(readable);
+        match kept {
+            Ok(()) => {
+                self.view_aborted += aborted.len();
+                for segment in &mut self.shared.readable_mut().segments {
+                    segment.index = Vec::new();
+                }
+            }
+            Err(error) => {
+                warn!(log = %self.shared.id, %error, "view was not updated, the next start scans more");
+            }
+        }
+    }
+
+    /// Makes everything durable, whatever the durability, before the thread ends.
     pub(super) fn close(&mut self, settings: &Settings) {
-        if self.refused.is_none() && self.sync(settings).is_ok() {
+        if self.refused.is_none() && self.force_sync(settings).is_ok() {
             self.publish();
+            if self.view_due_bytes > 0 {
+                self.keep_view(settings);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::batch::{BatchHeader, Producer};
 use super::{AbortedTxn, AppendError, Marker, OpenTxn};
+use crate::store::ProducerEntry;
 use crate::types::{Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// How many batches a producer may have in flight and still be recognised.
@@ -85,13 +86,50 @@ impl BatchFacts {
 }
 
 impl Producers {
-    /// The states as they are, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (ProducerId, &ProducerState)> {
-        self.states.iter().map(|(id, state)| (*id, state))
+    /// What the view keeps of every producer, in no order.
+    pub fn entries(&self) -> Vec<ProducerEntry> {
+        let entry = |(id, state): (&ProducerId, &ProducerState)| ProducerEntry {
+            id: *id,
+            epoch: state.epoch,
+            last_timestamp: state.last_timestamp,
+            txn_first: state.txn_first,
+            batches: state
+                .batches
+                .iter()
+                .map(|b| (b.first_sequence, b.last_sequence, b.base_offset, b.last_offset))
+                .collect(),
+        };
+        self.states.iter().map(entry).collect()
+    }
+
+    /// The producers that the view kept.
+    pub fn from_entries(entries: &[ProducerEntry]) -> Producers {
+        let mut producers = Producers::default();
+        for entry in entries {
+            let batch = |&(first_sequence, last_sequence, base_offset, last_offset): &(
+                i32,
+                i32,
+                Offset,
+                Offset,
+            )| RememberedBatch {
+                first_sequence,
+                last_sequence,
+                base_offset,
+                last_offset,
+            };
+            let state = ProducerState {
+                epoch: entry.epoch,
+                batches: entry.batches.iter().map(batch).collect(),
+                txn_first: entry.txn_first,
+                last_timestamp: entry.last_timestamp,
+            };
+            producers.restore(entry.id, state);
+        }
+        producers
     }
 
     /// Puts in a producer's state, in place of the one it had.
-    pub fn restore(&mut self, id: ProducerId, state: ProducerState) {
+    fn restore(&mut self, id: ProducerId, state: ProducerState) {
         let first = state.txn_first;
         let before = self.states.insert(id, state).and_then(|before| before.txn_first);
         if before != first {

@@ -15,6 +15,7 @@ use super::records;
 use super::scan::{Found, Scan};
 use super::segment::{self, Damage, IndexEntry, Segment};
 use super::tail::Window;
+use crate::store::StoreError;
 use crate::types::{Offset, Timestamp};
 
 /// Most bytes one read returns, whatever was asked: larger fetches are answered in pieces.
@@ -123,6 +124,9 @@ impl Shared {
     fn read_segments(&self, window: Window) -> Result<Bytes, ReadError> {
         let mut base = None;
         while let Some(place) = self.place(window.from, base) {
+            if base.is_some() && place.object.base > window.from {
+                return Err(corrupt(window.from, "the segment that held it is missing"));
+            }
             base = Some(place.object.base);
             if let Some(records) = self.read_place(&place, window)? {
                 return Ok(records);
@@ -146,19 +150,11 @@ impl Shared {
         drop(readable);
         // Entries that the writer moved to the view are looked up there.
         let entry = entry.or_else(|| {
-            self.view_index(place.object, |index| segment::floor_by_offset(index, from))
+            let page = self.view.index_page_at(self.id, place.object.base, from);
+            segment::floor_by_offset(&self.or_scan(page), from)
         });
         place.position = entry.map_or(0, |entry| entry.position);
         Some(place)
-    }
-
-    /// Looks into the view's index pages of a segment. A view that fails only costs a longer scan.
-    fn view_index(
-        &self,
-        _object: ObjectId,
-        find: impl Fn(&[IndexEntry]) -> Option<IndexEntry>,
-    ) -> Option<IndexEntry> {
-        find(&[])
     }
 
     /// Whole batches of one segment; `None` when it ends before the window's offset.
@@ -272,7 +268,8 @@ impl Shared {
         let in_memory = segment::floor_by_time(&segment.index, timestamp);
         drop(readable);
         let entry = in_memory.or_else(|| {
-            self.view_index(place.object, |index| segment::floor_by_time(index, timestamp))
+            let page = self.view.index_page_before(self.id, place.object.base, timestamp);
+            segment::floor_by_time(&self.or_scan(page), timestamp)
         });
         place.position = entry.map_or(0, |entry| entry.position);
         Some(place)
@@ -312,6 +309,14 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// A view that fails only costs a walk from the segment's first byte.
+    fn or_scan(&self, page: Result<Vec<IndexEntry>, StoreError>) -> Vec<IndexEntry> {
+        page.unwrap_or_else(|error| {
+            tracing::warn!(log = %self.id, %error, "index page was not found, scanning instead");
+            Vec::new()
+        })
     }
 
     fn failed(&self, error: &io::Error) -> ReadError {

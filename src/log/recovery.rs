@@ -1,5 +1,7 @@
-//! Opening a log: walks the batches that the view does not cover yet, rebuilds index and producer
-//! state from them, cuts a torn tail, and marks damage it may not cut.
+//! Opening a log: takes the view's snapshot if the log still fits it, walks the batches after it,
+//! rebuilds index and producer state from them, cuts a torn tail, and marks damage it may not cut.
+
+use std::io;
 
 use tracing::{error, info, warn};
 
@@ -8,9 +10,10 @@ use super::batch::{self, BatchHeader};
 use super::outcome::AbortedTxn;
 use super::owner::Settings;
 use super::producer::{BatchFacts, Producers};
-use super::record_store::ObjectId;
+use super::record_store::{ObjectId, RecordStore};
 use super::scan::{Found, Scan};
 use super::segment::{Damage, Segment};
+use crate::store::{AbortedEntry, Anchor, LogSnapshot, Store, StoreError};
 use crate::types::{LogId, Offset};
 
 /// A log as its bytes say it is.
@@ -21,77 +24,217 @@ pub(super) struct Replayed {
     pub(super) aborted: Vec<AbortedTxn>,
     pub(super) start: Offset,
     pub(super) end: Offset,
+    /// The last batch.
+    pub(super) anchor: Option<Anchor>,
+    /// Bytes that were walked, past what the view knew.
+    pub(super) scanned_bytes: u64,
+    /// How many of the aborted transactions the view knew.
+    pub(super) view_aborted: usize,
+    /// Segments that begin elsewhere than at the offset given.
+    pub(super) gaps: Vec<(ObjectId, Offset)>,
+    /// Bytes after the last valid batch of the log.
+    pub(super) torn: Option<Torn>,
+    /// Why the log may not be written to.
     pub(super) refused: Option<String>,
+}
+
+/// The end of a log that was not written whole.
+pub(super) struct Torn {
+    pub(super) object: ObjectId,
+    pub(super) position: u64,
+    pub(super) bytes: u64,
+    pub(super) reason: String,
 }
 
 /// Reads what the store has of a log. Cuts a torn tail off; changes nothing else.
 pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogError> {
-    let objects = settings.store.list(log).map_err(|e| failed("list", log.to_string(), e))?;
-    let mut replayed = Replayed::default();
-    let Some((first, _)) = objects.first() else {
-        return Ok(replayed);
-    };
-    replayed.start = *first;
-    replayed.end = *first;
-    let mut scanned = 0;
-    for (index, (base, length)) in objects.iter().enumerate() {
-        let object = ObjectId { log, base: *base };
-        if *base != replayed.end {
-            replayed.refuse(format!(
-                "offsets {} to {} are missing before segment {object}",
-                replayed.end,
-                base.get().saturating_sub(1)
-            ));
-            replayed.end = replayed.end.max(*base);
+    let store = &*settings.store;
+    let objects = list(log, store)?;
+    if objects.is_empty() {
+        return Ok(Replayed::default());
+    }
+    let known = snapshot(log, &objects, store, &settings.view);
+    let mut replayed = walk(log, &objects, known, store, settings.index_interval_bytes)?;
+    if let Some(reason) = &replayed.refused {
+        error!(%log, reason, "log is damaged: it is readable around the damage, and takes no appends");
+    }
+    if let Some(Torn { object, position, bytes, reason }) = replayed.torn.take() {
+        store.truncate(object, position).map_err(|e| failed("truncate", object, e))?;
+        warn!(
+            %log, segment = %object.base, position, truncated_bytes = bytes, reason,
+            end = %replayed.end, "log tail was torn, truncated to the last valid batch"
+        );
+    }
+    if replayed.scanned_bytes > 0 {
+        // What was only in the page cache is about to be shown to readers, and to be named to
+        // producers as stored.
+        if let Some(last) = replayed.segments.last().filter(|_| settings.sync) {
+            store.sync(last.object).map_err(|e| failed("sync", last.object, e))?;
         }
-        let following = objects.get(index + 1).map(|(base, _)| *base);
-        replayed.segment(object, *length, following, settings)?;
-        scanned += length;
+        info!(
+            %log, start = %replayed.start, end = %replayed.end,
+            scanned_bytes = replayed.scanned_bytes, "log recovered"
+        );
     }
-    if let Some(last) = replayed.segments.last().filter(|_| settings.sync && scanned > 0) {
-        // What was only in the page cache may be shown to readers and named as a duplicate.
-        let object = last.object;
-        settings.store.sync(object).map_err(|e| failed("sync", object.to_string(), e))?;
-    }
-    info!(%log, start = %replayed.start, end = %replayed.end, scanned_bytes = scanned, "log recovered");
     Ok(replayed)
 }
 
+/// Every object of a log with its length, by base offset.
+pub(super) fn list(log: LogId, store: &dyn RecordStore) -> Result<Vec<(Offset, u64)>, LogError> {
+    store.list(log).map_err(|source| LogError::Io { action: "list", path: log.to_string(), source })
+}
+
+/// Walks a log from where `known` ends, or from its beginning, and changes nothing.
+pub(super) fn walk(
+    log: LogId,
+    objects: &[(Offset, u64)],
+    known: Option<(LogSnapshot, Vec<AbortedEntry>)>,
+    store: &dyn RecordStore,
+    index_interval_bytes: u64,
+) -> Result<Replayed, LogError> {
+    let mut replayed = match known {
+        Some((snapshot, aborted)) => Replayed::from_view(log, &snapshot, &aborted),
+        None => Replayed::default(),
+    };
+    // The last segment that the view knows may have grown since.
+    let grown = replayed.segments.pop();
+    let first = replayed.segments.len();
+    if let Some((base, _)) = objects.first().filter(|_| grown.is_none()) {
+        replayed.start = *base;
+        replayed.end = *base;
+    }
+    let mut grown = grown;
+    for (index, (base, length)) in objects.iter().enumerate().skip(first) {
+        let object = ObjectId { log, base: *base };
+        let segment = grown.take().unwrap_or_else(|| {
+            replayed.begin(object);
+            Segment::new(object)
+        });
+        replayed.scanned_bytes += length - segment.bytes;
+        let mut scan = Scan::new(store, object, segment.bytes, *length);
+        let following = objects.get(index + 1).map(|(base, _)| *base);
+        replayed
+            .segment(segment, &mut scan, *length, following, index_interval_bytes)
+            .map_err(|e| failed("read", object, e))?;
+    }
+    Ok(replayed)
+}
+
+/// The view's snapshot of a log, if the log has everything that the snapshot says.
+fn snapshot(
+    log: LogId,
+    objects: &[(Offset, u64)],
+    store: &dyn RecordStore,
+    view: &Store,
+) -> Option<(LogSnapshot, Vec<AbortedEntry>)> {
+    let known = || -> Result<_, StoreError> {
+        let Some(snapshot) = view.log_snapshot(log)? else { return Ok(None) };
+        Ok(Some((snapshot, view.log_aborted(log)?)))
+    };
+    let misfit = match known() {
+        Ok(None) => return None,
+        Ok(Some((snapshot, aborted))) => match misfit(log, &snapshot, objects, store) {
+            None => return Some((snapshot, aborted)),
+            Some(misfit) => misfit,
+        },
+        Err(error) => error.to_string(),
+    };
+    warn!(%log, misfit, "view does not fit the log, scanning the whole log");
+    if let Err(error) = view.forget_log(log) {
+        warn!(%log, %error, "view still holds what does not fit");
+    }
+    None
+}
+
+/// What a log lacks of its snapshot.
+fn misfit(
+    log: LogId,
+    snapshot: &LogSnapshot,
+    objects: &[(Offset, u64)],
+    store: &dyn RecordStore,
+) -> Option<String> {
+    let Some((last, sealed)) = snapshot.segments.split_last() else {
+        return Some("it names no segment".to_owned());
+    };
+    let is_there = |(i, entry): (usize, &crate::store::SegmentEntry)| {
+        objects.get(i) == Some(&(entry.base, entry.bytes))
+    };
+    if !sealed.iter().enumerate().all(is_there) {
+        return Some("its older segments differ".to_owned());
+    }
+    match objects.get(sealed.len()) {
+        Some((base, length)) if *base == last.base && *length >= last.bytes => {}
+        _ => return Some(format!("segment {} is shorter", last.base)),
+    }
+    let object = ObjectId { log, base: last.base };
+    let anchor = snapshot.anchor;
+    match Scan::new(store, object, anchor.position, last.bytes).peek() {
+        Ok(Some(Ok(header)))
+            if header.base_offset == anchor.base_offset
+                && header.crc == anchor.crc
+                && header.next_offset() == snapshot.end
+                && anchor.position + header.bytes as u64 == last.bytes =>
+        {
+            None
+        }
+        _ => Some(format!("batch at offset {} differs", anchor.base_offset)),
+    }
+}
+
 impl Replayed {
+    fn from_view(log: LogId, snapshot: &LogSnapshot, aborted: &[AbortedEntry]) -> Replayed {
+        let txn = |entry: &AbortedEntry| AbortedTxn {
+            producer: entry.producer,
+            first_offset: entry.first_offset,
+            last_offset: entry.marker,
+        };
+        Replayed {
+            segments: snapshot.segments.iter().map(|e| Segment::indexed(log, e)).collect(),
+            producers: Producers::from_entries(&snapshot.producers),
+            aborted: aborted.iter().map(txn).collect(),
+            view_aborted: aborted.len(),
+            start: snapshot.start,
+            end: snapshot.end,
+            anchor: Some(snapshot.anchor),
+            ..Replayed::default()
+        }
+    }
+
+    /// Notes offsets that are missing between two segments.
+    fn begin(&mut self, object: ObjectId) {
+        if object.base != self.end {
+            let from = self.end;
+            self.gaps.push((object, from));
+            self.refuse(format!("segment {object} does not begin at offset {from}"));
+            self.end = self.end.max(object.base);
+        }
+    }
+
     fn segment(
         &mut self,
-        object: ObjectId,
+        mut segment: Segment,
+        scan: &mut Scan<'_>,
         length: u64,
         following: Option<Offset>,
-        settings: &Settings,
-    ) -> Result<(), LogError> {
-        let unreadable = |e| failed("read", object.to_string(), e);
-        let mut segment = Segment::new(object);
-        let mut scan = Scan::new(&*settings.store, object, 0, length);
-        while let Some(found) = scan.advance().map_err(unreadable)? {
+        index_interval_bytes: u64,
+    ) -> io::Result<()> {
+        let object = segment.object;
+        while let Some(found) = scan.advance()? {
             let (position, reason) = match found {
-                Found::Batch { header, bytes, .. } if header.base_offset == self.end => {
-                    segment.push(&header, settings.index_interval_bytes);
-                    self.batch(&header, &bytes);
+                Found::Batch { position, header, bytes } if header.base_offset == self.end => {
+                    segment.push(&header, index_interval_bytes);
+                    self.batch(position, &header, &bytes);
                     continue;
                 }
-                Found::Batch { position, header, .. } => (
-                    position,
-                    format!("base offset {} instead of {}", header.base_offset, self.end),
-                ),
+                Found::Batch { position, header, .. } => {
+                    let found = header.base_offset;
+                    (position, format!("its base offset is {found} instead of {}", self.end))
+                }
                 Found::Bad { position, reason } => (position, reason),
             };
-            let next = scan.resync(position, self.end.plus(1)).map_err(unreadable)?;
+            let next = scan.resync(position, self.end.plus(1))?;
             if next.is_none() && following.is_none() {
-                let truncated_bytes = length - position;
-                settings
-                    .store
-                    .truncate(object, position)
-                    .map_err(|e| failed("truncate", object.to_string(), e))?;
-                warn!(
-                    log = %object.log, segment = %object.base, position, truncated_bytes, reason,
-                    end = %self.end, "log tail was torn, truncated to the last valid batch"
-                );
+                self.torn = Some(Torn { object, position, bytes: length - position, reason });
                 break;
             }
             // Valid batches follow, so this is no torn tail: what was acknowledged may not be cut.
@@ -105,8 +248,9 @@ impl Replayed {
         Ok(())
     }
 
-    fn batch(&mut self, header: &BatchHeader, bytes: &[u8]) {
+    fn batch(&mut self, position: u64, header: &BatchHeader, bytes: &[u8]) {
         self.end = header.next_offset();
+        self.anchor = Some(Anchor { position, base_offset: header.base_offset, crc: header.crc });
         let Some(producer) = header.producer else { return };
         if header.control() {
             if let Some(marker) = batch::marker_of(bytes) {
@@ -121,11 +265,10 @@ impl Replayed {
     }
 
     fn refuse(&mut self, reason: String) {
-        error!(reason, "log is damaged: it is readable around the damage and takes no appends");
-        self.refused.get_or_insert(format!("{reason}; run `ottla doctor`"));
+        self.refused.get_or_insert(format!("{reason}; stop the broker and run `ottla doctor`"));
     }
 }
 
-fn failed(action: &'static str, path: String, source: std::io::Error) -> LogError {
-    LogError::Io { action, path, source }
+fn failed(action: &'static str, object: ObjectId, source: io::Error) -> LogError {
+    LogError::Io { action, path: object.to_string(), source }
 }

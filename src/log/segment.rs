@@ -3,18 +3,10 @@
 
 use super::batch::BatchHeader;
 use super::record_store::ObjectId;
-use crate::types::{Offset, Timestamp};
+use crate::store::SegmentEntry;
+use crate::types::{LogId, Offset, Timestamp};
 
-/// One sparse index entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IndexEntry {
-    /// Base offset of a batch.
-    pub offset: Offset,
-    /// Where the batch begins.
-    pub position: u64,
-    /// Largest timestamp in the segment before that batch.
-    pub timestamp_before: Timestamp,
-}
+pub use crate::store::IndexEntry;
 
 /// The largest timestamp of a segment, and the first batch that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +59,22 @@ impl Segment {
             index: Vec::new(),
             indexed: None,
             damaged: Vec::new(),
+        }
+    }
+
+    /// One whose batches the view has indexed.
+    pub fn indexed(log: LogId, entry: &SegmentEntry) -> Segment {
+        let largest = entry.largest.map(|(timestamp, batch)| LargestTimestamp { timestamp, batch });
+        let object = ObjectId { log, base: entry.base };
+        Segment { bytes: entry.bytes, largest, ..Segment::new(object) }
+    }
+
+    /// What the view keeps of it besides the index.
+    pub fn entry(&self) -> SegmentEntry {
+        SegmentEntry {
+            base: self.object.base,
+            bytes: self.bytes,
+            largest: self.largest.map(|l| (l.timestamp, l.batch)),
         }
     }
 

@@ -89,11 +89,6 @@ impl Tail {
         self.chunks.pop_front();
     }
 
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.chunks.clear();
-    }
-
     /// Whole batches from the window's offset on, or `None` when that lies before the tail.
     pub fn read(&self, window: Window) -> Option<Bytes> {
         let first =

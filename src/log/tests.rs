@@ -1,6 +1,7 @@
 //! Drives whole logs over temporary directories.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -90,6 +91,10 @@ fn by(id: i64, epoch: i16, base_sequence: i32, transactional: bool, values: &[&s
     batch::encode(&records(values), Some(Producer { id, epoch, base_sequence, transactional }))
 }
 
+fn segment(dir: &Path, base: u64) -> PathBuf {
+    dir.join(format!("logs/{}/{base:020}.log", id()))
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -153,8 +158,8 @@ fn tail_torn_at_any_byte_is_cut_to_the_last_whole_batch() {
     for cut in whole..bytes {
         let dir = tempfile::tempdir().unwrap();
         copy(&origin.path().join("logs"), &dir.path().join("logs"));
-        let segment = dir.path().join(format!("logs/{}/{:020}.log", id(), 0));
-        std::fs::File::options().write(true).open(&segment).unwrap().set_len(cut).unwrap();
+        let torn = segment(dir.path(), 0);
+        File::options().write(true).open(torn).unwrap().set_len(cut).unwrap();
         let fixture = Fixture::open(dir.path());
         assert_eq!(fixture.log.span().end, Offset::new(1), "cut at {cut}");
         assert_eq!(fixture.append(plain(&["new"])).unwrap().base_offset, Offset::new(1));
@@ -282,4 +287,264 @@ fn deleted_topic_is_gone_for_readers_writers_and_the_disk() {
     assert!(block_on(seen.changed()).is_err());
     assert!(fixture.logs.on_disk().unwrap().is_empty());
     assert!(fixture.logs.partition(id()).is_none());
+}
+
+/// Everything of a log that a reader or a producer can notice.
+fn seen(fixture: &Fixture) -> impl PartialEq + std::fmt::Debug + use<> {
+    let read = fixture.read(0, Isolation::ReadCommitted);
+    (fixture.log.span(), read.records, read.aborted, fixture.log.open_transactions())
+}
+
+#[test]
+fn a_deleted_view_is_rebuilt_from_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    fixture.append(by(1, 0, 0, true, &["a"])).unwrap();
+    fixture.end(1, 1, Marker::Abort).unwrap();
+    fixture.append(by(2, 0, 5, false, &["b", "c"])).unwrap();
+    fixture.append(by(3, 4, 0, true, &["d"])).unwrap();
+    let before = seen(&fixture);
+    fixture.logs.shutdown();
+    drop(fixture);
+    let with_view = Fixture::open(dir.path());
+    assert_eq!(seen(&with_view), before);
+    assert!(with_view.append(by(2, 0, 5, false, &["b", "c"])).unwrap().duplicate);
+    drop(with_view);
+
+    std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+    let without = Fixture::open(dir.path());
+    assert_eq!(seen(&without), before);
+    assert!(without.append(by(2, 0, 5, false, &["b", "c"])).unwrap().duplicate);
+    assert!(matches!(without.append(by(1, 0, 1, true, &["z"])), Err(AppendError::Fenced { .. })));
+    assert!(matches!(
+        without.append(by(2, 0, 9, false, &["z"])),
+        Err(AppendError::OutOfOrderSequence { expected: 7, .. })
+    ));
+    without.end(3, 4, Marker::Commit).unwrap();
+    assert_eq!(without.log.span().last_stable, Offset::new(6));
+}
+
+#[test]
+fn a_view_that_knows_only_the_beginning_is_caught_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { log_segment_bytes: 500, log_index_interval_bytes: 80, ..config() };
+    let fixture = Fixture::with(dir.path(), &config);
+    for n in 0..30 {
+        fixture.append(by(1, 0, n, false, &[&format!("v{n}")])).unwrap();
+    }
+    fixture.logs.shutdown();
+    drop(fixture);
+    let old = tempfile::tempdir().unwrap();
+    copy(&dir.path().join("view"), old.path());
+    let fixture = Fixture::with(dir.path(), &config);
+    for n in 30..60 {
+        fixture.append(by(1, 0, n, false, &[&format!("v{n}")])).unwrap();
+    }
+    let before = seen(&fixture);
+    fixture.logs.shutdown();
+    drop(fixture);
+    // A crash of the machine may take back what sled had not flushed.
+    std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+    copy(old.path(), &dir.path().join("view"));
+    let fixture = Fixture::with(dir.path(), &config);
+    assert_eq!(seen(&fixture), before);
+    for n in 0..60 {
+        assert_eq!(fixture.values(n)[0], format!("v{n}"));
+    }
+}
+
+#[test]
+fn a_view_ahead_of_the_log_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    fixture.append(by(1, 0, 0, false, &["a"])).unwrap();
+    let kept = fixture.log.size_bytes();
+    fixture.append(by(1, 0, 1, false, &["b"])).unwrap();
+    fixture.logs.shutdown();
+    drop(fixture);
+    File::options().write(true).open(segment(dir.path(), 0)).unwrap().set_len(kept).unwrap();
+    let fixture = Fixture::open(dir.path());
+    assert_eq!(fixture.log.span().end, Offset::new(1));
+    let again = fixture.append(by(1, 0, 1, false, &["other"])).unwrap();
+    assert_eq!((again.base_offset, again.duplicate), (Offset::new(1), false));
+    assert_eq!(fixture.values(0), ["a", "other"]);
+}
+
+#[test]
+fn a_flipped_bit_inside_the_log_is_reported_and_never_cut() {
+    let origin = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(origin.path());
+    let mut ends = Vec::new();
+    for value in ["first", "second", "third"] {
+        fixture.append(plain(&[value])).unwrap();
+        ends.push(fixture.log.size_bytes());
+    }
+    drop(fixture);
+    // One byte of each kind: offset, length, magic, CRC, count, payload.
+    for at in [7, 8, 11, 16, 17, 60, 70] {
+        let dir = tempfile::tempdir().unwrap();
+        copy(&origin.path().join("logs"), &dir.path().join("logs"));
+        let path = segment(dir.path(), 0);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[ends[0] as usize + at] ^= 0x04;
+        std::fs::write(&path, &bytes).unwrap();
+
+        let fixture = Fixture::open(dir.path());
+        assert_eq!(fixture.log.span().end, Offset::new(3), "flipped byte {at}");
+        assert_eq!(fixture.values(0), ["first"]);
+        let damaged = fixture.log.read_blocking(request(1, Isolation::ReadUncommitted));
+        assert!(matches!(damaged, Err(ReadError::Corrupt { .. })), "flipped byte {at}");
+        assert_eq!(fixture.values(2), ["third"]);
+        let refused = fixture.append(plain(&["fourth"]));
+        assert!(matches!(refused, Err(AppendError::Storage { .. })));
+        drop(fixture);
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+
+        let reports: Vec<_> = verify::verify(&dir.path().join("logs")).unwrap().collect();
+        let report = reports[0].as_ref().unwrap();
+        assert_eq!(report.findings.len(), 1);
+        assert_eq!(report.findings[0].offset, Offset::new(1));
+        assert_eq!(report.findings[0].next, Some(Offset::new(2)));
+    }
+}
+
+#[test]
+fn a_bit_that_flips_under_a_running_broker_is_found_by_the_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    fixture.append(plain(&["first"])).unwrap();
+    let at = fixture.log.size_bytes() as usize + 70;
+    fixture.append(plain(&["second"])).unwrap();
+    fixture.append(plain(&["third"])).unwrap();
+    fixture.logs.shutdown();
+    drop(fixture);
+    let fixture = Fixture::open(dir.path());
+    let path = segment(dir.path(), 0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(fixture.values(0), ["first"]);
+    let damaged = fixture.log.read_blocking(request(1, Isolation::ReadUncommitted));
+    assert!(matches!(damaged, Err(ReadError::Corrupt { .. })));
+    assert_eq!(fixture.values(2), ["third"]);
+}
+
+#[test]
+fn a_missing_segment_is_reported_and_the_rest_stays_readable() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { log_segment_bytes: 1, ..config() };
+    let fixture = Fixture::with(dir.path(), &config);
+    for value in ["a", "b", "c"] {
+        fixture.append(plain(&[value])).unwrap();
+    }
+    drop(fixture);
+    std::fs::remove_file(segment(dir.path(), 1)).unwrap();
+    let fixture = Fixture::with(dir.path(), &config);
+    assert_eq!(fixture.values(0), ["a"]);
+    let lost = fixture.log.read_blocking(request(1, Isolation::ReadUncommitted));
+    assert!(matches!(lost, Err(ReadError::Corrupt { .. })));
+    assert_eq!(fixture.values(2), ["c"]);
+    assert!(matches!(fixture.append(plain(&["d"])), Err(AppendError::Storage { .. })));
+}
+
+#[test]
+fn reads_respect_their_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let one = plain(&["a"]).len();
+    for value in ["a", "b", "c"] {
+        fixture.append(plain(&[value])).unwrap();
+    }
+    let read = |bytes_max, at_least_one| {
+        let request =
+            ReadRequest { bytes_max, at_least_one, ..request(0, Isolation::ReadUncommitted) };
+        values(fixture.log.read_blocking(request).unwrap().records)
+    };
+    let check = || {
+        assert!(read(one - 1, false).is_empty());
+        assert_eq!(read(one - 1, true), ["a"]);
+        assert_eq!(read(2 * one, false), ["a", "b"]);
+        assert_eq!(read(3 * one - 1, true), ["a", "b"]);
+    };
+    check();
+    let beyond = fixture.log.read_blocking(request(4, Isolation::ReadUncommitted));
+    assert!(matches!(beyond, Err(ReadError::OutOfRange { .. })));
+    // The same from disk.
+    fixture.log.shared.readable_mut().tail = Default::default();
+    check();
+}
+
+#[test]
+fn timestamps_are_found_exactly_inside_batches_and_over_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { log_segment_bytes: 400, log_index_interval_bytes: 80, ..config() };
+    let fixture = Fixture::with(dir.path(), &config);
+    let at = |ms: i64| NewRecord { timestamp: Timestamp(ms), ..NewRecord::default() };
+    // Three records each, ten apart and late by one in the middle of each batch.
+    for n in 0..20 {
+        let base = 1000 + 100 * n;
+        let batch = batch::encode(&[at(base), at(base + 50), at(base + 20)], None);
+        fixture.append(batch).unwrap();
+    }
+    let check = |fixture: &Fixture| {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let find = |ms| {
+            let found = runtime.block_on(fixture.log.first_at_or_after(Timestamp(ms))).unwrap();
+            found.map(|found| (found.timestamp.0, found.offset.get()))
+        };
+        assert_eq!(find(0), Some((1000, 0)));
+        assert_eq!(find(1001), Some((1050, 1)));
+        assert_eq!(find(1051), Some((1100, 3)));
+        assert_eq!(find(2120), Some((2150, 34)));
+        assert_eq!(find(2951), None);
+        let largest = runtime.block_on(fixture.log.max_timestamp()).unwrap().unwrap();
+        assert_eq!((largest.timestamp.0, largest.offset.get()), (2950, 58));
+    };
+    check(&fixture);
+    fixture.logs.shutdown();
+    drop(fixture);
+    check(&Fixture::with(dir.path(), &config));
+}
+
+#[test]
+fn racing_producers_each_keep_their_order_and_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    std::thread::scope(|scope| {
+        for producer in 1..=2 {
+            let log = &fixture.log;
+            scope.spawn(move || {
+                for n in 0..200 {
+                    let batch = by(producer, 0, n, false, &[&format!("{producer}:{n}")]);
+                    let first = log.append_blocking(batch.clone(), synced()).unwrap();
+                    let again = log.append_blocking(batch, synced()).unwrap();
+                    assert!(again.duplicate && again.base_offset == first.base_offset);
+                }
+            });
+        }
+    });
+    let values = fixture.values(0);
+    assert_eq!(values.len(), 400);
+    for producer in 1..=2 {
+        let prefix = format!("{producer}:");
+        let own: Vec<_> = values.iter().filter_map(|v| v.strip_prefix(&prefix)).collect();
+        let expected: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+        assert_eq!(own, expected);
+    }
+}
+
+#[test]
+fn a_request_of_several_batches_is_stored_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let gap = [by(1, 0, 0, false, &["a"]), by(1, 0, 2, false, &["c"])].concat();
+    assert!(matches!(
+        fixture.append(gap.into()),
+        Err(AppendError::OutOfOrderSequence { expected: 1, .. })
+    ));
+    assert_eq!(fixture.log.span().end, Offset::ZERO);
+    let both = [by(1, 0, 0, false, &["a", "b"]), by(1, 0, 2, false, &["c"])].concat();
+    let stored = fixture.append(both.into()).unwrap();
+    assert_eq!((stored.base_offset, stored.last_offset), (Offset::new(0), Offset::new(2)));
+    assert_eq!(fixture.values(0), ["a", "b", "c"]);
 }

@@ -140,6 +140,7 @@ impl Writer {
         for id in &touched {
             if let Some(log) = self.logs.get_mut(id) {
                 log.answer_synced(&self.settings);
+                log.keep_view_if_due(&self.settings);
             }
         }
         self.touched = touched;
@@ -150,6 +151,10 @@ impl Writer {
         self.finish();
         for log in self.logs.values_mut() {
             log.close(&self.settings);
+        }
+        // A view that is not on disk yet only makes the next start scan more.
+        if let Err(error) = self.settings.view.flush() {
+            tracing::warn!(%error, "view was not flushed");
         }
     }
 }
