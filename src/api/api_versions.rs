@@ -69,7 +69,49 @@ fn is_software_name(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::protocol::StrBytes;
+
     use super::*;
+    use crate::api::fixture::{Bench, connection, decode, frame};
+
+    fn asked() -> ApiVersionsRequest {
+        ApiVersionsRequest::default()
+            .with_client_software_name(StrBytes::from_static_str("test"))
+            .with_client_software_version(StrBytes::from_static_str("1"))
+    }
+
+    #[tokio::test]
+    async fn every_version_lists_what_is_served() {
+        let bench = Bench::start().await;
+        for version in 0..=4 {
+            let body = if version >= 3 { asked() } else { ApiVersionsRequest::default() };
+            let answer = bench.call(version, body).await;
+            assert_eq!(answer.error_code, 0);
+            assert_eq!(answer.api_keys.len(), ROUTES.len());
+            let produce = &answer.api_keys[0];
+            assert_eq!((produce.api_key, produce.min_version, produce.max_version), (0, 0, 13));
+        }
+    }
+
+    #[tokio::test]
+    async fn unknown_version_is_answered_in_v0_with_the_whole_list() {
+        let bench = Bench::start().await;
+        // A version of the future: key 18, version 99, correlation 77, then what we cannot know.
+        let mut future = frame(0, &ApiVersionsRequest::default()).to_vec();
+        future[2..4].copy_from_slice(&99i16.to_be_bytes());
+        future.extend_from_slice(&[0, 5, 1, 2, 3]);
+        let begun = crate::api::begin(&bench.ctx, connection(), future.into()).await.unwrap();
+        let Reply::Frame(chunks) = begun.reply.await else { panic!("no answer") };
+        let answer: ApiVersionsResponse = decode(0, chunks);
+        assert_eq!((answer.error_code, answer.api_keys.len()), (35, ROUTES.len()));
+    }
+
+    #[tokio::test]
+    async fn client_that_does_not_name_itself_is_refused() {
+        let bench = Bench::start().await;
+        let nameless = asked().with_client_software_name(StrBytes::from_static_str("a b"));
+        assert_eq!(bench.call(3, nameless).await.error_code, 42);
+    }
 
     #[test]
     fn software_names_follow_kip_511() {

@@ -216,3 +216,6 @@ fn moved(topics: &[FetchedTopic], isolation: Isolation) -> bool {
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

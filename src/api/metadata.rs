@@ -158,3 +158,102 @@ fn found(ctx: &Context, topic: &Topic) -> MetadataResponseTopic {
         .with_is_internal(topic.internal)
         .with_partitions(partitions.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+
+    use super::*;
+    use crate::api::fixture::Bench;
+
+    fn named(name: &'static str) -> MetadataRequestTopic {
+        MetadataRequestTopic::default().with_name(Some(StrBytes::from_static_str(name).into()))
+    }
+
+    fn ask(topics: Option<Vec<MetadataRequestTopic>>) -> MetadataRequest {
+        MetadataRequest::default().with_topics(topics).with_allow_auto_topic_creation(false)
+    }
+
+    #[tokio::test]
+    async fn every_version_describes_the_broker_and_the_topic() {
+        let bench = Bench::start().await;
+        let topic = bench.topic("clicks", 3).await;
+        for version in 0..=13 {
+            let mut request = ask(Some(vec![named("clicks")]));
+            request.allow_auto_topic_creation = version < 4;
+            let answer = bench.call(version, request).await;
+            assert_eq!(answer.brokers[0].host.as_str(), "broker.test");
+            assert_eq!(answer.brokers[0].port, 9092);
+            if version >= 1 {
+                assert_eq!(answer.controller_id, BrokerId(1));
+            }
+            if version >= 2 {
+                assert_eq!(answer.cluster_id.as_deref(), Some(bench.ctx.cluster_id.as_str()));
+            }
+            let [found] = answer.topics.as_slice() else { panic!("{:?}", answer.topics) };
+            assert_eq!((found.error_code, found.partitions.len()), (0, 3));
+            assert_eq!(found.partitions[2].leader_id, BrokerId(1));
+            assert_eq!(found.partitions[2].isr_nodes, vec![BrokerId(1)]);
+            if version >= 10 {
+                assert_eq!(found.topic_id, topic.id.0);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn null_means_all_topics_and_empty_means_none_but_in_v0() {
+        let bench = Bench::start().await;
+        bench.topic("a", 1).await;
+        bench.topic("b", 1).await;
+        let names = |answer: &MetadataResponse| {
+            answer.topics.iter().map(|t| t.name.clone().unwrap().to_string()).collect::<Vec<_>>()
+        };
+        let mut all = ask(Some(Vec::new()));
+        all.allow_auto_topic_creation = true;
+        assert_eq!(names(&bench.call(0, all.clone()).await), ["a", "b"]);
+        assert!(names(&bench.call(1, all).await).is_empty());
+        assert_eq!(names(&bench.call(9, ask(None)).await), ["a", "b"]);
+    }
+
+    #[tokio::test]
+    async fn unknown_topics_are_created_only_when_both_sides_allow_it() {
+        let bench = Bench::start().await;
+        let mut request = ask(Some(vec![named("fresh")]));
+        assert_eq!(bench.call(12, request.clone()).await.topics[0].error_code, 3);
+        request.allow_auto_topic_creation = true;
+        let answer = bench.call(12, request.clone()).await;
+        assert_eq!((answer.topics[0].error_code, answer.topics[0].partitions.len()), (0, 1));
+
+        let bench = Bench::with(|config| config.auto_create_topics = false).await;
+        assert_eq!(bench.call(12, request).await.topics[0].error_code, 3);
+    }
+
+    #[tokio::test]
+    async fn names_are_checked_and_ids_resolved() {
+        let bench = Bench::start().await;
+        let topic = bench.topic("clicks", 1).await;
+        let by_id = |id| MetadataRequestTopic::default().with_name(None).with_topic_id(id);
+        let unknown = TopicId::random().0;
+        let asked = vec![named("../x"), by_id(topic.id.0), by_id(unknown), by_id(unknown)];
+        let answer = bench.call(12, ask(Some(asked))).await;
+        let codes: Vec<i16> = answer.topics.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(codes, [17, 0, 100]);
+        assert_eq!(answer.topics[1].name.as_ref().unwrap().as_str(), "clicks");
+        assert_eq!((answer.topics[2].name.clone(), answer.topics[2].topic_id), (None, unknown));
+    }
+
+    #[tokio::test]
+    async fn operations_are_told_only_when_asked() {
+        let bench = Bench::start().await;
+        bench.topic("clicks", 1).await;
+        let mut request = ask(Some(vec![named("clicks")]));
+        let silent = bench.call(10, request.clone()).await;
+        assert_eq!(silent.cluster_authorized_operations, i32::MIN);
+        assert_eq!(silent.topics[0].topic_authorized_operations, i32::MIN);
+        request.include_topic_authorized_operations = true;
+        request.include_cluster_authorized_operations = true;
+        let told = bench.call(10, request).await;
+        assert_eq!(told.topics[0].topic_authorized_operations, 3576);
+        assert_eq!(told.cluster_authorized_operations, 8096);
+    }
+}

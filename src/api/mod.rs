@@ -7,6 +7,9 @@ mod header;
 mod meter;
 mod table;
 
+#[cfg(test)]
+pub(crate) mod fixture;
+
 mod api_versions;
 mod create_partitions;
 mod create_topics;

@@ -237,3 +237,6 @@ fn count(counters: &TopicCounters, appended: &Appended, bytes: u64) {
     counters.bytes_in.inc_by(bytes);
     counters.records_in.inc_by(appended.last_offset.since(appended.base_offset) + 1);
 }
+
+#[cfg(test)]
+mod tests;

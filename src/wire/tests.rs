@@ -1,1 +1,180 @@
 //! Frames over real sockets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::frame::Patience;
+use super::{Listener, Running};
+use crate::api::fixture::{Bench, Client, sample};
+
+const PATIENT: Patience = Patience {
+    idle: Duration::from_secs(60),
+    frame: Duration::from_secs(60),
+    slowest_bytes_per_second: 1 << 20,
+};
+
+struct Port {
+    bench: Bench,
+    running: Running,
+    address: std::net::SocketAddr,
+}
+
+impl Port {
+    async fn open(bench: Bench, patience: Patience) -> Port {
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = listener.local_addr();
+        let running = listener.serve_with(bench.ctx.clone(), patience);
+        Port { bench, running, address }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    async fn client(&self) -> Client {
+        Client::new(self.connect().await)
+    }
+}
+
+/// Waits until the broker closes the connection, and fails if it says anything before.
+async fn assert_closed(mut stream: TcpStream) {
+    let mut byte = [0];
+    let read = timeout(Duration::from_secs(20), stream.read(&mut byte)).await;
+    assert!(matches!(read.expect("connection stays open"), Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_order() {
+    let port = Port::open(Bench::start().await, PATIENT).await;
+    port.bench.topic("clicks", 1).await;
+    let mut client = port.client().await;
+    for correlation in 0..200 {
+        let frame = match correlation % 3 {
+            0 => sample::produce("clicks", -1),
+            1 => sample::metadata("clicks"),
+            _ => sample::api_versions(),
+        };
+        client.send(correlation, frame).await;
+    }
+    for correlation in 0..200 {
+        assert_eq!(client.receive().await.0, correlation);
+    }
+}
+
+#[tokio::test]
+async fn impossible_lengths_are_closed_before_anything_is_allocated() {
+    let port = Port::open(Bench::start().await, PATIENT).await;
+    for length in [i32::MAX, -1, i32::MIN, 0, 3, 5 << 20] {
+        let mut stream = port.connect().await;
+        stream.write_all(&length.to_be_bytes()).await.unwrap();
+        // Metadata v9: no request without records may be so large.
+        let _ = stream.write_all(&[0, 3, 0, 9]).await;
+        assert_closed(stream).await;
+    }
+}
+
+#[tokio::test]
+async fn malformed_and_unknown_requests_are_closed_after_the_answers_that_are_owed() {
+    let port = Port::open(Bench::start().await, PATIENT).await;
+    let unknown_api = [0, 99, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
+    let produce_v2 = [0, 0, 0, 2, 0, 0, 0, 1, 0xff, 0xff];
+    let cut_body = [0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0, 0];
+    for body in [&unknown_api[..], &produce_v2, &cut_body, &[0, 3, 0, 1, 0]] {
+        let mut client = port.client().await;
+        client.send(5, sample::api_versions()).await;
+        client.send_raw(body).await;
+        assert_eq!(client.receive().await.0, 5);
+        assert_closed(client.into_inner()).await;
+    }
+}
+
+#[tokio::test]
+async fn frame_that_is_not_finished_in_time_is_closed() {
+    let patience = Patience { frame: Duration::from_millis(50), ..PATIENT };
+    let port = Port::open(Bench::start().await, patience).await;
+    let mut stream = port.connect().await;
+    stream.write_all(&[0, 0, 0, 50, 0, 3, 0, 1, 0]).await.unwrap();
+    assert_closed(stream).await;
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_but_not_while_a_request_waits() {
+    let patience = Patience { idle: Duration::from_millis(50), ..PATIENT };
+    let port = Port::open(Bench::start().await, patience).await;
+    port.bench.topic("clicks", 1).await;
+    let mut client = port.client().await;
+    client.send(1, sample::long_poll("clicks", 300)).await;
+    assert_eq!(client.receive().await.0, 1);
+    assert_closed(client.into_inner()).await;
+}
+
+#[tokio::test]
+async fn records_of_a_client_that_left_without_waiting_are_kept() {
+    let port = Port::open(Bench::start().await, PATIENT).await;
+    let topic = port.bench.topic("clicks", 1).await;
+    let mut client = port.client().await;
+    for correlation in 0..10 {
+        client.send(correlation, sample::produce("clicks", 0)).await;
+    }
+    drop(client);
+    let log = port.bench.ctx.catalog.log(topic.id, crate::types::PartitionId(0)).unwrap();
+    let mut span = log.subscribe();
+    let all = span.wait_for(|span| span.high_watermark.get() == 10);
+    timeout(Duration::from_secs(20), all).await.expect("records are missing").unwrap();
+}
+
+#[tokio::test]
+async fn clients_above_max_connections_wait_for_a_place() {
+    let bench = Bench::with(|config| config.max_connections = 1).await;
+    let port = Port::open(bench, PATIENT).await;
+    let mut first = port.client().await;
+    first.send(1, sample::api_versions()).await;
+    first.receive().await;
+    let mut second = port.client().await;
+    second.send(2, sample::api_versions()).await;
+    assert!(timeout(Duration::from_millis(50), second.receive()).await.is_err());
+    drop(first);
+    assert_eq!(second.receive().await.0, 2);
+}
+
+#[tokio::test]
+async fn client_that_does_not_read_holds_up_nobody_else() {
+    let port = Port::open(Bench::start().await, PATIENT).await;
+    port.bench.topic("clicks", 1).await;
+    let mut deaf = port.client().await;
+    let flood = async {
+        // Ends when the broker stops reading: its answers find no room.
+        while timeout(Duration::from_millis(200), deaf.send(1, sample::api_versions()))
+            .await
+            .is_ok()
+        {}
+    };
+    timeout(Duration::from_secs(60), flood).await.expect("the broker reads on without bound");
+    let mut other = port.client().await;
+    other.send(2, sample::metadata("clicks")).await;
+    assert_eq!(other.receive().await.0, 2);
+}
+
+#[tokio::test]
+async fn shutdown_answers_what_was_read_and_drops_long_polls() {
+    let port = Port::open(Bench::start().await, PATIENT).await;
+    port.bench.topic("clicks", 1).await;
+    let mut idle = port.client().await;
+    idle.send(1, sample::api_versions()).await;
+    idle.receive().await;
+    let mut polling = port.client().await;
+    polling.send(1, sample::api_versions()).await;
+    polling.receive().await;
+    polling.send(2, sample::long_poll("clicks", 60_000)).await;
+    let began = std::time::Instant::now();
+    port.running.shutdown().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
+    assert_closed(idle.into_inner()).await;
+    assert_closed(polling.into_inner()).await;
+    assert!(TcpStream::connect(port.address).await.is_err());
+    assert_eq!(Arc::strong_count(&port.bench.ctx), 1, "a connection outlived the shutdown");
+}
