@@ -5,6 +5,7 @@
 //! with error 38 as by a Kafka of one broker. `timeout_ms` is not needed. Gaps: none.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
@@ -56,7 +57,7 @@ async fn create(
     ctx: &Context,
     asked: &CreatableTopic,
     validate_only: bool,
-) -> Result<std::sync::Arc<Topic>, Refused> {
+) -> Result<Arc<Topic>, Refused> {
     let topic = NewTopic {
         name: asked.name.to_string(),
         partitions: partitions(ctx, asked)?,
@@ -77,26 +78,27 @@ async fn create(
 /// broker's choice.
 fn partitions(ctx: &Context, asked: &CreatableTopic) -> Result<Option<u32>, Refused> {
     if asked.assignments.is_empty() {
-        return match (asked.num_partitions, asked.replication_factor) {
-            (_, 2..) => Err(Refused::new(
-                ResponseError::InvalidReplicationFactor,
-                format!(
-                    "Replication factor is {}, but there is 1 broker; use 1 or leave it to the broker with -1.",
+        match asked.replication_factor {
+            -1 | 1 => {}
+            2.. => {
+                let reason = format!(
+                    "Replication factor is {}, but there is 1 broker; use 1, or -1 for the default.",
                     asked.replication_factor
-                ),
+                );
+                return Err(Refused::new(ResponseError::InvalidReplicationFactor, reason));
+            }
+            _ => {
+                let reason = "Replication factor must be larger than 0, or -1 for the default.";
+                return Err(Refused::new(ResponseError::InvalidReplicationFactor, reason));
+            }
+        }
+        return match u32::try_from(asked.num_partitions) {
+            Ok(count @ 1..) => Ok(Some(count)),
+            Err(_) if asked.num_partitions == -1 => Ok(None),
+            _ => Err(Refused::new(
+                ResponseError::InvalidPartitions,
+                "Number of partitions must be larger than 0, or -1 for the default.",
             )),
-            (_, 0 | ..-1) => Err(Refused::new(
-                ResponseError::InvalidReplicationFactor,
-                "Replication factor must be larger than 0, or -1 to use the default value.",
-            )),
-            (-1, _) => Ok(None),
-            (count, _) => match u32::try_from(count) {
-                Ok(count) if count > 0 => Ok(Some(count)),
-                _ => Err(Refused::new(
-                    ResponseError::InvalidPartitions,
-                    "Number of partitions must be larger than 0, or -1 to use the default value.",
-                )),
-            },
         };
     }
     if asked.num_partitions != -1 || asked.replication_factor != -1 {
@@ -145,7 +147,7 @@ fn answer(
     ctx: &Context,
     version: i16,
     asked: &CreatableTopic,
-    outcome: Result<std::sync::Arc<Topic>, Refused>,
+    outcome: Result<Arc<Topic>, Refused>,
     validate_only: bool,
 ) -> CreatableTopicResult {
     let answer = CreatableTopicResult::default().with_name(asked.name.clone());

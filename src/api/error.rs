@@ -1,7 +1,6 @@
 //! The rooms' errors as Kafka's codes: exhaustive matches, so that a new error cannot go unmapped.
 
 use kafka_protocol::error::ResponseError as Kafka;
-use kafka_protocol::protocol::StrBytes;
 
 use crate::catalog::CatalogError;
 use crate::group::GroupError;
@@ -24,11 +23,6 @@ pub(super) fn code<T, E: Coded>(outcome: &Result<T, E>) -> i16 {
         Ok(_) => NONE,
         Err(error) => error.kafka().code(),
     }
-}
-
-/// An error's text for a response's `error_message`.
-pub(super) fn message(error: &impl std::fmt::Display) -> Option<StrBytes> {
-    Some(StrBytes::from_string(error.to_string()))
 }
 
 /// A refusal that needs no error of a room: a request that contradicts itself or the protocol.
