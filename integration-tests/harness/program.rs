@@ -193,8 +193,9 @@ impl Finished {
     }
 }
 
-/// The last lines of `text`: enough to see what went wrong.
+/// The last lines of `text`: enough to see what went wrong. Java's stack frames are left out, since
+/// they push the reason out of sight.
 pub fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("\tat ")).collect();
     lines[lines.len().saturating_sub(60)..].join("\n")
 }

@@ -14,7 +14,7 @@ CREATE TABLE page_counts (
   page STRING,
   window_start TIMESTAMP(3),
   window_end TIMESTAMP(3),
-  views BIGINT
+  hits BIGINT
 ) WITH (
   'connector' = 'kafka',
   'topic' = 'page_counts',
@@ -22,6 +22,6 @@ CREATE TABLE page_counts (
 );
 
 INSERT INTO page_counts
-SELECT page, window_start, window_end, COUNT(*) AS views
+SELECT page, window_start, window_end, COUNT(*) AS hits
 FROM TABLE(TUMBLE(TABLE clicks, DESCRIPTOR(ts), INTERVAL '10' SECOND))
 GROUP BY page, window_start, window_end;

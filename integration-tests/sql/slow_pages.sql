@@ -3,7 +3,7 @@ CREATE TABLE requests (
   page STRING,
   visitor STRING,
   took_ms BIGINT,
-  bytes INT,
+  sent INT,
   ts TIMESTAMP(3)
 ) WITH (
   'connector' = 'kafka',
@@ -31,7 +31,7 @@ SELECT
   COALESCE(visitor, 'nobody'),
   took_ms / 1000.0e0,
   CASE WHEN took_ms >= 800 THEN 'very slow' ELSE 'slow' END,
-  CAST(bytes AS BIGINT) / 1024 + 1,
+  CAST(sent AS BIGINT) / 1024 + 1,
   ts
 FROM requests
-WHERE took_ms > 500 AND (page LIKE '/p%' OR bytes IS NULL) AND visitor IS DISTINCT FROM 'bot';
+WHERE took_ms > 500 AND (page LIKE '/p%' OR sent IS NULL) AND visitor IS DISTINCT FROM 'bot';
