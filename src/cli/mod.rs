@@ -166,12 +166,21 @@ pub fn run() -> ExitCode {
     };
     match outcome {
         Ok(code) => code,
+        // `ottla sql … | head` has what it wants.
+        Err(error) if is_broken_pipe(&error) => ExitCode::FAILURE,
         Err(error) => {
             // With stderr closed there is nobody to tell.
             let _ = writeln!(std::io::stderr(), "ottla: {}", one_line(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// An error and its causes as one line. Messages that already tell their cause, as the rooms' do,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::ServeArgs;
@@ -15,6 +15,7 @@ use crate::server::Server;
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     start_logging()?;
+    log_panics();
     let config = Config::load(&sources(args, environment())?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
@@ -129,6 +130,23 @@ fn start_logging() -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .try_init()
         .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))
+}
+
+/// A panic ends its task or job, not the broker; it is told like every other error.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let payload = panic.payload();
+        let reason = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no reason given");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        // Captured only when RUST_BACKTRACE asks for it.
+        let backtrace = std::backtrace::Backtrace::capture();
+        error!(reason, place, thread, %backtrace, "a task panicked; please report this");
+    }));
 }
 
 /// One worker per core; at least two, so that one busy task cannot stall all sockets.

@@ -20,6 +20,10 @@ impl HttpError {
         HttpError { status: StatusCode::BAD_REQUEST, message: message.into() }
     }
 
+    pub(super) fn forbidden(message: impl Into<String>) -> HttpError {
+        HttpError { status: StatusCode::FORBIDDEN, message: message.into() }
+    }
+
     pub(super) fn not_found(message: impl Into<String>) -> HttpError {
         HttpError { status: StatusCode::NOT_FOUND, message: message.into() }
     }

@@ -76,7 +76,7 @@ struct FetchQuery {
 }
 
 /// How fields of a row are written.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RowFormat {
     Json,
     PlainText,
@@ -326,5 +326,81 @@ fn handles(session: &str, operation: &str) -> Result<(Uuid, Uuid), HttpError> {
     match operation.parse() {
         Ok(operation) => Ok((session, operation)),
         Err(_) => Err(SqlError::UnknownOperation(operation.to_owned()).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::Column;
+    use crate::stream::job::JobId;
+
+    fn page(next: Option<u64>) -> Page {
+        Page {
+            has_content: true,
+            is_query: true,
+            columns: vec![Column {
+                name: "n".to_owned(),
+                logical_type: json!({ "type": "BIGINT", "nullable": true }),
+            }],
+            rows: vec![(RowKind::UpdateAfter, vec![json!(7)])],
+            job: Some(JobId("0af1".into())),
+            next,
+        }
+    }
+
+    #[test]
+    fn a_page_has_flinks_shape() {
+        assert_eq!(
+            page_body(&page(Some(1)), RowFormat::Json, Some("/v1/next".to_owned())),
+            json!({
+                "resultType": "PAYLOAD",
+                "isQueryResult": true,
+                "jobID": "0af1",
+                "resultKind": "SUCCESS_WITH_CONTENT",
+                "results": {
+                    "columns": [{
+                        "name": "n",
+                        "logicalType": { "type": "BIGINT", "nullable": true },
+                        "comment": null,
+                    }],
+                    "rowFormat": "JSON",
+                    "data": [{ "kind": "UPDATE_AFTER", "fields": [7] }],
+                },
+                "nextResultUri": "/v1/next",
+            })
+        );
+    }
+
+    #[test]
+    fn the_last_page_has_no_next_one() {
+        let body = page_body(&page(None), RowFormat::Json, None);
+        assert_eq!(body["resultType"], "EOS");
+        assert_eq!(body.get("nextResultUri"), None);
+    }
+
+    #[test]
+    fn plain_text_writes_every_field_as_text() {
+        let fields = [json!(7), json!(true), json!(null), json!("x"), json!([1, 2])];
+        let cells: Vec<Value> =
+            fields.iter().map(|field| cell(field, RowFormat::PlainText)).collect();
+        assert_eq!(json!(cells), json!(["7", "TRUE", null, "x", "[1,2]"]));
+        assert_eq!(row_format(Some("PLAIN_TEXT")), Ok(RowFormat::PlainText));
+        assert!(row_format(Some("XML")).is_err());
+    }
+
+    #[test]
+    fn bodies_may_be_empty_or_carry_more_than_is_asked_for() {
+        assert!(parse::<OpenSession>(b"").unwrap().properties.is_none());
+        let body = br#"{"sessionName": "x", "properties": {"a": "b"}, "more": 1}"#;
+        assert_eq!(parse::<OpenSession>(body).unwrap().properties.unwrap()["a"], "b");
+    }
+
+    #[test]
+    fn handles_that_are_none_are_unknown_rather_than_malformed() {
+        assert_eq!(
+            session_handle("x").unwrap_err(),
+            HttpError::not_found("session 'x' does not exist or has expired; open a new one")
+        );
     }
 }

@@ -286,7 +286,7 @@ fn find(rooms: &Rooms, job: &str) -> Result<JobStatus, HttpError> {
     rooms.jobs.status(job).ok_or_else(|| JobError::Unknown(job.to_owned()).into())
 }
 
-pub(super) fn state_name(state: JobState) -> &'static str {
+fn state_name(state: JobState) -> &'static str {
     match state {
         JobState::Created => "CREATED",
         JobState::Running => "RUNNING",
@@ -294,5 +294,47 @@ pub(super) fn state_name(state: JobState) -> &'static str {
         JobState::Failed => "FAILED",
         JobState::Canceled => "CANCELED",
         JobState::Finished => "FINISHED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::types::Timestamp;
+
+    #[test]
+    fn a_stop_can_be_asked_for_its_outcome() {
+        let stops = Stops::default();
+        let request = stops.begin("job");
+        assert_eq!(request.len(), 32);
+        assert_eq!(stops.outcome("job", &request), Some(None));
+        assert_eq!(stops.outcome("another job", &request), None);
+        stops.end(&request, Err(JobError::Ended("job".to_owned())));
+        assert!(matches!(stops.outcome("job", &request), Some(Some(Err(JobError::Ended(_))))));
+    }
+
+    #[test]
+    fn old_stops_are_forgotten_first() {
+        let stops = Stops::default();
+        let requests: Vec<String> = (0..=Stops::REMEMBERED).map(|_| stops.begin("job")).collect();
+        assert_eq!(stops.outcome("job", &requests[0]), None);
+        assert_eq!(stops.outcome("job", &requests[1]), Some(None));
+    }
+
+    #[test]
+    fn a_checkpoint_has_flinks_fields() {
+        let body = checkpoint(&CheckpointStatus {
+            epoch: 7,
+            triggered_at: Timestamp(1_000),
+            took: Duration::from_millis(20),
+            state_bytes: 300,
+        });
+        assert_eq!(body["id"], 7);
+        assert_eq!(body["status"], "COMPLETED");
+        assert_eq!(body["latest_ack_timestamp"], 1_020);
+        assert_eq!(body["end_to_end_duration"], 20);
+        assert_eq!(body["state_size"], 300);
     }
 }

@@ -18,8 +18,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
-use super::Front;
 use super::error::HttpError;
+use super::{Front, guard};
 
 /// Connections at a time; more wait in the system's queue.
 const CONNECTIONS_MAX: u32 = 512;
@@ -69,9 +69,13 @@ impl Listener {
             );
         }
         let (stop, stopped) = watch::channel(false);
-        let router = super::router(front)
+        let mut router = super::router(front)
             .layer(middleware::from_fn(limit_time))
-            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .layer(middleware::from_fn(guard::same_origin));
+        if self.address.ip().is_loopback() {
+            router = router.layer(middleware::from_fn(guard::no_foreign_names));
+        }
         Running { stop, serving: tokio::spawn(accept(self.socket, router, stopped)) }
     }
 }

@@ -6,6 +6,7 @@
 
 mod error;
 mod gateway;
+mod guard;
 mod health;
 mod jobs;
 mod listener;

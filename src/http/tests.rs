@@ -37,7 +37,7 @@ impl Served {
         let length = body.len();
         write!(
             stream,
-            "{method} {path} HTTP/1.1\r\nhost: ottla\r\nconnection: close\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
              content-length: {length}\r\n\r\n{body}"
         )
         .unwrap();
@@ -114,13 +114,29 @@ fn wrong_paths_methods_and_bodies_are_told_as_flink_does() {
 }
 
 #[test]
+fn web_pages_of_others_are_kept_out() {
+    let served = Served::start();
+    for head in ["host: evil.example", "host: localhost\r\norigin: https://evil.example"] {
+        let mut stream = TcpStream::connect(served.address).unwrap();
+        write!(stream, "POST /v1/sessions HTTP/1.1\r\n{head}\r\nconnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403"), "{head}: {answer}");
+    }
+}
+
+#[test]
 fn bodies_are_bounded() {
     let served = Served::start();
     let statement = "x".repeat((1 << 20) + 1);
     let mut stream = TcpStream::connect(served.address).unwrap();
     let length = statement.len();
-    write!(stream, "POST /v1/sessions HTTP/1.1\r\nhost: o\r\ncontent-length: {length}\r\n\r\n")
-        .unwrap();
+    write!(
+        stream,
+        "POST /v1/sessions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n"
+    )
+    .unwrap();
     // The broker may close before everything is sent: that is the point.
     let _ = stream.write_all(statement.as_bytes());
     let mut head = [0; 12];
@@ -132,7 +148,7 @@ fn bodies_are_bounded() {
 fn shutdown_does_not_wait_for_idle_connections() {
     let served = Served::start();
     let mut idle = TcpStream::connect(served.address).unwrap();
-    write!(idle, "GET /healthz HTTP/1.1\r\nhost: ottla\r\n\r\n").unwrap();
+    write!(idle, "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let mut first = [0; 12];
     idle.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
