@@ -138,12 +138,13 @@ impl RecordStore for LocalRecordStore {
     fn delete(&self, object: ObjectId) -> io::Result<()> {
         lock(&self.handles).files.remove(&object);
         lock(&self.created).remove(&object);
-        absent_is_fine(fs::remove_file(self.path(object)))?;
-        // The last object takes its directory along; others keep it from being removed.
-        match fs::remove_dir(self.log_dir(object.log)) {
-            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
-            other => absent_is_fine(other),
-        }
+        absent_is_fine(fs::remove_file(self.path(object)))
+    }
+
+    fn delete_log(&self, log: LogId) -> io::Result<()> {
+        lock(&self.handles).files.retain(|object, _| object.log != log);
+        lock(&self.created).retain(|object| object.log != log);
+        absent_is_fine(fs::remove_dir_all(self.log_dir(log)))
     }
 
     fn list(&self, log: LogId) -> io::Result<Vec<(Offset, u64)>> {
@@ -227,8 +228,10 @@ mod tests {
         assert_eq!(store.list(object(0).log).unwrap(), [(Offset::new(0), 5), (Offset::new(11), 4)]);
         assert_eq!(store.logs().unwrap(), [object(0).log]);
         store.delete(object(0)).unwrap();
-        store.delete(object(11)).unwrap();
-        store.delete(object(11)).unwrap();
+        store.delete(object(0)).unwrap();
+        assert_eq!(store.list(object(0).log).unwrap(), [(Offset::new(11), 4)]);
+        store.delete_log(object(0).log).unwrap();
+        store.delete_log(object(0).log).unwrap();
         assert!(store.logs().unwrap().is_empty());
         assert_eq!(store.read(location).unwrap_err().kind(), ErrorKind::NotFound);
     }

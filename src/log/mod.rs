@@ -39,7 +39,7 @@ use self::local_store::LocalRecordStore;
 use self::owner::{OwnedLog, Recovered, Settings};
 use self::partition::{Readable, Shared};
 use self::queue::Queue;
-use self::record_store::{ObjectId, RecordStore};
+use self::record_store::RecordStore;
 use self::writer::{Command, Writer};
 
 pub use outcome::{
@@ -230,11 +230,11 @@ impl Inner {
                 drop(queue::block_on(forgotten));
             }
         }
-        let store = &self.settings.store;
-        let failed = |source| LogError::Io { action: "delete", path: id.to_string(), source };
-        for (base, _) in store.list(id).map_err(failed)? {
-            store.delete(ObjectId { log: id, base }).map_err(failed)?;
-        }
+        self.settings.store.delete_log(id).map_err(|source| LogError::Io {
+            action: "delete",
+            path: id.to_string(),
+            source,
+        })?;
         // Topic ids never come back, so what stays in a failing view is never looked up.
         if let Err(error) = self.settings.view.forget_log(id) {
             tracing::warn!(log = %id, %error, "view still holds a deleted log");

@@ -62,6 +62,8 @@ pub(super) struct OwnedLog {
     unsynced: bool,
     /// Why nothing is written any more.
     refused: Option<String>,
+    /// What was written last may never reach the disk: readers do not get to see it.
+    sync_failed: bool,
     run: Run,
     /// Outcomes of this cycle that were not answered yet.
     written: Vec<Waiting>,
@@ -141,6 +143,7 @@ impl OwnedLog {
             roll_due: false,
             unsynced: false,
             refused: recovered.refused,
+            sync_failed: false,
             run: Run::default(),
             written: Vec::new(),
             touched: false,
@@ -463,7 +466,10 @@ impl OwnedLog {
                 Ok(())
             }
             // After a failed sync the kernel may have dropped the pages: asking again would lie.
-            Err(error) => Err(self.refuse(format!("a sync failed: {error}"))),
+            Err(error) => {
+                self.sync_failed = true;
+                Err(self.refuse(format!("a sync failed: {error}")))
+            }
         }
     }
 
@@ -477,6 +483,9 @@ impl OwnedLog {
 
     /// Shows readers how far the log goes.
     fn publish(&self) {
+        if self.sync_failed {
+            return;
+        }
         let first_open = self.producers.first_open();
         let span = OffsetSpan {
             start: self.start,

@@ -52,9 +52,12 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Removes an object. One that does not exist is no error.
     fn delete(&self, object: ObjectId) -> io::Result<()>;
 
+    /// Removes every object of a log, and every trace of it.
+    fn delete_log(&self, log: LogId) -> io::Result<()>;
+
     /// Every object of a log with its length, by base offset.
     fn list(&self, log: LogId) -> io::Result<Vec<(Offset, u64)>>;
 
-    /// Every log that has an object.
+    /// Every log that has an object, or a trace left by an interrupted deletion.
     fn logs(&self) -> io::Result<Vec<LogId>>;
 }

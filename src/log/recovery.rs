@@ -54,7 +54,17 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
         return Ok(Replayed::default());
     }
     let known = snapshot(log, &objects, store, &settings.view);
-    let mut replayed = walk(log, &objects, known, store, settings.index_interval_bytes)?;
+    // A whole index may not fit in memory: the view takes it over segment by segment.
+    let keep_index = |segment: &mut Segment| match settings.view.keep_index(
+        log,
+        segment.object.base,
+        &segment.index,
+    ) {
+        Ok(()) => segment.index = Vec::new(),
+        Err(error) => warn!(%log, %error, "index stays in memory"),
+    };
+    let mut replayed =
+        walk(log, &objects, known, store, settings.index_interval_bytes, keep_index)?;
     if let Some(reason) = &replayed.refused {
         error!(%log, reason, "log is damaged: it is readable around the damage, and takes no appends");
     }
@@ -84,13 +94,15 @@ pub(super) fn list(log: LogId, store: &dyn RecordStore) -> Result<Vec<(Offset, u
     store.list(log).map_err(|source| LogError::Io { action: "list", path: log.to_string(), source })
 }
 
-/// Walks a log from where `known` ends, or from its beginning, and changes nothing.
+/// Walks a log from where `known` ends, or from its beginning, and changes nothing. `sealed` is
+/// given every segment but the last when it has been walked.
 pub(super) fn walk(
     log: LogId,
     objects: &[(Offset, u64)],
     known: Option<(LogSnapshot, Vec<AbortedEntry>)>,
     store: &dyn RecordStore,
     index_interval_bytes: u64,
+    mut sealed: impl FnMut(&mut Segment),
 ) -> Result<Replayed, LogError> {
     let mut replayed = match known {
         Some((snapshot, aborted)) => Replayed::from_view(log, &snapshot, &aborted),
@@ -116,6 +128,9 @@ pub(super) fn walk(
         replayed
             .segment(segment, &mut scan, *length, following, index_interval_bytes)
             .map_err(|e| failed("read", object, e))?;
+        if let Some(segment) = replayed.segments.last_mut().filter(|_| following.is_some()) {
+            sealed(segment);
+        }
     }
     Ok(replayed)
 }

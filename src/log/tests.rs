@@ -11,6 +11,8 @@ use super::queue::block_on;
 use super::*;
 use crate::types::{ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp};
 
+mod faults;
+
 /// A broker's logs over a directory, and one log of them.
 struct Fixture {
     logs: Logs,
@@ -28,6 +30,14 @@ fn config() -> Config {
 impl Fixture {
     fn open(dir: &Path) -> Fixture {
         Fixture::with(dir, &config())
+    }
+
+    fn over(records: Arc<dyn RecordStore>, dir: &Path, config: &Config) -> Fixture {
+        let view = Store::open(&dir.join("view")).unwrap();
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
+        let logs = Logs::over(records, view, config, clock, LeaderEpoch(3)).unwrap();
+        let log = logs.open(id()).unwrap();
+        Fixture { logs, log }
     }
 
     fn with(dir: &Path, config: &Config) -> Fixture {

@@ -101,11 +101,7 @@ impl Store {
     pub fn keep_log(&self, log: LogId, update: &LogUpdate<'_>) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
         for (segment, entries) in &update.index {
-            for page in entries.chunks(PAGE_ENTRIES_MAX) {
-                if let Some(first) = page.first() {
-                    batch.insert(keys::index_page(log, *segment, first.offset), encode_page(page));
-                }
-            }
+            put_index(&mut batch, log, *segment, entries);
         }
         for aborted in update.aborted {
             let mut value = Writer::versioned();
@@ -114,6 +110,18 @@ impl Store {
             batch.insert(keys::aborted(log, aborted.marker), value.0);
         }
         batch.insert(keys::log(Family::LogSnapshot, log), encode_snapshot(update.snapshot));
+        self.guarded(|db| db.apply_batch(batch))
+    }
+
+    /// Puts index entries of one segment in, before any snapshot covers them.
+    pub fn keep_index(
+        &self,
+        log: LogId,
+        segment: Offset,
+        entries: &[IndexEntry],
+    ) -> Result<(), StoreError> {
+        let mut batch = sled::Batch::default();
+        put_index(&mut batch, log, segment, entries);
         self.guarded(|db| db.apply_batch(batch))
     }
 
@@ -181,6 +189,14 @@ impl Store {
             }
             Ok(())
         })
+    }
+}
+
+fn put_index(batch: &mut sled::Batch, log: LogId, segment: Offset, entries: &[IndexEntry]) {
+    for page in entries.chunks(PAGE_ENTRIES_MAX) {
+        if let Some(first) = page.first() {
+            batch.insert(keys::index_page(log, segment, first.offset), encode_page(page));
+        }
     }
 }
 

@@ -1,0 +1,200 @@
+//! A record store that fails when told to, and loses what was not synced.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Mutex;
+
+use super::*;
+use crate::log::record_store::{Location, ObjectId};
+use crate::types::Offset;
+
+/// What fails next.
+#[derive(Default)]
+struct Faults {
+    /// Every append, with this errno, after half of its bytes were written.
+    append: Option<i32>,
+    /// Every sync, with this errno.
+    sync: Option<i32>,
+    /// Syncs asked for.
+    syncs: usize,
+    /// Length of each object as a power loss leaves it.
+    synced: HashMap<ObjectId, u64>,
+}
+
+struct FaultyStore {
+    inner: LocalRecordStore,
+    faults: Mutex<Faults>,
+}
+
+impl FaultyStore {
+    fn open(dir: &Path) -> Arc<FaultyStore> {
+        let inner = LocalRecordStore::open(&dir.join("logs")).unwrap();
+        Arc::new(FaultyStore { inner, faults: Mutex::default() })
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.faults.lock().unwrap());
+    }
+
+    fn syncs(&self) -> usize {
+        self.faults.lock().unwrap().syncs
+    }
+
+    /// Cuts every object to what was synced of it.
+    fn lose_power(&self) {
+        let faults = self.faults.lock().unwrap();
+        for log in self.inner.logs().unwrap() {
+            for (base, _) in self.inner.list(log).unwrap() {
+                let object = ObjectId { log, base };
+                let length = faults.synced.get(&object).copied().unwrap_or(0);
+                self.inner.truncate(object, length).unwrap();
+            }
+        }
+    }
+}
+
+impl RecordStore for FaultyStore {
+    fn append(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<Location> {
+        let errno = self.faults.lock().unwrap().append;
+        match errno {
+            None => self.inner.append(object, position, bytes),
+            Some(errno) => {
+                self.inner.append(object, position, &bytes[..bytes.len() / 2])?;
+                Err(io::Error::from_raw_os_error(errno))
+            }
+        }
+    }
+
+    fn read(&self, location: Location) -> io::Result<Bytes> {
+        self.inner.read(location)
+    }
+
+    fn sync(&self, object: ObjectId) -> io::Result<()> {
+        let mut faults = self.faults.lock().unwrap();
+        faults.syncs += 1;
+        if let Some(errno) = faults.sync {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let objects = self.inner.list(object.log)?;
+        let length = objects.iter().find(|(base, _)| *base == object.base).map(|(_, l)| *l);
+        faults.synced.insert(object, length.unwrap_or(0));
+        self.inner.sync(object)
+    }
+
+    fn truncate(&self, object: ObjectId, length: u64) -> io::Result<()> {
+        self.inner.truncate(object, length)
+    }
+
+    fn delete(&self, object: ObjectId) -> io::Result<()> {
+        self.inner.delete(object)
+    }
+
+    fn delete_log(&self, log: LogId) -> io::Result<()> {
+        self.inner.delete_log(log)
+    }
+
+    fn list(&self, log: LogId) -> io::Result<Vec<(Offset, u64)>> {
+        self.inner.list(log)
+    }
+
+    fn logs(&self) -> io::Result<Vec<LogId>> {
+        self.inner.logs()
+    }
+}
+
+const ENOSPC: i32 = 28;
+const EIO: i32 = 5;
+
+#[test]
+fn a_full_disk_refuses_appends_keeps_reads_and_heals_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    // Also as the very first append, which creates the segment.
+    for (n, value) in ["a", "b", "c"].into_iter().enumerate() {
+        let batch = by(1, 0, n as i32, false, &[value]);
+        store.set(|faults| faults.append = Some(ENOSPC));
+        let refused = fixture.append(batch.clone());
+        assert!(matches!(refused, Err(AppendError::Storage { .. })));
+        assert_eq!(fixture.log.span().end, Offset::new(n as u64));
+        store.set(|faults| faults.append = None);
+        let stored = fixture.append(batch).unwrap();
+        assert_eq!((stored.base_offset.get(), stored.duplicate), (n as u64, false));
+    }
+    assert_eq!(fixture.values(0), ["a", "b", "c"]);
+    drop(fixture);
+    let fixture = Fixture::open(dir.path());
+    assert_eq!(fixture.values(0), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_failed_write_fences_the_log_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    fixture.append(plain(&["a"])).unwrap();
+    store.set(|faults| faults.append = Some(EIO));
+    assert!(matches!(fixture.append(plain(&["b"])), Err(AppendError::Storage { .. })));
+    store.set(|faults| faults.append = None);
+    assert!(matches!(fixture.append(plain(&["b"])), Err(AppendError::Storage { .. })));
+    assert_eq!(fixture.values(0), ["a"]);
+    let other = LogId { partition: PartitionId(1), ..id() };
+    let other = fixture.logs.open(other).unwrap();
+    other.append_blocking(plain(&["x"]), synced()).unwrap();
+}
+
+#[test]
+fn a_failed_sync_is_never_acknowledged_and_fences_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    fixture.append(plain(&["a"])).unwrap();
+    store.set(|faults| faults.sync = Some(EIO));
+    assert!(matches!(fixture.append(plain(&["b"])), Err(AppendError::Storage { .. })));
+    assert_eq!(fixture.log.span().high_watermark, Offset::new(1));
+    store.set(|faults| faults.sync = None);
+    let syncs = store.syncs();
+    assert!(matches!(fixture.append(plain(&["b"])), Err(AppendError::Storage { .. })));
+    assert_eq!(store.syncs(), syncs, "a failed sync is not asked again");
+    assert_eq!(fixture.values(0), ["a"]);
+}
+
+#[test]
+fn power_loss_takes_nothing_that_was_acknowledged_as_synced() {
+    for segment_bytes in [150, 1 << 20] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FaultyStore::open(dir.path());
+        let config = Config { log_segment_bytes: segment_bytes, ..config() };
+        let fixture = Fixture::over(store.clone(), dir.path(), &config);
+        let written = AppendOptions { durable: Durable::Written, ..synced() };
+        for n in 0..10 {
+            fixture.append(by(1, 0, 2 * n, false, &["synced"])).unwrap();
+            let batch = by(1, 0, 2 * n + 1, false, &["written"]);
+            fixture.log.append_blocking(batch, written).unwrap();
+        }
+        let end = fixture.log.span().end;
+        drop(fixture);
+        store.lose_power();
+        std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+        let fixture = Fixture::over(store, dir.path(), &config);
+        // Only the last append was not followed by a sync.
+        assert_eq!(fixture.log.span().end.get(), end.get() - 1);
+        assert!(fixture.append(by(1, 0, 18, false, &["synced"])).unwrap().duplicate);
+    }
+}
+
+#[test]
+fn appends_that_need_no_disk_cause_no_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let page_cache = Config { durability: Durability::PageCache, ..config() };
+    let fixture = Fixture::over(store.clone(), dir.path(), &page_cache);
+    fixture.append(plain(&["a"])).unwrap();
+    assert_eq!((store.syncs(), fixture.values(0).len()), (0, 1));
+    drop(fixture);
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    let syncs = store.syncs();
+    let written = AppendOptions { durable: Durable::Written, ..synced() };
+    fixture.log.append_blocking(plain(&["b"]), written).unwrap();
+    assert_eq!((store.syncs(), fixture.values(0).len()), (syncs, 2));
+}
