@@ -88,3 +88,64 @@ async fn add(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::BrokerId;
+    use kafka_protocol::messages::create_partitions_request::CreatePartitionsAssignment;
+
+    use super::*;
+    use crate::api::fixture::Bench;
+
+    fn grow(name: &str, count: i32) -> CreatePartitionsTopic {
+        CreatePartitionsTopic::default()
+            .with_name(wire_text(name).into())
+            .with_count(count)
+            .with_assignments(None)
+    }
+
+    fn ask(topics: Vec<CreatePartitionsTopic>) -> CreatePartitionsRequest {
+        CreatePartitionsRequest::default().with_topics(topics)
+    }
+
+    #[tokio::test]
+    async fn every_version_adds_partitions_that_take_records() {
+        let bench = Bench::start().await;
+        let topic = bench.topic("clicks", 1).await;
+        for version in 0..=3 {
+            let count = i32::from(version) + 2;
+            let answer = bench.call(version, ask(vec![grow("clicks", count)])).await;
+            assert_eq!(answer.results[0].error_code, 0);
+            let last = crate::types::PartitionId(count as u32 - 1);
+            assert!(bench.ctx.catalog.log(topic.id, last).is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn counts_and_assignments_that_do_not_fit_are_refused() {
+        let bench = Bench::start().await;
+        bench.topic("clicks", 2).await;
+        let assigned = |broker| {
+            let assignment =
+                CreatePartitionsAssignment::default().with_broker_ids(vec![BrokerId(broker)]);
+            grow("clicks", 3).with_assignments(Some(vec![assignment]))
+        };
+        let cases = [
+            (vec![grow("clicks", 2)], 37),
+            (vec![grow("clicks", 1)], 37),
+            (vec![grow("clicks", -1)], 37),
+            (vec![grow("nowhere", 3)], 3),
+            (vec![grow("clicks", 3), grow("clicks", 4)], 42),
+            (vec![assigned(7)], 39),
+            (vec![assigned(1).with_count(5)], 39),
+        ];
+        for (asked, code) in cases {
+            let answer = bench.call(3, ask(asked.clone())).await;
+            assert_eq!(answer.results.len(), 1);
+            assert_eq!(answer.results[0].error_code, code, "{asked:?}");
+        }
+        let checked = bench.call(3, ask(vec![assigned(1)]).with_validate_only(true)).await;
+        assert_eq!(checked.results[0].error_code, 0);
+        assert_eq!(bench.ctx.catalog.snapshot().topic("clicks").unwrap().partitions, 2);
+    }
+}

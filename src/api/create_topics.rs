@@ -154,6 +154,7 @@ fn answer(
     match outcome {
         Ok(topic) => {
             let answer = answer
+                .with_error_message(None)
                 .with_num_partitions(topic.partitions as i32)
                 .with_replication_factor(1)
                 .with_configs(Some(super::describe_configs::created(ctx, &topic)));
@@ -163,5 +164,123 @@ fn answer(
         Err(refused) => answer
             .with_error_code(refused.error.code())
             .with_error_message(Some(StrBytes::from_string(refused.reason))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::BrokerId;
+    use kafka_protocol::messages::create_topics_request::{
+        CreatableReplicaAssignment, CreatableTopicConfig,
+    };
+
+    use super::*;
+    use crate::api::fixture::Bench;
+
+    fn topic(name: &str, partitions: i32, replicas: i16) -> CreatableTopic {
+        CreatableTopic::default()
+            .with_name(super::super::wire_text(name).into())
+            .with_num_partitions(partitions)
+            .with_replication_factor(replicas)
+    }
+
+    fn ask(topics: Vec<CreatableTopic>) -> CreateTopicsRequest {
+        CreateTopicsRequest::default().with_topics(topics).with_timeout_ms(1000)
+    }
+
+    #[tokio::test]
+    async fn every_version_creates_and_tells_what_it_knows() {
+        let bench = Bench::start().await;
+        for version in 2..=7 {
+            let name = format!("v{version}");
+            let answer = bench.call(version, ask(vec![topic(&name, 3, 1)])).await;
+            let [made] = answer.topics.as_slice() else { panic!("{:?}", answer.topics) };
+            assert_eq!((made.error_code, made.name.as_str()), (0, name.as_str()));
+            let stored = bench.ctx.catalog.snapshot().topic(&name).unwrap().clone();
+            assert_eq!(stored.partitions, 3);
+            if version >= 5 {
+                assert_eq!((made.num_partitions, made.replication_factor), (3, 1));
+                let configs = made.configs.as_ref().unwrap();
+                assert!(configs.iter().any(|c| c.name.as_str() == "cleanup.policy"));
+            }
+            if version >= 7 {
+                assert_eq!(made.topic_id, stored.id.0);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn counts_that_cannot_be_are_refused_with_kafkas_codes() {
+        let bench = Bench::start().await;
+        bench.topic("there", 1).await;
+        let cases = [
+            (topic("a", 0, 1), 37),
+            (topic("b", -2, 1), 37),
+            (topic("c", 1, 0), 38),
+            (topic("d", 1, 2), 38),
+            (topic("e", -1, -1), 0),
+            (topic("there", 1, 1), 36),
+            (topic("../x", 1, 1), 17),
+        ];
+        for (asked, code) in cases {
+            let answer = bench.call(5, ask(vec![asked.clone()])).await;
+            assert_eq!(answer.topics[0].error_code, code, "{asked:?}");
+            assert_eq!(answer.topics[0].error_message.is_some(), code != 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn manual_assignments_must_name_this_broker_without_gaps() {
+        let bench = Bench::start().await;
+        let assigned = |name: &str, places: &[(i32, i32)]| {
+            let assignments = places.iter().map(|(index, broker)| {
+                CreatableReplicaAssignment::default()
+                    .with_partition_index(*index)
+                    .with_broker_ids(vec![BrokerId(*broker)])
+            });
+            topic(name, -1, -1).with_assignments(assignments.collect())
+        };
+        let cases = [
+            (assigned("a", &[(0, 1), (1, 1)]), 0),
+            (assigned("b", &[(0, 1), (2, 1)]), 39),
+            (assigned("c", &[(0, 7)]), 39),
+            (assigned("d", &[(0, 1)]).with_num_partitions(1), 42),
+        ];
+        for (asked, code) in cases {
+            let answer = bench.call(5, ask(vec![asked.clone()])).await;
+            assert_eq!(answer.topics[0].error_code, code, "{asked:?}");
+        }
+        assert_eq!(bench.ctx.catalog.snapshot().topic("a").unwrap().partitions, 2);
+    }
+
+    #[tokio::test]
+    async fn validation_alone_creates_nothing() {
+        let bench = Bench::start().await;
+        let answer = bench.call(7, ask(vec![topic("a", 2, 1)]).with_validate_only(true)).await;
+        assert_eq!((answer.topics[0].error_code, answer.topics[0].num_partitions), (0, 2));
+        assert!(answer.topics[0].topic_id.is_nil());
+        assert!(bench.ctx.catalog.snapshot().topic("a").is_none());
+    }
+
+    #[tokio::test]
+    async fn doubled_names_and_wrong_configs_are_refused() {
+        let bench = Bench::start().await;
+        let answer = bench.call(5, ask(vec![topic("a", 1, 1), topic("a", 1, 1)])).await;
+        let codes: Vec<i16> = answer.topics.iter().map(|t| t.error_code).collect();
+        assert_eq!(codes, [42]);
+        let config = |name: &'static str, value: Option<&'static str>| {
+            let config = CreatableTopicConfig::default()
+                .with_name(StrBytes::from_static_str(name))
+                .with_value(value.map(StrBytes::from_static_str));
+            topic("b", 1, 1).with_configs(vec![config])
+        };
+        for (asked, code) in [
+            (config("max.message.bytes", None), 40),
+            (config("no.such.config", Some("1")), 40),
+            (config("max.message.bytes", Some("2000")), 0),
+        ] {
+            let answer = bench.call(5, ask(vec![asked.clone()])).await;
+            assert_eq!(answer.topics[0].error_code, code, "{asked:?}");
+        }
     }
 }

@@ -93,3 +93,52 @@ async fn delete(
     tracing::info!(topic = %topic.name, id = %topic.id, "topic deleted");
     Ok((wire_name(&topic.name), topic.id))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fixture::Bench;
+
+    fn by_id(id: TopicId) -> DeleteTopicState {
+        DeleteTopicState::default().with_name(None).with_topic_id(id.0)
+    }
+
+    fn by_name(name: &str) -> DeleteTopicState {
+        DeleteTopicState::default().with_name(Some(wire_text(name).into()))
+    }
+
+    #[tokio::test]
+    async fn every_version_deletes_by_name() {
+        let bench = Bench::start().await;
+        for version in 1..=6 {
+            let topic = bench.topic("doomed", 2).await;
+            let mut request = DeleteTopicsRequest::default();
+            if version >= 6 {
+                request.topics = vec![by_name("doomed")];
+            } else {
+                request.topic_names = vec![wire_name(&topic.name)];
+            }
+            let answer = bench.call(version, request).await;
+            let [gone] = answer.responses.as_slice() else { panic!("{:?}", answer.responses) };
+            assert_eq!((gone.error_code, gone.name.as_ref().unwrap().as_str()), (0, "doomed"));
+            assert!(bench.ctx.catalog.snapshot().topic("doomed").is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn ids_names_and_neither_are_told_apart() {
+        let bench = Bench::start().await;
+        let topic = bench.topic("doomed", 1).await;
+        let both = by_id(topic.id).with_name(Some(wire_name(&topic.name)));
+        let asked = vec![
+            both,
+            DeleteTopicState::default().with_name(None),
+            by_id(topic.id),
+            by_id(TopicId::random()),
+            by_name("nowhere"),
+        ];
+        let answer = bench.call(6, DeleteTopicsRequest::default().with_topics(asked)).await;
+        let codes: Vec<i16> = answer.responses.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(codes, [42, 42, 0, 100, 3]);
+    }
+}

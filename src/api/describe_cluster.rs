@@ -66,3 +66,33 @@ pub(super) async fn handle(
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::fixture::Bench;
+
+    #[tokio::test]
+    async fn every_version_describes_the_one_broker() {
+        let bench = Bench::start().await;
+        for version in 0..=2 {
+            let answer = bench.call(version, DescribeClusterRequest::default()).await;
+            assert_eq!((answer.error_code, answer.controller_id), (0, BrokerId(1)));
+            assert_eq!(answer.cluster_id.as_str(), bench.ctx.cluster_id);
+            assert_eq!(answer.brokers[0].host.as_str(), "broker.test");
+            assert_eq!(answer.cluster_authorized_operations, i32::MIN);
+        }
+        let asked =
+            DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
+        assert_eq!(bench.call(0, asked).await.cluster_authorized_operations, CLUSTER_OPERATIONS);
+    }
+
+    #[tokio::test]
+    async fn controllers_are_not_here() {
+        let bench = Bench::start().await;
+        for (endpoint, code) in [(CONTROLLERS, 114), (7, 115)] {
+            let asked = DescribeClusterRequest::default().with_endpoint_type(endpoint);
+            assert_eq!(bench.call(1, asked).await.error_code, code);
+        }
+    }
+}

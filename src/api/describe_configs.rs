@@ -201,3 +201,90 @@ fn config_type(name: &str) -> i8 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::CreateTopicsRequest;
+    use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+
+    use super::*;
+    use crate::api::fixture::Bench;
+
+    fn ask(kind: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsRequest {
+        let keys = keys.map(|keys| keys.iter().map(|key| wire_text(key)).collect());
+        let resource = DescribeConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(wire_text(name))
+            .with_configuration_keys(keys);
+        DescribeConfigsRequest::default().with_resources(vec![resource])
+    }
+
+    async fn bench_with_topic() -> Bench {
+        let bench = Bench::start().await;
+        let config = CreatableTopicConfig::default()
+            .with_name(wire_text("max.message.bytes"))
+            .with_value(Some(wire_text("2000")));
+        let topic = CreatableTopic::default()
+            .with_name(wire_text("clicks").into())
+            .with_num_partitions(1)
+            .with_replication_factor(1)
+            .with_configs(vec![config]);
+        bench.call(5, CreateTopicsRequest::default().with_topics(vec![topic])).await;
+        bench
+    }
+
+    #[tokio::test]
+    async fn every_version_tells_a_topics_configs_and_their_sources() {
+        let bench = bench_with_topic().await;
+        for version in 1..=4 {
+            let mut request = ask(TOPIC, "clicks", None).with_include_synonyms(true);
+            request.include_documentation = version >= 3;
+            let answer = bench.call(version, request).await;
+            assert_eq!(answer.results[0].error_code, 0);
+            let find = |name: &str| {
+                let configs = answer.results[0].configs.iter();
+                configs.clone().find(|config| config.name.as_str() == name).unwrap().clone()
+            };
+            let own = find("max.message.bytes");
+            assert_eq!((own.value.as_deref(), own.config_source), (Some("2000"), FROM_TOPIC));
+            assert_eq!(own.synonyms.len(), 2);
+            let policy = find("cleanup.policy");
+            assert_eq!(
+                (policy.value.as_deref(), policy.config_source),
+                (Some("delete"), FROM_DEFAULT)
+            );
+            if version >= 3 {
+                assert_eq!((own.config_type, policy.config_type), (3, 7));
+                assert!(own.documentation.is_some());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_keys_asked_for_are_told() {
+        let bench = bench_with_topic().await;
+        let answer = bench.call(2, ask(TOPIC, "clicks", Some(&["retention.ms", "x"]))).await;
+        let names: Vec<&str> =
+            answer.results[0].configs.iter().map(|config| config.name.as_str()).collect();
+        assert_eq!(names, ["retention.ms"]);
+    }
+
+    #[tokio::test]
+    async fn broker_configs_are_read_only() {
+        let bench = Bench::start().await;
+        let answer = bench.call(4, ask(BROKER, "1", Some(&["message.max.bytes"]))).await;
+        let [config] = answer.results[0].configs.as_slice() else { panic!("{answer:?}") };
+        assert_eq!(config.value.as_deref(), Some("1048588"));
+        assert!(config.read_only);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_described_is_refused() {
+        let bench = Bench::start().await;
+        let cases = [(TOPIC, "nowhere", 3), (TOPIC, "../x", 17), (BROKER, "9", 42), (8, "1", 42)];
+        for (kind, name, code) in cases {
+            let answer = bench.call(4, ask(kind, name, None)).await;
+            assert_eq!(answer.results[0].error_code, code, "{kind} {name}");
+        }
+    }
+}

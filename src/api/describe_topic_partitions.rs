@@ -116,3 +116,66 @@ fn describe(
         .with_partitions(partitions.collect())
         .with_topic_authorized_operations(TOPIC_OPERATIONS)
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::describe_topic_partitions_request::{
+        Cursor as AskedCursor, TopicRequest,
+    };
+
+    use super::*;
+    use crate::api::fixture::Bench;
+
+    fn ask(names: &[&str], limit: i32) -> DescribeTopicPartitionsRequest {
+        let topics =
+            names.iter().map(|name| TopicRequest::default().with_name(wire_text(name).into()));
+        DescribeTopicPartitionsRequest::default()
+            .with_topics(topics.collect())
+            .with_response_partition_limit(limit)
+            .with_cursor(None)
+    }
+
+    #[tokio::test]
+    async fn pages_follow_the_cursor_to_the_end_without_gap_or_double() {
+        let bench = Bench::start().await;
+        for (name, partitions) in [("a", 3), ("b", 1), ("c", 4)] {
+            bench.topic(name, partitions).await;
+        }
+        let mut request = ask(&[], 2);
+        let mut seen = Vec::new();
+        loop {
+            let answer = bench.call(0, request.clone()).await;
+            let before = seen.len();
+            for topic in &answer.topics {
+                let name = topic.name.as_ref().unwrap().to_string();
+                let indexes = topic.partitions.iter().map(|p| p.partition_index);
+                seen.extend(indexes.map(|index| format!("{name}{index}")));
+            }
+            assert!(seen.len() - before <= 2);
+            let Some(cursor) = answer.next_cursor else { break };
+            request.cursor = Some(
+                AskedCursor::default()
+                    .with_topic_name(cursor.topic_name)
+                    .with_partition_index(cursor.partition_index),
+            );
+        }
+        assert_eq!(seen, ["a0", "a1", "a2", "b0", "c0", "c1", "c2", "c3"]);
+    }
+
+    #[tokio::test]
+    async fn named_topics_are_described_and_unknown_ones_told() {
+        let bench = Bench::start().await;
+        let topic = bench.topic("clicks", 1).await;
+        let answer = bench.call(0, ask(&["nowhere", "clicks", "../x"], 2000)).await;
+        let told: Vec<_> = answer
+            .topics
+            .iter()
+            .map(|topic| (topic.name.as_ref().unwrap().to_string(), topic.error_code))
+            .collect();
+        let expected = [("../x", 17), ("clicks", 0), ("nowhere", 3)];
+        assert_eq!(told, expected.map(|(name, code)| (name.to_owned(), code)));
+        assert_eq!(answer.topics[1].topic_id, topic.id.0);
+        assert_eq!(answer.topics[1].partitions[0].leader_id, BrokerId(1));
+        assert!(answer.next_cursor.is_none());
+    }
+}

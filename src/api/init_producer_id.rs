@@ -47,3 +47,35 @@ pub(super) async fn handle(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::protocol::StrBytes;
+
+    use super::*;
+    use crate::api::fixture::Bench;
+
+    #[tokio::test]
+    async fn every_version_gives_an_id_that_nobody_has() {
+        let bench = Bench::start().await;
+        let mut given = Vec::new();
+        for version in 0..=5 {
+            let request = InitProducerIdRequest::default().with_transactional_id(None);
+            let answer = bench.call(version, request).await;
+            assert_eq!((answer.error_code, answer.producer_epoch), (0, 0));
+            assert!(!given.contains(&answer.producer_id));
+            given.push(answer.producer_id);
+        }
+    }
+
+    #[tokio::test]
+    async fn transactional_ids_are_refused() {
+        let bench = Bench::start().await;
+        for (id, code) in [("", 42), ("payments", 35)] {
+            let id = StrBytes::from_static_str(id).into();
+            let request = InitProducerIdRequest::default().with_transactional_id(Some(id));
+            let answer = bench.call(4, request).await;
+            assert_eq!((answer.error_code, answer.producer_id), (code, ProducerId(-1)));
+        }
+    }
+}

@@ -143,7 +143,69 @@ fn answer(
 
 #[cfg(test)]
 mod tests {
+    use kafka_protocol::messages::list_offsets_request::ListOffsetsTopic;
+
     use super::*;
+    use crate::api::fixture::{Bench, batch};
+    use crate::log::{AppendOptions, Durable};
+
+    async fn bench_with_records() -> Bench {
+        let bench = Bench::start().await;
+        let topic = bench.topic("clicks", 1).await;
+        let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
+        let options = AppendOptions { durable: Durable::Written, batch_bytes_max: 1 << 20 };
+        for (timestamp, values) in [(1000, ["a", "b"]), (3000, ["c", "d"]), (2000, ["e", "f"])] {
+            log.append(batch(timestamp, &values), options).await.unwrap();
+        }
+        bench
+    }
+
+    fn ask(name: &str, index: i32, timestamp: i64) -> ListOffsetsRequest {
+        let partition = ListOffsetsPartition::default()
+            .with_partition_index(index)
+            .with_current_leader_epoch(-1)
+            .with_timestamp(timestamp);
+        let topic = ListOffsetsTopic::default()
+            .with_name(super::super::wire_text(name).into())
+            .with_partitions(vec![partition]);
+        ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![topic])
+    }
+
+    fn only(answer: &ListOffsetsResponse) -> (i16, i64, i64) {
+        let partition = &answer.topics[0].partitions[0];
+        (partition.error_code, partition.timestamp, partition.offset)
+    }
+
+    #[tokio::test]
+    async fn every_version_finds_start_end_and_points_in_time() {
+        let bench = bench_with_records().await;
+        for version in 1..=10 {
+            for (timestamp, expected) in [
+                (-1, (0, -1, 6)),
+                (-2, (0, -1, 0)),
+                (0, (0, 1000, 0)),
+                (1001, (0, 3000, 2)),
+                (3001, (0, -1, -1)),
+            ] {
+                let answer = bench.call(version, ask("clicks", 0, timestamp)).await;
+                assert_eq!(only(&answer), expected, "v{version} at {timestamp}");
+            }
+        }
+        assert_eq!(only(&bench.call(7, ask("clicks", 0, -3)).await), (0, 3000, 2));
+        assert_eq!(only(&bench.call(8, ask("clicks", 0, -4)).await), (0, -1, 0));
+        assert_eq!(only(&bench.call(9, ask("clicks", 0, -5)).await), (0, -1, -1));
+    }
+
+    #[tokio::test]
+    async fn unknown_places_and_old_epochs_are_refused() {
+        let bench = bench_with_records().await;
+        assert_eq!(only(&bench.call(6, ask("nowhere", 0, -1)).await).0, 3);
+        assert_eq!(only(&bench.call(6, ask("clicks", 9, -1)).await).0, 3);
+        assert_eq!(only(&bench.call(6, ask("clicks", 0, -3)).await).0, 35);
+        let mut newer = ask("clicks", 0, -1);
+        newer.topics[0].partitions[0].current_leader_epoch = i32::MAX;
+        assert_eq!(only(&bench.call(6, newer).await).0, 75);
+    }
 
     #[test]
     fn negative_timestamps_need_the_version_that_brought_them() {

@@ -80,7 +80,7 @@ pub(super) async fn serve(mut stream: TcpStream, connection: Connection, mut sha
             Ok::<(), FrameError>(())
         };
         tokio::select! {
-            ended = ended => ended.err().map(|error| error.to_string()),
+            ended = ended => ended.err().filter(FrameError::is_misuse).map(|error| error.to_string()),
             _ = shared.stop.wait_for(|stop| *stop) => None,
         }
     };

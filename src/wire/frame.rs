@@ -55,6 +55,16 @@ pub(super) enum FrameError {
     Io(#[from] io::Error),
 }
 
+impl FrameError {
+    /// Whether the client broke the protocol, rather than merely went away.
+    pub(super) fn is_misuse(&self) -> bool {
+        match self {
+            FrameError::Length(_) | FrameError::TooLarge { .. } | FrameError::Slow => true,
+            FrameError::Idle | FrameError::Torn | FrameError::Io(_) => false,
+        }
+    }
+}
+
 /// The reading half of a connection.
 pub(super) struct FrameReader<'a> {
     pub socket: ReadHalf<'a>,
