@@ -9,5 +9,6 @@ mod clients_python;
 mod flink;
 mod harness;
 mod prometheus;
+mod protocol;
 mod sql_job;
 mod tidy;
