@@ -50,7 +50,7 @@ done(
     admin.create_topics(
         [
             NewTopic(one, 1, 1),
-            NewTopic(three, 3, 1, config={"cleanup.policy": "compact"}),
+            NewTopic(three, 3, 1, config={"max.message.bytes": "2000000"}),
         ]
     )
 )
@@ -83,10 +83,10 @@ assert cluster.controller is not None
 
 resource = ConfigResource(ResourceType.TOPIC, three)
 configs = done(admin.describe_configs([resource]))[resource]
-assert configs["cleanup.policy"].value == "compact"
-assert not configs["cleanup.policy"].is_default
-assert configs["max.message.bytes"].value == "1048588"
-assert configs["max.message.bytes"].is_default
+assert configs["max.message.bytes"].value == "2000000"
+assert not configs["max.message.bytes"].is_default
+assert configs["cleanup.policy"].value == "delete"
+assert configs["cleanup.policy"].is_default
 
 # Grow.
 done(admin.create_partitions([NewPartitions(one, 4)]))
