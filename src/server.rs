@@ -76,7 +76,9 @@ impl Server {
                 .context("the catalog cannot be read")?;
         let producer_ids = ProducerIds::start(journal.clone()).await?;
         front.enter(Phase::Starting("reading committed offsets"));
-        let groups = Groups {};
+        let groups = Groups::start(catalog.clone(), config.clone(), clock.clone(), &metrics)
+            .await
+            .context("committed offsets cannot be read")?;
         let jobs = Jobs {};
         let _ = journal;
         let broker = Broker {

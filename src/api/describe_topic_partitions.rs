@@ -159,7 +159,8 @@ mod tests {
                     .with_partition_index(cursor.partition_index),
             );
         }
-        assert_eq!(seen, ["a0", "a1", "a2", "b0", "c0", "c1", "c2", "c3"]);
+        let all = ["__consumer_offsets0", "a0", "a1", "a2", "b0", "c0", "c1", "c2", "c3"];
+        assert_eq!(seen, all);
     }
 
     #[tokio::test]

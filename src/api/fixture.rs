@@ -42,7 +42,11 @@ impl Bench {
     /// A broker with some configs changed.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Bench {
         let tmp = tempfile::tempdir().unwrap();
-        let mut config = Config { data_dir: tmp.path().join("data"), ..Config::default() };
+        let mut config = Config {
+            data_dir: tmp.path().join("data"),
+            offsets_topic_partitions: 1,
+            ..Config::default()
+        };
         change(&mut config);
         let config = Arc::new(config);
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(Timestamp(1_700_000_000_000)));
@@ -57,7 +61,8 @@ impl Bench {
                 .await
                 .unwrap();
         let producer_ids = ProducerIds::start(journal).await.unwrap();
-        let groups = Groups {};
+        let groups =
+            Groups::start(catalog.clone(), config.clone(), clock.clone(), &metrics).await.unwrap();
         let broker = Broker { id: config.node_id, host: "broker.test".to_owned(), port: 9092 };
         let ctx = Context {
             cluster_id: dir.cluster_id().to_owned(),

@@ -14,7 +14,7 @@ mod topic;
 #[cfg(test)]
 pub(crate) mod journal_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,1 +1,240 @@
-//! The catalog over real logs.
+//! The catalog over real logs: what it refuses, what survives a restart.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::journal::{Journal, Slot};
+use super::journal_tests::conforms;
+use super::local_journal::journal_topic;
+use super::*;
+use crate::log::batch::{self, NewRecord};
+use crate::log::{AppendOptions, Durable};
+use crate::store::Store;
+use crate::types::{LeaderEpoch, ManualClock, Offset, Timestamp};
+
+/// A broker's rooms up to the catalog, over a directory that outlives them.
+pub(crate) struct Bench {
+    pub(crate) logs: Logs,
+    pub(crate) journal: Arc<dyn Journal>,
+    pub(crate) catalog: Catalog,
+    pub(crate) config: Arc<Config>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) metrics: Metrics,
+}
+
+async fn open(dir: &TempDir) -> (Logs, Arc<ManualClock>, Metrics, Arc<Config>) {
+    let config = Arc::new(Config { offsets_topic_partitions: 4, ..Config::default() });
+    let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
+    let metrics = Metrics::default();
+    // The tasks of an earlier life end when they are next polled; until then they hold the view.
+    let store = loop {
+        match Store::open(&dir.path().join("view")) {
+            Ok(store) => break store,
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+        }
+    };
+    let logs = Logs::start(
+        &dir.path().join("logs"),
+        store,
+        &config,
+        clock.clone(),
+        LeaderEpoch(1),
+        &metrics,
+    )
+    .unwrap();
+    (logs, clock, metrics, config)
+}
+
+impl Bench {
+    pub(crate) async fn start(dir: &TempDir) -> Bench {
+        let (logs, clock, metrics, config) = open(dir).await;
+        let journal: Arc<dyn Journal> = Arc::new(LocalJournal::new(logs.clone(), clock.clone()));
+        let catalog =
+            Catalog::start(logs.clone(), journal.clone(), config.clone(), clock.clone(), &metrics)
+                .await
+                .unwrap();
+        Bench { logs, journal, catalog, config, clock, metrics }
+    }
+
+    pub(crate) async fn stop(self) {
+        let logs = self.logs;
+        tokio::task::spawn_blocking(move || logs.shutdown()).await.unwrap();
+    }
+
+    pub(crate) async fn topic(&self, name: &str, partitions: u32) -> Arc<Topic> {
+        self.catalog.create(new_topic(name, partitions), false).await.unwrap()
+    }
+
+    pub(crate) async fn append(&self, topic: TopicId, value: &'static str) {
+        append(&self.catalog, topic, value).await;
+    }
+
+    pub(crate) fn scrape(&self) -> String {
+        let families = self.metrics.registry().gather();
+        prometheus::TextEncoder::new().encode_to_string(&families).unwrap()
+    }
+}
+
+fn new_topic(name: &str, partitions: u32) -> NewTopic {
+    NewTopic { name: name.to_owned(), partitions: Some(partitions), configs: BTreeMap::new() }
+}
+
+async fn append(catalog: &Catalog, topic: TopicId, value: &'static str) {
+    let record = NewRecord { value: Some(value.into()), ..NewRecord::default() };
+    let options = AppendOptions { durable: Durable::Synced, batch_bytes_max: 1000 };
+    let log = catalog.log(topic, PartitionId(0)).unwrap();
+    log.append(batch::encode(&[record], None), options).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_journal_in_logs_conforms() {
+    let dir = TempDir::new().unwrap();
+    let (logs, clock, ..) = open(&dir).await;
+    conforms(Arc::new(LocalJournal::new(logs.clone(), clock))).await;
+    tokio::task::spawn_blocking(move || logs.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn topics_and_their_records_survive_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let kept = bench.topic("kept", 2).await;
+    let dropped = bench.topic("dropped", 1).await;
+    append(&bench.catalog, kept.id, "a").await;
+    bench.catalog.add_partitions(kept.id, 3).await.unwrap();
+    bench.catalog.delete(dropped.id).await.unwrap();
+    bench.stop().await;
+
+    let bench = Bench::start(&dir).await;
+    let snapshot = bench.catalog.snapshot();
+    assert_eq!(snapshot.len(), 1);
+    let again = snapshot.topic("kept").unwrap();
+    assert_eq!((again.id, again.partitions), (kept.id, 3));
+    assert!(snapshot.topic_by_id(dropped.id).is_none());
+    let log = bench.catalog.log(kept.id, PartitionId(0)).unwrap();
+    assert_eq!(log.span().high_watermark, Offset::new(1));
+    assert!(bench.catalog.log(kept.id, PartitionId(2)).is_some());
+    assert!(bench.catalog.log(kept.id, PartitionId(3)).is_none());
+    assert!(bench.catalog.log(journal_topic(), PartitionId(0)).is_none(), "out of clients' reach");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_recreated_topic_is_another_topic() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let first = bench.topic("t", 1).await;
+    append(&bench.catalog, first.id, "a").await;
+    bench.catalog.delete(first.id).await.unwrap();
+    let second = bench.topic("t", 1).await;
+    assert_ne!(first.id, second.id);
+    assert!(bench.catalog.log(first.id, PartitionId(0)).is_none());
+    let log = bench.catalog.log(second.id, PartitionId(0)).unwrap();
+    assert_eq!(log.span().end, Offset::ZERO);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_refused_and_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let catalog = &bench.catalog;
+    let topic = bench.topic("t", 2).await;
+    let internal = catalog.ensure_internal("__consumer_offsets", 4).await.unwrap();
+    let create = |name: &str, partitions| catalog.create(new_topic(name, partitions), false);
+    assert_eq!(create("t", 1).await.unwrap_err(), CatalogError::Exists("t".to_owned()));
+    assert!(matches!(create("../x", 1).await.unwrap_err(), CatalogError::Name(_)));
+    assert!(matches!(create("u", 0).await.unwrap_err(), CatalogError::Partitions(_)));
+    assert!(matches!(create("u", u32::MAX).await.unwrap_err(), CatalogError::Partitions(_)));
+    assert!(matches!(create("__ottla_x", 1).await.unwrap_err(), CatalogError::Internal(_)));
+    let mut with_config = new_topic("u", 1);
+    with_config.configs.insert("retention.ms".to_owned(), "1000".to_owned());
+    assert!(matches!(
+        catalog.create(with_config, false).await.unwrap_err(),
+        CatalogError::Config(_)
+    ));
+    assert!(matches!(
+        catalog.add_partitions(topic.id, 2).await.unwrap_err(),
+        CatalogError::Partitions(_)
+    ));
+    assert!(matches!(catalog.delete(internal.id).await.unwrap_err(), CatalogError::Internal(_)));
+    let nobody = TopicId::random();
+    assert_eq!(catalog.delete(nobody).await.unwrap_err(), CatalogError::UnknownId(nobody));
+    catalog.create(new_topic("only-checked", 1), true).await.unwrap();
+    let names: Vec<String> =
+        catalog.snapshot().topics().map(|topic| topic.name.to_string()).collect();
+    assert_eq!(names, ["__consumer_offsets", "t"]);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn two_catalogs_over_one_journal_agree() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let other = Catalog::start(
+        bench.logs.clone(),
+        bench.journal.clone(),
+        bench.config.clone(),
+        bench.clock.clone(),
+        &Metrics::default(),
+    )
+    .await
+    .unwrap();
+    let (a, b) = tokio::join!(
+        bench.catalog.create(new_topic("t", 1), false),
+        other.create(new_topic("t", 1), false)
+    );
+    assert!(a.is_ok() != b.is_ok(), "one of two racing creations wins: {a:?} {b:?}");
+    other.create(new_topic("u", 1), false).await.unwrap();
+    bench.topic("v", 1).await;
+    assert!(bench.catalog.snapshot().topic("u").is_some(), "it caught up with the other's change");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn logs_that_no_record_of_the_journal_explains_are_left_alone() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 1).await;
+    append(&bench.catalog, topic.id, "a").await;
+    bench.stop().await;
+    // The journal is lost.
+    for entry in std::fs::read_dir(dir.path().join("logs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().contains(&journal_topic().to_string()) {
+            std::fs::remove_dir_all(path).unwrap();
+        }
+    }
+    std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+    let bench = Bench::start(&dir).await;
+    assert!(bench.catalog.snapshot().is_empty());
+    assert!(bench.logs.on_disk().unwrap().iter().any(|log| log.topic == topic.id));
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_ottla_stops_the_start() {
+    let dir = TempDir::new().unwrap();
+    let (logs, clock, metrics, config) = open(&dir).await;
+    let journal = Arc::new(LocalJournal::new(logs.clone(), clock.clone()));
+    let newer = bytes::Bytes::from_static(br#"{"version":7,"change":"?"}"#);
+    journal.append(Slot::CATALOG, 0, newer).await.unwrap();
+    let refused = Catalog::start(logs.clone(), journal, config, clock, &metrics).await.err();
+    assert!(refused.unwrap().to_string().contains("format 7"));
+    tokio::task::spawn_blocking(move || logs.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn sizes_and_ends_are_scraped_and_go_with_their_topic() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 1).await;
+    append(&bench.catalog, topic.id, "a").await;
+    let text = bench.scrape();
+    assert!(text.contains("ottla_log_end_offset{partition=\"0\",topic=\"t\"} 1"), "{text}");
+    assert!(text.contains("ottla_log_size_bytes{partition=\"0\",topic=\"t\"}"), "{text}");
+    bench.catalog.delete(topic.id).await.unwrap();
+    assert!(!bench.scrape().contains("topic=\"t\""));
+    bench.stop().await;
+}

@@ -2,12 +2,26 @@
 //! performs its effects and persists before it replies; `offsets` keeps `__consumer_offsets` in
 //! Kafka's own record format. Knows no Kafka message.
 
+mod collector;
+mod effect;
+mod member;
+mod offsets;
+mod rebalance;
+mod replay;
+mod state;
+mod task;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
 
+use self::task::{Command, Directory, Shard};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -36,6 +50,8 @@ pub struct Join {
     pub protocols: Vec<(String, Bytes)>,
     /// v4+: a new member is first given its id (error 79).
     pub require_known_member: bool,
+    /// v9+: a static leader that comes back can be told to keep the assignment (KIP-814).
+    pub can_skip_assignment: bool,
 }
 
 /// A completed join.
@@ -210,9 +226,23 @@ pub enum GroupError {
     Storage(String),
 }
 
-/// A cheap handle to the group coordinator.
+/// The internal topic that keeps groups and their offsets.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+/// The longest metadata an offset may carry (`offset.metadata.max.bytes`).
+pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
+/// How many tasks own groups.
+const SHARDS: usize = 4;
+/// Requests that may wait for a shard.
+const QUEUE_REQUESTS_MAX: usize = 1024;
+
+/// A cheap handle to the group coordinator. Its tasks end when the last handle is dropped.
 #[derive(Clone)]
-pub struct Groups {}
+pub struct Groups {
+    shards: Arc<[mpsc::Sender<Command>]>,
+    directory: Arc<Directory>,
+    config: Arc<Config>,
+    offsets_partitions: u32,
+}
 
 impl Groups {
     /// Replays `__consumer_offsets` (created if absent) and starts the coordinator.
@@ -222,26 +252,64 @@ impl Groups {
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
     ) -> Result<Groups, GroupError> {
-        let _ = (catalog, config, clock, metrics);
-        todo!("group helper")
+        let topic = catalog
+            .ensure_internal(OFFSETS_TOPIC, config.offsets_topic_partitions)
+            .await
+            .map_err(|error| GroupError::Storage(error.to_string()))?;
+        let directory = Arc::new(Directory::new());
+        collector::register(&directory, &catalog, metrics)?;
+        let new_shard = || {
+            let (catalog, config, clock) = (catalog.clone(), config.clone(), clock.clone());
+            Shard::new(catalog, config, clock, topic.clone(), directory.clone())
+        };
+        let mut shards: Vec<Shard> = (0..SHARDS).map(|_| new_shard()).collect();
+        let snapshot = catalog.snapshot();
+        for id in topic.logs() {
+            let log = catalog.log(id.topic, id.partition);
+            let log = log.ok_or_else(|| GroupError::Storage(format!("log {id} is not open")))?;
+            for (group, replayed) in replay::replay(&log, &snapshot).await? {
+                let shard = &mut shards[shard_of(id.partition)];
+                shard.adopt(&group, replayed.metadata, replayed.offsets);
+            }
+        }
+        let spawn = |shard: Shard| {
+            let (requests, queue) = mpsc::channel(QUEUE_REQUESTS_MAX);
+            tokio::spawn(shard.run(queue));
+            requests
+        };
+        Ok(Groups {
+            shards: shards.into_iter().map(spawn).collect(),
+            directory,
+            config,
+            offsets_partitions: topic.partitions,
+        })
     }
 
     /// Waits for the rebalance to complete.
     pub async fn join(&self, request: Join) -> Result<Joined, GroupError> {
-        let _ = request;
-        todo!("group helper")
+        check_group_id(&request.group)?;
+        let session = request.session_timeout;
+        let (min, max) =
+            (self.config.group_min_session_timeout, self.config.group_max_session_timeout);
+        if session < min || session > max {
+            return Err(GroupError::InvalidSessionTimeout(session));
+        }
+        let group = request.group.clone();
+        self.ask(&group, |reply| Command::Join { request, reply }).await?
     }
 
     /// Waits for the leader's assignment: an event, never a timer.
     pub async fn sync(&self, request: Sync) -> Result<Synced, GroupError> {
-        let _ = request;
-        todo!("group helper")
+        check_group_id(&request.group)?;
+        let group = request.group.clone();
+        self.ask(&group, |reply| Command::Sync { request, reply }).await?
     }
 
     /// Keeps a member's session alive.
     pub async fn heartbeat(&self, group: &str, member: MemberRef) -> Result<(), GroupError> {
-        let _ = (group, member);
-        todo!("group helper")
+        check_group_id(group)?;
+        let owned = group.to_owned();
+        self.ask(group, |reply| Command::Heartbeat { group: owned, member, reply }).await?
     }
 
     /// Removes members; one result each.
@@ -250,8 +318,9 @@ impl Groups {
         group: &str,
         members: Vec<MemberRef>,
     ) -> Result<Vec<Result<(), GroupError>>, GroupError> {
-        let _ = (group, members);
-        todo!("group helper")
+        check_group_id(group)?;
+        let owned = group.to_owned();
+        self.ask(group, |reply| Command::Leave { group: owned, members, reply }).await
     }
 
     /// Commits durably, all or none.
@@ -261,30 +330,64 @@ impl Groups {
         member: MemberRef,
         offsets: Vec<GroupOffset>,
     ) -> Result<(), GroupError> {
-        let _ = (group, member, offsets);
-        todo!("group helper")
+        let longest = offsets.iter().map(|offset| offset.committed.metadata.len()).max();
+        if let Some(bytes) = longest.filter(|bytes| *bytes > OFFSET_METADATA_BYTES_MAX) {
+            return Err(GroupError::MetadataTooLarge(bytes));
+        }
+        let owned = group.to_owned();
+        self.ask(group, |reply| Command::Commit { group: owned, member, offsets, reply }).await?
     }
 
     /// All committed offsets of a group; empty for an unknown group.
     pub fn committed(&self, group: &str) -> Vec<GroupOffset> {
-        let _ = group;
-        todo!("group helper")
+        let Some(published) = self.directory.get(group) else { return Vec::new() };
+        let offsets = published.offsets.iter();
+        offsets
+            .map(|((topic, partition), (_, committed))| GroupOffset {
+                topic: *topic,
+                partition: *partition,
+                committed: committed.clone(),
+            })
+            .collect()
     }
 
-    /// All groups.
+    /// All groups, by id.
     pub fn list(&self) -> Vec<GroupListing> {
-        todo!("group helper")
+        let mut groups: Vec<_> = self.directory.iter().map(|group| group.listing.clone()).collect();
+        groups.sort_by(|a, b| a.group.cmp(&b.group));
+        groups
     }
 
     /// One group; Kafka describes an unknown one as `Dead`, which the caller does with `None`.
     pub async fn describe(&self, group: &str) -> Option<GroupDescription> {
-        let _ = group;
-        todo!("group helper")
+        let owned = group.to_owned();
+        self.ask(group, |reply| Command::Describe { group: owned, reply }).await.ok()?
     }
 
     /// Deletes an empty group with its offsets.
     pub async fn delete(&self, group: &str) -> Result<(), GroupError> {
-        let _ = group;
-        todo!("group helper")
+        let owned = group.to_owned();
+        self.ask(group, |reply| Command::Delete { group: owned, reply }).await?
     }
+
+    async fn ask<T>(
+        &self,
+        group: &str,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, GroupError> {
+        let shard = shard_of(offsets::partition_of(group, self.offsets_partitions));
+        let (reply, answer) = oneshot::channel();
+        let sent = self.shards[shard].send(command(reply)).await;
+        sent.map_err(|_| GroupError::NotAvailable)?;
+        answer.await.map_err(|_| GroupError::NotAvailable)
+    }
+}
+
+/// The task that owns the groups of a partition.
+fn shard_of(partition: PartitionId) -> usize {
+    partition.0 as usize % SHARDS
+}
+
+fn check_group_id(group: &str) -> Result<(), GroupError> {
+    if group.is_empty() { Err(GroupError::InvalidGroupId) } else { Ok(()) }
 }

@@ -1,0 +1,29 @@
+//! DeleteGroups (key 42), v0-2: removes empty groups with their offsets. Gaps: none.
+
+use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
+use kafka_protocol::messages::{ApiKey, DeleteGroupsRequest, DeleteGroupsResponse};
+
+use super::call::{Api, Outcome, first_error};
+use super::{Context, Request, error};
+
+pub(super) const API: Api = Api::ordered(ApiKey::DeleteGroups, 0..=2);
+
+impl Outcome for DeleteGroupsResponse {
+    fn error(&self) -> i16 {
+        first_error(self.results.iter().map(|group| group.error_code))
+    }
+}
+
+pub(super) async fn handle(
+    ctx: &Context,
+    _request: &Request,
+    body: DeleteGroupsRequest,
+) -> DeleteGroupsResponse {
+    let mut results = Vec::with_capacity(body.groups_names.len());
+    for group in body.groups_names {
+        let deleted = ctx.groups.delete(group.as_str()).await;
+        let result = DeletableGroupResult::default().with_error_code(error::code(&deleted));
+        results.push(result.with_group_id(group));
+    }
+    DeleteGroupsResponse::default().with_results(results)
+}

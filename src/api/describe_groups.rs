@@ -1,0 +1,74 @@
+//! DescribeGroups (key 15), v0-6: groups with their members.
+//!
+//! v3 adds authorized operations, v4 static members, v6 error 69 for unknown groups (KIP-1043);
+//! before, they are described as dead. Gaps: without ACLs every operation is authorized.
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use kafka_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
+use kafka_protocol::protocol::StrBytes;
+
+use super::call::{Api, Outcome, first_error};
+use super::{Context, Request, wire_text};
+use crate::group::{GroupDescription, MemberDescription};
+
+pub(super) const API: Api = Api::ordered(ApiKey::DescribeGroups, 0..=6);
+
+/// READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS: what Kafka knows of groups.
+const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+
+impl Outcome for DescribeGroupsResponse {
+    fn error(&self) -> i16 {
+        first_error(self.groups.iter().map(|group| group.error_code))
+    }
+}
+
+pub(super) async fn handle(
+    ctx: &Context,
+    request: &Request,
+    body: DescribeGroupsRequest,
+) -> DescribeGroupsResponse {
+    let mut groups = Vec::with_capacity(body.groups.len());
+    for id in body.groups {
+        let mut described = match ctx.groups.describe(id.as_str()).await {
+            Some(group) => describe(request.version, id, group),
+            None => unknown(request.version, id),
+        };
+        if request.version >= 3 && body.include_authorized_operations && described.error_code == 0 {
+            described.authorized_operations = ALL_OPERATIONS;
+        }
+        groups.push(described);
+    }
+    DescribeGroupsResponse::default().with_groups(groups)
+}
+
+fn describe(version: i16, id: GroupId, group: GroupDescription) -> DescribedGroup {
+    let members = group.members.into_iter().map(|member| describe_member(version, member));
+    DescribedGroup::default()
+        .with_group_id(id)
+        .with_group_state(wire_text(group.listing.state))
+        .with_protocol_type(wire_text(&group.listing.protocol_type))
+        .with_protocol_data(wire_text(&group.protocol))
+        .with_members(members.collect())
+}
+
+fn describe_member(version: i16, member: MemberDescription) -> DescribedGroupMember {
+    let instance = member.instance.filter(|_| version >= 4);
+    DescribedGroupMember::default()
+        .with_member_id(wire_text(&member.member))
+        .with_group_instance_id(instance.map(StrBytes::from_string))
+        .with_client_id(wire_text(&member.client_id))
+        .with_client_host(wire_text(&member.client_host))
+        .with_member_metadata(member.metadata)
+        .with_member_assignment(member.assignment)
+}
+
+fn unknown(version: i16, id: GroupId) -> DescribedGroup {
+    let reason = format!("Group {} not found.", id.as_str());
+    let dead = DescribedGroup::default().with_group_id(id).with_group_state(wire_text("Dead"));
+    if version < 6 {
+        return dead;
+    }
+    dead.with_error_code(ResponseError::GroupIdNotFound.code())
+        .with_error_message(Some(wire_text(&reason)))
+}

@@ -1,0 +1,75 @@
+//! FindCoordinator (key 10), v0-6: which broker coordinates a group or a transactional id.
+//!
+//! v4 asks for many keys at once (KIP-699), v6 knows share groups (KIP-932). Gaps: share groups are
+//! refused; transactional ids are answered, although their APIs are not served yet.
+
+use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::{ApiKey, FindCoordinatorRequest, FindCoordinatorResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use super::call::{Api, Outcome, first_error};
+use super::error::Refused;
+use super::{Context, Request, wire_text};
+use crate::catalog::placement::{Broker, CoordinatorKind};
+
+pub(super) const API: Api = Api::ordered(ApiKey::FindCoordinator, 0..=6);
+
+impl Outcome for FindCoordinatorResponse {
+    fn error(&self) -> i16 {
+        let coordinators = self.coordinators.iter().map(|found| found.error_code);
+        first_error([self.error_code].into_iter().chain(coordinators))
+    }
+}
+
+pub(super) async fn handle(
+    ctx: &Context,
+    request: &Request,
+    body: FindCoordinatorRequest,
+) -> FindCoordinatorResponse {
+    if request.version >= 4 {
+        let keys = body.coordinator_keys.into_iter();
+        let found = keys.map(|key| coordinator(key.clone(), find(ctx, body.key_type, &key)));
+        return FindCoordinatorResponse::default().with_coordinators(found.collect());
+    }
+    let found = coordinator(StrBytes::default(), find(ctx, body.key_type, &body.key));
+    FindCoordinatorResponse::default()
+        .with_error_code(found.error_code)
+        .with_error_message(found.error_message.filter(|_| request.version >= 1))
+        .with_node_id(found.node_id)
+        .with_host(found.host)
+        .with_port(found.port)
+}
+
+fn find(ctx: &Context, key_type: i8, key: &str) -> Result<Broker, Refused> {
+    let kind = match key_type {
+        0 => CoordinatorKind::Group,
+        1 => CoordinatorKind::Transaction,
+        _ => {
+            let reason = format!("coordinators of key type {key_type} are not served");
+            return Err(Refused::new(ResponseError::InvalidRequest, reason));
+        }
+    };
+    let id = ctx.placement.coordinator(kind, key);
+    let broker = ctx.placement.brokers().into_iter().find(|broker| broker.id == id);
+    broker.ok_or_else(|| {
+        let reason = format!("node {id} coordinates the key but is not up");
+        Refused::new(ResponseError::CoordinatorNotAvailable, reason)
+    })
+}
+
+fn coordinator(key: StrBytes, found: Result<Broker, Refused>) -> Coordinator {
+    let answer = Coordinator::default().with_key(key);
+    match found {
+        Ok(broker) => answer
+            .with_node_id(broker.id.into())
+            .with_host(wire_text(&broker.host))
+            .with_port(i32::from(broker.port))
+            .with_error_message(None),
+        Err(refused) => answer
+            .with_node_id((-1).into())
+            .with_port(-1)
+            .with_error_code(refused.error.code())
+            .with_error_message(Some(wire_text(&refused.reason))),
+    }
+}

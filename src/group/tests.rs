@@ -1,0 +1,207 @@
+//! The coordinator over real logs: replies only after writes, and what a restart remembers.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::catalog::tests::Bench;
+use crate::types::Offset;
+
+async fn groups(bench: &Bench) -> Groups {
+    Groups::start(bench.catalog.clone(), bench.config.clone(), bench.clock.clone(), &bench.metrics)
+        .await
+        .unwrap()
+}
+
+fn join(group: &str) -> Join {
+    Join {
+        group: group.to_owned(),
+        member: None,
+        instance: None,
+        client_id: "c".to_owned(),
+        client_host: "/127.0.0.1".to_owned(),
+        session_timeout: Duration::from_secs(45),
+        rebalance_timeout: Duration::from_secs(300),
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), Bytes::from_static(b"sub"))],
+        require_known_member: true,
+        can_skip_assignment: true,
+    }
+}
+
+/// Joins the way a client does, turning the clock past the initial delay.
+async fn enter(bench: &Bench, groups: &Groups, group: &str) -> Joined {
+    let Err(GroupError::MemberIdRequired(member)) = groups.join(join(group)).await else {
+        panic!("a new member is first given its id");
+    };
+    let request = Join { member: Some(member), ..join(group) };
+    let joining = tokio::spawn({
+        let groups = groups.clone();
+        async move { groups.join(request).await }
+    });
+    while !joining.is_finished() {
+        // The shard sleeps on the real clock; any request makes it look at the time again.
+        bench.clock.advance(Duration::from_secs(1));
+        groups.describe(group).await;
+        tokio::task::yield_now().await;
+    }
+    joining.await.unwrap().unwrap()
+}
+
+fn sync(joined: &Joined, group: &str) -> Sync {
+    Sync {
+        group: group.to_owned(),
+        member: joined.member.clone(),
+        instance: None,
+        generation: joined.generation,
+        protocol_type: Some("consumer".to_owned()),
+        protocol: Some("range".to_owned()),
+        assignments: vec![(joined.member.clone(), Bytes::from_static(b"all"))],
+    }
+}
+
+fn member(joined: &Joined) -> MemberRef {
+    MemberRef {
+        member: Some(joined.member.clone()),
+        instance: None,
+        generation: Some(joined.generation),
+    }
+}
+
+fn offset(topic: TopicId, at: u64) -> GroupOffset {
+    GroupOffset {
+        topic,
+        partition: PartitionId(0),
+        committed: CommittedOffset {
+            offset: Offset::new(at),
+            leader_epoch: None,
+            metadata: "m".to_owned(),
+            committed_at: Timestamp(1),
+        },
+    }
+}
+
+#[tokio::test]
+async fn a_member_goes_on_after_a_restart_without_an_error() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 1).await;
+    let first = groups(&bench).await;
+    let joined = enter(&bench, &first, "g").await;
+    assert_eq!(joined.leader, joined.member);
+    let synced = first.sync(sync(&joined, "g")).await.unwrap();
+    assert_eq!(synced.assignment, "all");
+    first.commit("g", member(&joined), vec![offset(topic.id, 7)]).await.unwrap();
+    drop(first);
+    bench.stop().await;
+
+    let bench = Bench::start(&dir).await;
+    let again = groups(&bench).await;
+    assert_eq!(again.heartbeat("g", member(&joined)).await, Ok(()));
+    assert_eq!(again.committed("g"), vec![offset(topic.id, 7)]);
+    let described = again.describe("g").await.unwrap();
+    assert_eq!(described.listing.state, "Stable");
+    assert_eq!(described.members[0].assignment, "all");
+    again.commit("g", member(&joined), vec![offset(topic.id, 8)]).await.unwrap();
+    let left = again.leave("g", vec![MemberRef { generation: None, ..member(&joined) }]).await;
+    assert_eq!(left, Ok(vec![Ok(())]));
+    assert_eq!(again.list()[0].state, "Empty");
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_stale_generation_cannot_move_an_offset() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 1).await;
+    let groups = groups(&bench).await;
+    let joined = enter(&bench, &groups, "g").await;
+    groups.sync(sync(&joined, "g")).await.unwrap();
+    groups.commit("g", member(&joined), vec![offset(topic.id, 7)]).await.unwrap();
+    let stale = MemberRef { generation: Some(Generation(0)), ..member(&joined) };
+    let refused = groups.commit("g", stale, vec![offset(topic.id, 9)]).await;
+    assert_eq!(refused, Err(GroupError::IllegalGeneration(Generation(0))));
+    let simple = groups.commit("g", MemberRef::default(), vec![offset(topic.id, 9)]).await;
+    assert!(matches!(simple, Err(GroupError::UnknownMember(_))));
+    assert_eq!(groups.committed("g"), vec![offset(topic.id, 7)]);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn offsets_of_a_deleted_topic_do_not_apply_to_the_next_of_its_name() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 1).await;
+    let first = groups(&bench).await;
+    first.commit("g", MemberRef::default(), vec![offset(topic.id, 7)]).await.unwrap();
+    assert_eq!(first.committed("g").len(), 1);
+    bench.catalog.delete(topic.id).await.unwrap();
+    let next = bench.topic("t", 1).await;
+    while !first.committed("g").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    drop(first);
+    bench.stop().await;
+    let bench = Bench::start(&dir).await;
+    let again = groups(&bench).await;
+    assert_eq!(again.committed("g"), vec![]);
+    assert!(bench.catalog.snapshot().topic_by_id(next.id).is_some());
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_group_stays_deleted() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 1).await;
+    let first = groups(&bench).await;
+    first.commit("g", MemberRef::default(), vec![offset(topic.id, 7)]).await.unwrap();
+    assert_eq!(first.list().len(), 1);
+    assert_eq!(first.delete("g").await, Ok(()));
+    assert_eq!(first.delete("g").await, Err(GroupError::NotFound("g".to_owned())));
+    assert!(first.list().is_empty() && first.committed("g").is_empty());
+    drop(first);
+    bench.stop().await;
+    let bench = Bench::start(&dir).await;
+    let again = groups(&bench).await;
+    assert!(again.list().is_empty());
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn requests_about_unknown_groups_leave_no_trace() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let groups = groups(&bench).await;
+    let nobody =
+        MemberRef { member: Some("m".to_owned()), instance: None, generation: Some(Generation(1)) };
+    let unknown = Err(GroupError::UnknownMember("m".to_owned()));
+    assert_eq!(groups.heartbeat("g", nobody.clone()).await, unknown);
+    let late = Join { member: Some("m".to_owned()), ..join("g") };
+    assert_eq!(groups.join(late).await, Err(GroupError::UnknownMember("m".to_owned())));
+    let commit = groups.commit("g", nobody, vec![]).await;
+    assert_eq!(commit, Err(GroupError::IllegalGeneration(Generation(1))));
+    assert_eq!(groups.join(join("")).await, Err(GroupError::InvalidGroupId));
+    let hasty = Join { session_timeout: Duration::from_millis(1), ..join("g") };
+    assert!(matches!(groups.join(hasty).await, Err(GroupError::InvalidSessionTimeout(_))));
+    assert_eq!(groups.describe("g").await, None);
+    assert!(groups.list().is_empty());
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn lag_is_what_lies_between_commit_and_high_watermark() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 1).await;
+    let groups = groups(&bench).await;
+    for _ in 0..3 {
+        bench.append(topic.id, "a").await;
+    }
+    groups.commit("g", MemberRef::default(), vec![offset(topic.id, 1)]).await.unwrap();
+    let text = bench.scrape();
+    let series = "ottla_group_lag_records{group=\"g\",partition=\"0\",topic=\"t\"} 2";
+    assert!(text.contains(series), "{text}");
+    bench.stop().await;
+}
