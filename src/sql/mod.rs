@@ -1,16 +1,28 @@
 //! Flink SQL: parse, bind, plan, lower to the streaming graph; sessions and operations in the shape
 //! of Flink's SQL Gateway. Knows no HTTP.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod compile;
+mod definition;
+mod explain;
+mod fault;
+mod functions;
+mod gateway;
+mod lower;
+mod options;
+mod parse;
+mod plan;
+mod planning;
+mod settings;
+mod table;
+mod types;
+
+pub use self::definition::SqlPlanner;
+pub use self::gateway::Gateway;
 
 use serde_json::Value;
 use thiserror::Error;
-use uuid::Uuid;
 
-use crate::catalog::Catalog;
-use crate::config::Config;
-use crate::stream::job::{JobId, Jobs};
+use crate::stream::job::JobId;
 use crate::stream::operator::RowKind;
 
 /// A statement or a request to the gateway that failed.
@@ -80,67 +92,7 @@ pub enum OperationStatus {
     Error,
 }
 
-/// Sessions and their operations. Cheap to clone.
-#[derive(Clone)]
-pub struct Gateway {}
-
-impl Gateway {
-    /// A gateway over the broker's topics and jobs.
-    pub fn new(catalog: Catalog, jobs: Jobs, config: Arc<Config>) -> Gateway {
-        let _ = (catalog, jobs, config);
-        todo!("sql helper")
-    }
-
-    /// Opens a session with `SET`-like properties.
-    pub fn open_session(&self, properties: BTreeMap<String, String>) -> Result<Uuid, SqlError> {
-        let _ = properties;
-        todo!("sql helper")
-    }
-
-    /// The session's properties.
-    pub fn session(&self, session: Uuid) -> Result<BTreeMap<String, String>, SqlError> {
-        let _ = session;
-        todo!("sql helper")
-    }
-
-    /// Closes it with its tables; its jobs run on.
-    pub fn close_session(&self, session: Uuid) -> Result<(), SqlError> {
-        let _ = session;
-        todo!("sql helper")
-    }
-
-    /// Runs one statement; its failure is told by `fetch`.
-    pub async fn execute(&self, session: Uuid, statement: &str) -> Result<Uuid, SqlError> {
-        let _ = (session, statement);
-        todo!("sql helper")
-    }
-
-    /// Where an operation stands.
-    pub fn status(&self, session: Uuid, operation: Uuid) -> Result<OperationStatus, SqlError> {
-        let _ = (session, operation);
-        todo!("sql helper")
-    }
-
-    /// A page of results, from token 0 on.
-    pub async fn fetch(
-        &self,
-        session: Uuid,
-        operation: Uuid,
-        token: u64,
-    ) -> Result<Page, SqlError> {
-        let _ = (session, operation, token);
-        todo!("sql helper")
-    }
-
-    /// Ends an operation; a query's job is cancelled.
-    pub async fn close_operation(&self, session: Uuid, operation: Uuid) -> Result<(), SqlError> {
-        let _ = (session, operation);
-        todo!("sql helper")
-    }
-}
-
 /// Splits a script into statements at `;`, minding quotes and comments; empty ones are dropped.
 pub fn split(script: &str) -> Vec<String> {
-    let _ = script;
-    todo!("sql helper")
+    parse::split(script)
 }
