@@ -155,9 +155,8 @@ async fn open_logs(
     opened.await.context("opening the data directory failed")?
 }
 
-fn planner(gateway: Gateway) -> Arc<dyn Planner> {
-    let _ = gateway;
-    todo!("sql helper")
+fn planner(gateway: &Gateway) -> Arc<dyn Planner> {
+    gateway.planner()
 }
 
 /// What clients are told to connect to.

@@ -96,3 +96,6 @@ pub enum OperationStatus {
 pub fn split(script: &str) -> Vec<String> {
     parse::split(script)
 }
+
+#[cfg(test)]
+mod tests;

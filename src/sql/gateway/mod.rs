@@ -2,7 +2,7 @@
 //! tables and runs its statements one after the other; handles only send and wait.
 
 mod pages;
-mod rooms;
+pub(super) mod rooms;
 mod session;
 mod workspace;
 
@@ -38,7 +38,8 @@ impl Gateway {
         Gateway::over(Arc::new(BrokerRooms { catalog, jobs }), config)
     }
 
-    fn over(rooms: Arc<dyn Rooms>, config: Arc<Config>) -> Gateway {
+    /// A gateway over any rooms.
+    pub(super) fn over(rooms: Arc<dyn Rooms>, config: Arc<Config>) -> Gateway {
         Gateway { rooms, config, sessions: Arc::default() }
     }
 
@@ -121,6 +122,3 @@ impl Gateway {
         Ok(found)
     }
 }
-
-#[cfg(test)]
-mod tests;

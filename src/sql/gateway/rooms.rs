@@ -6,7 +6,7 @@ use crate::catalog::Catalog;
 use crate::stream::job::{JobError, JobId, JobStatus, Jobs, NewJob};
 
 /// Topics and jobs.
-pub(super) trait Rooms: Send + Sync + 'static {
+pub(in crate::sql) trait Rooms: Send + Sync + 'static {
     /// The names of all topics that are not internal.
     fn topics(&self) -> Vec<String>;
     /// Persists and starts a job.
@@ -18,7 +18,7 @@ pub(super) trait Rooms: Send + Sync + 'static {
 }
 
 /// The broker's own.
-pub(super) struct BrokerRooms {
+pub(in crate::sql) struct BrokerRooms {
     pub(super) catalog: Catalog,
     pub(super) jobs: Jobs,
 }

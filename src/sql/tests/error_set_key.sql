@@ -1,0 +1,3 @@
+SET 'execution.checkpointing.intervall' = '1 s'
+---- expect
+error: unknown property 'execution.checkpointing.intervall'; did you mean 'execution.checkpointing.interval'?
