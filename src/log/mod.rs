@@ -5,6 +5,7 @@ pub mod batch;
 mod compression;
 pub mod data_dir;
 mod local_store;
+mod meter;
 mod outcome;
 mod owner;
 pub mod partition;
@@ -14,6 +15,7 @@ mod reader;
 pub mod record_store;
 pub mod records;
 mod recovery;
+mod run;
 mod scan;
 mod segment;
 mod tail;
@@ -36,6 +38,7 @@ use crate::store::Store;
 use crate::types::{Clock, LeaderEpoch, LogId, TopicId};
 
 use self::local_store::LocalRecordStore;
+use self::meter::Meter;
 use self::owner::{OwnedLog, Recovered, Settings};
 use self::partition::{Readable, Shared};
 use self::queue::Queue;
@@ -100,13 +103,12 @@ impl Logs {
         epoch: LeaderEpoch,
         metrics: &Metrics,
     ) -> Result<Logs, LogError> {
-        let _ = metrics;
         let records = LocalRecordStore::open(dir).map_err(|source| LogError::Io {
             action: "create log directory",
             path: dir.display().to_string(),
             source,
         })?;
-        Logs::over(Arc::new(records), store, config, clock, epoch)
+        Logs::over(Arc::new(records), store, config, clock, epoch, metrics)
     }
 
     /// `start` over any record store.
@@ -116,7 +118,13 @@ impl Logs {
         config: &Config,
         clock: Arc<dyn Clock>,
         epoch: LeaderEpoch,
+        metrics: &Metrics,
     ) -> Result<Logs, LogError> {
+        let meter = Meter::register(metrics).map_err(|e| LogError::Io {
+            action: "register metrics of",
+            path: "logs".to_owned(),
+            source: std::io::Error::other(e),
+        })?;
         let settings = Arc::new(Settings {
             store: records,
             view,
@@ -125,6 +133,7 @@ impl Logs {
             sync: config.durability == Durability::Disk,
             epoch,
             clock,
+            meter,
         });
         let count = config.log_writer_threads.max(1);
         let mut writers = Vec::with_capacity(count);
@@ -203,8 +212,7 @@ impl Inner {
         let (span, seen) = watch::channel(OffsetSpan::default());
         let settings = &self.settings;
         let queue = self.writer(id).clone();
-        let (store, view) = (settings.store.clone(), settings.view.clone());
-        let shared = Arc::new(Shared::new(id, store, view, seen, readable, queue));
+        let shared = Arc::new(Shared::new(id, settings.clone(), seen, readable, queue));
         let recovered = Recovered {
             producers: replayed.producers,
             start: replayed.start,

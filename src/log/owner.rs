@@ -3,26 +3,26 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::io::Errno;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::batch::{self, BatchHeader};
-use super::outcome::{AbortedTxn, AppendError, Appended, Durable, OffsetSpan};
+use super::meter::Meter;
+use super::outcome::{AppendError, Appended, Durable, OffsetSpan};
 use super::partition::Shared;
-use super::producer::{Admission, BatchFacts, Producers, Staged};
-use super::queue::Room;
+use super::producer::{Admission, BatchFacts, Producers};
 use super::record_store::{ObjectId, RecordStore};
+use super::run::{Reply, Run, Waiting, chunks};
 use super::segment::Segment;
 use super::tail::TailBudget;
 use super::writer::{Append, End};
 use crate::store::{AbortedEntry, Anchor, LogSnapshot, LogUpdate, Store};
 use crate::types::{Clock, LeaderEpoch, LogId, Offset};
 
-/// Bytes of one chunk of the tail, about: small ones are forgotten one by one.
-const TAIL_CHUNK_BYTES: usize = 64 << 10;
 /// What markers say of their coordinator: one node owns all of them.
 const COORDINATOR_EPOCH: i32 = 0;
 
@@ -39,6 +39,7 @@ pub(super) struct Settings {
     pub(super) sync: bool,
     pub(super) epoch: LeaderEpoch,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) meter: Meter,
 }
 
 /// See the module's header.
@@ -68,41 +69,6 @@ pub(super) struct OwnedLog {
     /// Outcomes of this cycle that were not answered yet.
     written: Vec<Waiting>,
     touched: bool,
-}
-
-/// Batches that will be written together, and what becomes true when they are.
-#[derive(Default)]
-struct Run {
-    staged: Staged,
-    bytes: Vec<u8>,
-    headers: Vec<BatchHeader>,
-    offsets: u64,
-    aborted: Vec<AbortedTxn>,
-    waiting: Vec<Waiting>,
-}
-
-/// A caller and the outcome it gets when the bytes are safe.
-struct Waiting {
-    reply: Reply,
-    durable: Durable,
-    outcome: Appended,
-    /// Given back when the caller is answered: the bytes leave the queue then.
-    _room: Room,
-}
-
-enum Reply {
-    Append(oneshot::Sender<Result<Appended, AppendError>>),
-    End(oneshot::Sender<Result<Option<Appended>, AppendError>>),
-}
-
-impl Reply {
-    fn send(self, outcome: Result<Appended, AppendError>) {
-        // A caller that stopped waiting does not undo its append.
-        match self {
-            Reply::Append(reply) => drop(reply.send(outcome)),
-            Reply::End(reply) => drop(reply.send(outcome.map(Some))),
-        }
-    }
 }
 
 /// A log's state as recovery found it.
@@ -175,7 +141,7 @@ impl OwnedLog {
             reply.send(Err(error));
             return self.touch();
         }
-        let admissions = match self.admit(&headers) {
+        let admissions = match self.admit(&headers, settings.clock.monotonic()) {
             Ok(admissions) => admissions,
             Err(error) => {
                 reply.send(Err(error));
@@ -219,14 +185,14 @@ impl OwnedLog {
         tails: &mut TailBudget,
     ) -> bool {
         let End { producer, epoch, marker, reply, room, .. } = end;
-        let now = settings.clock.now();
+        let (now, seen) = (settings.clock.now(), settings.clock.monotonic());
         let bytes = batch::encode_marker(producer, epoch, marker, COORDINATOR_EPOCH, now);
         self.make_room(bytes.len(), settings, tails);
         if let Some(error) = self.refusal() {
             drop(reply.send(Err(error)));
             return self.touch();
         }
-        match self.run.staged.may_end(&self.producers, producer, epoch) {
+        match self.run.staged.may_end(&self.producers, producer, epoch, seen) {
             Ok(true) => {}
             Ok(false) => {
                 drop(reply.send(Ok(None)));
@@ -279,13 +245,17 @@ impl OwnedLog {
     }
 
     /// Checks every batch and stages the producers' new states: all batches, or none.
-    fn admit(&mut self, headers: &[BatchHeader]) -> Result<Vec<Admission>, AppendError> {
+    fn admit(
+        &mut self,
+        headers: &[BatchHeader],
+        now: Duration,
+    ) -> Result<Vec<Admission>, AppendError> {
         // One batch, the rule, changes nothing when it is refused.
         let before = (headers.len() > 1).then(|| self.run.staged.clone());
         let mut base = self.end.plus(self.run.offsets);
         let mut admissions = Vec::with_capacity(headers.len());
         for header in headers {
-            let Some(facts) = BatchFacts::of(header) else {
+            let Some(facts) = BatchFacts::of(header, now) else {
                 base = base.plus(header.offsets());
                 admissions.push(Admission::New);
                 continue;
@@ -368,9 +338,10 @@ impl OwnedLog {
                 warn!(log = %self.shared.id, %error, "append failed and was taken back");
                 format!("{error}; make room, appends go on by themselves")
             }
-            Ok(()) => self.refuse(format!("a write failed: {error}")),
+            Ok(()) => self.refuse(format!("a write failed: {error}"), settings),
             Err(again) => {
-                self.refuse(format!("a write failed: {error}; taking it back failed: {again}"))
+                let reason = format!("a write failed: {error}; taking it back failed: {again}");
+                self.refuse(reason, settings)
             }
         }
     }
@@ -468,13 +439,14 @@ impl OwnedLog {
             // After a failed sync the kernel may have dropped the pages: asking again would lie.
             Err(error) => {
                 self.sync_failed = true;
-                Err(self.refuse(format!("a sync failed: {error}")))
+                Err(self.refuse(format!("a sync failed: {error}"), settings))
             }
         }
     }
 
     /// Gives the log up for writing; reading goes on.
-    fn refuse(&mut self, reason: String) -> String {
+    fn refuse(&mut self, reason: String, settings: &Settings) -> String {
+        settings.meter.refusing.inc();
         error!(log = %self.shared.id, reason, "log is fenced: it takes no more appends");
         let reason = format!("{reason}; check the disk and restart the broker");
         self.refused = Some(reason.clone());
@@ -519,6 +491,7 @@ impl OwnedLog {
             return;
         }
         self.view_due_bytes = 0;
+        self.producers.expire(settings.clock.monotonic());
         let readable = self.shared.readable();
         let snapshot = LogSnapshot {
             start: self.start,
@@ -567,33 +540,4 @@ impl OwnedLog {
             }
         }
     }
-}
-
-impl Run {
-    /// Adds a batch at the run's end, patched to its header's base offset.
-    fn stage(&mut self, batch: &[u8], header: &BatchHeader, epoch: LeaderEpoch) {
-        let from = self.bytes.len();
-        self.bytes.extend_from_slice(batch);
-        batch::patch(&mut self.bytes[from..], header.base_offset, epoch);
-        self.headers.push(*header);
-        self.offsets += header.offsets();
-    }
-}
-
-/// Cuts a run into pieces of whole batches for the tail.
-fn chunks(headers: &[BatchHeader], bytes: &Bytes, first: Offset) -> Vec<(Offset, Bytes)> {
-    let mut chunks = Vec::new();
-    let (mut from, mut to, mut base) = (0, 0, first);
-    for header in headers {
-        to += header.bytes;
-        if to - from >= TAIL_CHUNK_BYTES {
-            chunks.push((base, bytes.slice(from..to)));
-            from = to;
-            base = header.next_offset();
-        }
-    }
-    if to > from {
-        chunks.push((base, bytes.slice(from..to)));
-    }
-    chunks
 }

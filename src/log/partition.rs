@@ -14,8 +14,8 @@ use super::outcome::{
     AbortedTxn, AppendError, AppendOptions, Appended, Durable, Marker, OffsetSpan, OpenTxn,
     ReadError, ReadRequest, ReadResult, TimestampOffset,
 };
+use super::owner::Settings;
 use super::queue::{Closed, Queue, block_on};
-use super::record_store::RecordStore;
 use super::segment::Segment;
 use super::tail::Tail;
 use super::validate;
@@ -55,8 +55,7 @@ impl Future for PendingAppend {
 /// What the writer thread shares with readers. The writer alone changes it.
 pub(super) struct Shared {
     pub(super) id: LogId,
-    pub(super) store: Arc<dyn RecordStore>,
-    pub(super) view: crate::store::Store,
+    pub(super) settings: Arc<Settings>,
     pub(super) span: watch::Receiver<OffsetSpan>,
     pub(super) deleted: AtomicBool,
     readable: RwLock<Readable>,
@@ -78,16 +77,14 @@ pub(super) struct Readable {
 impl Shared {
     pub(super) fn new(
         id: LogId,
-        store: Arc<dyn RecordStore>,
-        view: crate::store::Store,
+        settings: Arc<Settings>,
         span: watch::Receiver<OffsetSpan>,
         readable: Readable,
         queue: Queue<Command>,
     ) -> Shared {
         Shared {
             id,
-            store,
-            view,
+            settings,
             span,
             deleted: AtomicBool::new(false),
             readable: RwLock::new(readable),

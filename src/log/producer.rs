@@ -5,6 +5,7 @@
 //! sequence, since retention may have taken its earlier batches.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::Duration;
 
 use super::batch::{BatchHeader, Producer};
 use super::{AbortedTxn, AppendError, Marker, OpenTxn};
@@ -13,6 +14,9 @@ use crate::types::{Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// How many batches a producer may have in flight and still be recognised.
 pub const REMEMBERED_BATCHES: usize = 5;
+
+/// How long an idle producer is remembered: Kafka's default of `producer.id.expiration.ms`.
+const IDLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One of a producer's last batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub struct ProducerState {
     pub txn_first: Option<Offset>,
     /// Largest timestamp of its last batch.
     pub last_timestamp: Timestamp,
+    /// When this process last heard of it, by the monotonic clock.
+    pub seen: Duration,
 }
 
 /// What a batch is to the producer's state.
@@ -72,15 +78,18 @@ pub struct BatchFacts {
     pub offsets: u64,
     /// Its largest timestamp.
     pub max_timestamp: Timestamp,
+    /// Now, by the monotonic clock.
+    pub seen: Duration,
 }
 
 impl BatchFacts {
     /// `None` for a batch without a producer.
-    pub fn of(header: &BatchHeader) -> Option<BatchFacts> {
+    pub fn of(header: &BatchHeader, seen: Duration) -> Option<BatchFacts> {
         Some(BatchFacts {
             producer: header.producer?,
             offsets: header.offsets(),
             max_timestamp: header.max_timestamp,
+            seen,
         })
     }
 }
@@ -102,8 +111,8 @@ impl Producers {
         self.states.iter().map(entry).collect()
     }
 
-    /// The producers that the view kept.
-    pub fn from_entries(entries: &[ProducerEntry]) -> Producers {
+    /// The producers that the view kept, heard of just now.
+    pub fn from_entries(entries: &[ProducerEntry], seen: Duration) -> Producers {
         let mut producers = Producers::default();
         for entry in entries {
             let batch = |&(first_sequence, last_sequence, base_offset, last_offset): &(
@@ -122,6 +131,7 @@ impl Producers {
                 batches: entry.batches.iter().map(batch).collect(),
                 txn_first: entry.txn_first,
                 last_timestamp: entry.last_timestamp,
+                seen,
             };
             producers.restore(entry.id, state);
         }
@@ -152,6 +162,14 @@ impl Producers {
             Some(OpenTxn { producer: *id, epoch, first_offset: *first })
         });
         open.collect()
+    }
+
+    /// Forgets producers that were silent for a day. Counted on the monotonic clock, so that neither
+    /// a clock set forward nor old record timestamps make everyone unknown at once.
+    pub fn expire(&mut self, now: Duration) {
+        self.states.retain(|_, state| {
+            state.txn_first.is_some() || now.saturating_sub(state.seen) < IDLE_MAX
+        });
     }
 
     /// Makes staged changes final.
@@ -200,6 +218,7 @@ impl Staged {
                 batches: VecDeque::new(),
                 txn_first: None,
                 last_timestamp: Timestamp::default(),
+                seen: Duration::ZERO,
             })
         })
     }
@@ -258,6 +277,7 @@ impl Staged {
             last_offset: base_offset.plus(facts.offsets - 1),
         });
         state.last_timestamp = facts.max_timestamp;
+        state.seen = facts.seen;
         if transactional && state.txn_first.is_none() {
             state.txn_first = Some(base_offset);
         }
@@ -270,8 +290,10 @@ impl Staged {
         base: &Producers,
         id: ProducerId,
         epoch: ProducerEpoch,
+        seen: Duration,
     ) -> Result<bool, AppendError> {
         let state = self.state_mut(base, id, epoch);
+        state.seen = seen;
         if epoch < state.epoch {
             return Err(AppendError::Fenced { producer: id, epoch, current: state.epoch });
         }

@@ -64,6 +64,15 @@ impl Shared {
 
     /// The answer, from memory or disk.
     pub(super) fn read(&self, request: &ReadRequest) -> Result<ReadResult, ReadError> {
+        let result = self.read_anywhere(request);
+        if let Err(ReadError::Corrupt { offset, reason }) = &result {
+            self.settings.meter.corrupt_reads.inc();
+            tracing::error!(log = %self.id, %offset, reason, "read met a damaged batch");
+        }
+        result
+    }
+
+    fn read_anywhere(&self, request: &ReadRequest) -> Result<ReadResult, ReadError> {
         if let Some(result) = self.read_memory(request)? {
             return Ok(result);
         }
@@ -150,7 +159,7 @@ impl Shared {
         drop(readable);
         // Entries that the writer moved to the view are looked up there.
         let entry = entry.or_else(|| {
-            let page = self.view.index_page_at(self.id, place.object.base, from);
+            let page = self.settings.view.index_page_at(self.id, place.object.base, from);
             segment::floor_by_offset(&self.or_scan(page), from)
         });
         place.position = entry.map_or(0, |entry| entry.position);
@@ -173,14 +182,14 @@ impl Shared {
             position,
             length: wanted.min(end - position) as usize,
         };
-        let bytes = self.store.read(location).map_err(|e| self.failed(&e))?;
+        let bytes = self.settings.store.read(location).map_err(|e| self.failed(&e))?;
         let taken = window.over(&bytes, 0);
         self.checked(bytes.slice(taken.from..taken.to), window.from).map(Some)
     }
 
     /// Where the batch begins that holds `from`, or the first one after it.
     fn locate(&self, place: &Place, from: Offset) -> Result<Option<(u64, BatchHeader)>, ReadError> {
-        let mut scan = Scan::new(&*self.store, place.object, place.position, place.end);
+        let mut scan = Scan::new(&*self.settings.store, place.object, place.position, place.end);
         loop {
             let position = scan.position();
             if let Some(damage) = place.damaged.iter().find(|d| d.position == position) {
@@ -214,7 +223,6 @@ impl Shared {
             }
         }
         if good == 0 {
-            tracing::error!(log = %self.id, offset = %from, "batch on disk is corrupt");
             return Err(corrupt(from, "its CRC does not match its bytes"));
         }
         Ok(records.slice(..good))
@@ -268,7 +276,7 @@ impl Shared {
         let in_memory = segment::floor_by_time(&segment.index, timestamp);
         drop(readable);
         let entry = in_memory.or_else(|| {
-            let page = self.view.index_page_before(self.id, place.object.base, timestamp);
+            let page = self.settings.view.index_page_before(self.id, place.object.base, timestamp);
             segment::floor_by_time(&self.or_scan(page), timestamp)
         });
         place.position = entry.map_or(0, |entry| entry.position);
@@ -281,7 +289,7 @@ impl Shared {
         place: &Place,
         wanted: impl Fn(Timestamp) -> bool,
     ) -> Result<Option<TimestampOffset>, ReadError> {
-        let mut scan = Scan::new(&*self.store, place.object, place.position, place.end);
+        let mut scan = Scan::new(&*self.settings.store, place.object, place.position, place.end);
         loop {
             let position = scan.position();
             if let Some(damage) = place.damaged.iter().find(|d| d.position == position) {

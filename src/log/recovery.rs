@@ -2,6 +2,7 @@
 //! rebuilds index and producer state from them, cuts a torn tail, and marks damage it may not cut.
 
 use std::io;
+use std::time::Duration;
 
 use tracing::{error, info, warn};
 
@@ -36,6 +37,8 @@ pub(super) struct Replayed {
     pub(super) torn: Option<Torn>,
     /// Why the log may not be written to.
     pub(super) refused: Option<String>,
+    /// When this is, by the monotonic clock.
+    now: Duration,
 }
 
 /// The end of a log that was not written whole.
@@ -63,9 +66,10 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
         Ok(()) => segment.index = Vec::new(),
         Err(error) => warn!(%log, %error, "index stays in memory"),
     };
-    let mut replayed =
-        walk(log, &objects, known, store, settings.index_interval_bytes, keep_index)?;
+    let (interval, now) = (settings.index_interval_bytes, settings.clock.monotonic());
+    let mut replayed = walk(log, &objects, known, store, interval, now, keep_index)?;
     if let Some(reason) = &replayed.refused {
+        settings.meter.refusing.inc();
         error!(%log, reason, "log is damaged: it is readable around the damage, and takes no appends");
     }
     if let Some(Torn { object, position, bytes, reason }) = replayed.torn.take() {
@@ -102,11 +106,12 @@ pub(super) fn walk(
     known: Option<(LogSnapshot, Vec<AbortedEntry>)>,
     store: &dyn RecordStore,
     index_interval_bytes: u64,
+    now: Duration,
     mut sealed: impl FnMut(&mut Segment),
 ) -> Result<Replayed, LogError> {
     let mut replayed = match known {
-        Some((snapshot, aborted)) => Replayed::from_view(log, &snapshot, &aborted),
-        None => Replayed::default(),
+        Some((snapshot, aborted)) => Replayed::from_view(log, &snapshot, &aborted, now),
+        None => Replayed { now, ..Replayed::default() },
     };
     // The last segment that the view knows may have grown since.
     let grown = replayed.segments.pop();
@@ -197,7 +202,12 @@ fn misfit(
 }
 
 impl Replayed {
-    fn from_view(log: LogId, snapshot: &LogSnapshot, aborted: &[AbortedEntry]) -> Replayed {
+    fn from_view(
+        log: LogId,
+        snapshot: &LogSnapshot,
+        aborted: &[AbortedEntry],
+        now: Duration,
+    ) -> Replayed {
         let txn = |entry: &AbortedEntry| AbortedTxn {
             producer: entry.producer,
             first_offset: entry.first_offset,
@@ -205,12 +215,13 @@ impl Replayed {
         };
         Replayed {
             segments: snapshot.segments.iter().map(|e| Segment::indexed(log, e)).collect(),
-            producers: Producers::from_entries(&snapshot.producers),
+            producers: Producers::from_entries(&snapshot.producers, now),
             aborted: aborted.iter().map(txn).collect(),
             view_aborted: aborted.len(),
             start: snapshot.start,
             end: snapshot.end,
             anchor: Some(snapshot.anchor),
+            now,
             ..Replayed::default()
         }
     }
@@ -248,7 +259,10 @@ impl Replayed {
                 Found::Bad { position, reason } => (position, reason),
             };
             let next = scan.resync(position, self.end.plus(1))?;
-            if next.is_none() && following.is_none() {
+            // A hole of zeros where a batch should begin was never on the disk, nor was anything
+            // behind it synced: the machine lost power in the middle of unsynced writes.
+            let hole = following.is_none() && scan.is_hole(position)?;
+            if hole || (next.is_none() && following.is_none()) {
                 self.torn = Some(Torn { object, position, bytes: length - position, reason });
                 break;
             }
@@ -274,7 +288,7 @@ impl Replayed {
                     self.producers.replay_marker(producer.id, producer.epoch, marker, offset);
                 self.aborted.extend(aborted);
             }
-        } else if let Some(facts) = BatchFacts::of(header) {
+        } else if let Some(facts) = BatchFacts::of(header, self.now) {
             self.producers.replay(&facts, header.base_offset);
         }
     }

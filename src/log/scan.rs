@@ -112,6 +112,14 @@ impl<'a> Scan<'a> {
         Ok(found)
     }
 
+    /// Whether a batch's whole header is zeros at `position`.
+    pub fn is_hole(&mut self, position: u64) -> io::Result<bool> {
+        let restore = std::mem::replace(&mut self.position, position);
+        let header = self.bytes(HEADER_BYTES)?;
+        self.position = restore;
+        Ok(header.len() == HEADER_BYTES && header.iter().all(|byte| *byte == 0))
+    }
+
     /// Up to `length` bytes at the walk's position, fewer only at the end.
     fn bytes(&mut self, length: usize) -> io::Result<Bytes> {
         let length = (length as u64).min(self.end - self.position) as usize;

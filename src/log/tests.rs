@@ -35,7 +35,8 @@ impl Fixture {
     fn over(records: Arc<dyn RecordStore>, dir: &Path, config: &Config) -> Fixture {
         let view = Store::open(&dir.join("view")).unwrap();
         let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
-        let logs = Logs::over(records, view, config, clock, LeaderEpoch(3)).unwrap();
+        let logs =
+            Logs::over(records, view, config, clock, LeaderEpoch(3), &Metrics::default()).unwrap();
         let log = logs.open(id()).unwrap();
         Fixture { logs, log }
     }
@@ -437,6 +438,26 @@ fn a_bit_that_flips_under_a_running_broker_is_found_by_the_reader() {
     let damaged = fixture.log.read_blocking(request(1, Isolation::ReadUncommitted));
     assert!(matches!(damaged, Err(ReadError::Corrupt { .. })));
     assert_eq!(fixture.values(2), ["third"]);
+}
+
+#[test]
+fn a_hole_of_zeros_left_by_a_power_loss_is_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    fixture.append(plain(&["first"])).unwrap();
+    let from = fixture.log.size_bytes() as usize;
+    fixture.append(plain(&["second"])).unwrap();
+    let to = fixture.log.size_bytes() as usize;
+    fixture.append(plain(&["third"])).unwrap();
+    drop(fixture);
+    let path = segment(dir.path(), 0);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[from..to].fill(0);
+    std::fs::write(&path, &bytes).unwrap();
+    let fixture = Fixture::open(dir.path());
+    assert_eq!(fixture.log.span().end, Offset::new(1));
+    fixture.append(plain(&["again"])).unwrap();
+    assert_eq!(fixture.values(0), ["first", "again"]);
 }
 
 #[test]

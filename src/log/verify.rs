@@ -1,6 +1,7 @@
 //! Verifies logs at rest: every batch's header, CRC and offset, without changing a byte.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::LogError;
 use super::local_store::LocalRecordStore;
@@ -49,7 +50,7 @@ pub fn verify(logs: &Path) -> Result<impl Iterator<Item = Result<Report, LogErro
 fn verify_log(log: LogId, store: &dyn RecordStore) -> Result<Report, LogError> {
     let objects = recovery::list(log, store)?;
     // The index is not looked at, so one entry per segment is enough.
-    let walked = recovery::walk(log, &objects, None, store, u64::MAX, |_| ())?;
+    let walked = recovery::walk(log, &objects, None, store, u64::MAX, Duration::ZERO, |_| ())?;
     let mut findings = Vec::new();
     findings.extend(walked.gaps.iter().map(|(segment, expected)| Finding {
         segment: *segment,
