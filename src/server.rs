@@ -87,6 +87,7 @@ impl Server {
             port: kafka_addr.port(),
         };
         let placement: Arc<dyn Placement> = Arc::new(SingleNode::new(broker, data_dir.epoch()));
+        let gateway_catalog = catalog.clone();
         let context = Context {
             config: config.clone(),
             cluster_id: data_dir.cluster_id().to_owned(),
@@ -98,6 +99,8 @@ impl Server {
             meter: Meter::register(&metrics)?,
         };
         let kafka = kafka.serve(Arc::new(context));
+        let gateway = Gateway::new(gateway_catalog, jobs.clone(), config.clone());
+        front.open(http::Rooms { gateway, jobs: jobs.clone(), clock });
         front.enter(Phase::Starting("restarting jobs"));
         front.enter(Phase::Ready { kafka: kafka_addr, http: http_addr });
         info!(
