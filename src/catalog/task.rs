@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::journal::{Journal, JournalError, Slot};
 use super::record::{self, Change};
@@ -137,7 +137,7 @@ impl Owner {
             self.delete_logs(id).await;
             return Err(refused);
         }
-        info!(topic = %topic.name, %id, partitions = topic.partitions, "created a topic");
+        debug!(topic = %topic.name, %id, partitions = topic.partitions, "created a topic");
         self.snapshot().topic_by_id(id).cloned().ok_or(CatalogError::UnknownId(id))
     }
 
@@ -145,7 +145,7 @@ impl Owner {
         let topic = changeable(&self.snapshot(), id)?;
         let change = Change::TopicDeleted { id: id.0 };
         self.decide(change, |_, now| changeable(now, id).map(drop)).await?;
-        info!(topic = %topic.name, %id, "deleted a topic");
+        debug!(topic = %topic.name, %id, "deleted a topic");
         self.delete_logs(id).await;
         Ok(())
     }
@@ -165,7 +165,7 @@ impl Owner {
         open(&self.published.logs, logs.collect()).await?;
         let change = Change::PartitionsAdded { id: id.0, count };
         self.decide(change, |_, now| check_more(now, id, count).map(drop)).await?;
-        info!(topic = %id, partitions = count, "added partitions");
+        debug!(topic = %id, partitions = count, "added partitions");
         Ok(())
     }
 

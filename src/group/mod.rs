@@ -12,6 +12,8 @@ mod state;
 mod task;
 
 #[cfg(test)]
+mod state_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

@@ -1,0 +1,629 @@
+//! The state machine as sequences of events, and under random interleavings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::effect::{Effect, Event, GroupMetadata, Ticket, WriteId};
+use super::state::{Group, State};
+use super::{GroupError, Join, Joined, MemberRef, Sync, Synced};
+use crate::types::Generation;
+
+const SESSION: Duration = Duration::from_secs(10);
+const REBALANCE: Duration = Duration::from_secs(60);
+const DELAY: Duration = Duration::from_secs(3);
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// A group with a clock, and the answers it gave.
+struct Stage {
+    group: Group,
+    now: Duration,
+    tickets: u64,
+    joined: BTreeMap<Ticket, Result<Joined, GroupError>>,
+    synced: BTreeMap<Ticket, Result<Synced, GroupError>>,
+    other: BTreeMap<Ticket, Result<(), GroupError>>,
+    left: Vec<Result<(), GroupError>>,
+    writes: Vec<(WriteId, GroupMetadata)>,
+}
+
+impl Stage {
+    fn new(delay: Duration) -> Stage {
+        Stage {
+            group: Group::new("g", delay),
+            now: seconds(1000),
+            tickets: 0,
+            joined: BTreeMap::new(),
+            synced: BTreeMap::new(),
+            other: BTreeMap::new(),
+            left: Vec::new(),
+            writes: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        for effect in self.group.apply(event, self.now) {
+            let twice = match effect {
+                Effect::Joined(ticket, answer) => self.joined.insert(ticket, answer).is_some(),
+                Effect::Synced(ticket, answer) => self.synced.insert(ticket, answer).is_some(),
+                Effect::Beaten(ticket, answer)
+                | Effect::Commit(ticket, answer)
+                | Effect::Delete(ticket, answer) => self.other.insert(ticket, answer).is_some(),
+                Effect::Left(_, answers) => {
+                    self.left = answers;
+                    false
+                }
+                Effect::Write(write, metadata) => {
+                    self.writes.push((write, metadata));
+                    false
+                }
+            };
+            assert!(!twice, "a ticket is answered once");
+        }
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    fn join(&mut self, request: Join) -> Ticket {
+        let ticket = self.ticket();
+        self.apply(Event::Join { request, unique: ticket.0.to_string(), ticket });
+        ticket
+    }
+
+    /// Joins and gives the ticket and the id the member will have.
+    fn enter(&mut self, client: &str) -> (Ticket, String) {
+        let request = Join { client_id: client.to_owned(), ..join() };
+        let ticket = self.join(request);
+        (ticket, format!("{client}-{}", ticket.0))
+    }
+
+    fn sync(&mut self, joined: &Joined) -> Ticket {
+        let ticket = self.ticket();
+        let assignments = joined.members.iter();
+        let request = Sync {
+            group: "g".to_owned(),
+            member: joined.member.clone(),
+            instance: None,
+            generation: joined.generation,
+            protocol_type: None,
+            protocol: None,
+            assignments: assignments
+                .map(|(id, ..)| (id.clone(), Bytes::from(format!("for {id}"))))
+                .collect(),
+        };
+        self.apply(Event::Sync { request, ticket });
+        ticket
+    }
+
+    fn beat(&mut self, who: MemberRef) -> Result<(), GroupError> {
+        let ticket = self.ticket();
+        self.apply(Event::Heartbeat { member: who, ticket });
+        self.other.remove(&ticket).unwrap()
+    }
+
+    fn commit(&mut self, who: MemberRef) -> Result<(), GroupError> {
+        let ticket = self.ticket();
+        self.apply(Event::Commit { member: who, ticket });
+        self.other.remove(&ticket).unwrap()
+    }
+
+    fn leave(&mut self, who: MemberRef) -> Result<(), GroupError> {
+        let ticket = self.ticket();
+        self.apply(Event::Leave { members: vec![who], ticket });
+        self.left.remove(0)
+    }
+
+    fn delete(&mut self) -> Result<(), GroupError> {
+        let ticket = self.ticket();
+        self.apply(Event::Delete { ticket });
+        self.other.remove(&ticket).unwrap()
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.apply(Event::Tick);
+    }
+
+    /// Reports the latest write as done, or failed.
+    fn written(&mut self, ok: bool) {
+        let write = self.writes.last().unwrap().0;
+        self.apply(Event::Written { write, ok });
+    }
+
+    fn joined(&self, ticket: Ticket) -> Joined {
+        self.joined[&ticket].clone().unwrap()
+    }
+
+    /// Two members in a stable group of generation 1; the first leads.
+    fn pair() -> (Stage, Joined, Joined) {
+        let mut stage = Stage::new(DELAY);
+        let (a, _) = stage.enter("a");
+        let (b, _) = stage.enter("b");
+        stage.pass(DELAY);
+        stage.pass(DELAY);
+        let (a, b) = (stage.joined(a), stage.joined(b));
+        let (leader, follower) = if a.leader == a.member { (a, b) } else { (b, a) };
+        stage.sync(&follower);
+        stage.sync(&leader);
+        stage.written(true);
+        assert_eq!(stage.group.state, State::Stable);
+        (stage, leader, follower)
+    }
+}
+
+fn join() -> Join {
+    Join {
+        group: "g".to_owned(),
+        member: None,
+        instance: None,
+        client_id: "c".to_owned(),
+        client_host: "/127.0.0.1".to_owned(),
+        session_timeout: SESSION,
+        rebalance_timeout: REBALANCE,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![("range".to_owned(), Bytes::from_static(b"r"))],
+        require_known_member: false,
+        can_skip_assignment: true,
+    }
+}
+
+fn rejoin(joined: &Joined) -> Join {
+    Join { member: Some(joined.member.clone()), client_id: "x".to_owned(), ..join() }
+}
+
+fn who(joined: &Joined) -> MemberRef {
+    MemberRef {
+        member: Some(joined.member.clone()),
+        instance: None,
+        generation: Some(joined.generation),
+    }
+}
+
+fn of_instance(instance: &str) -> Join {
+    Join { instance: Some(instance.to_owned()), ..join() }
+}
+
+#[test]
+fn a_new_member_is_first_given_its_id() {
+    let mut stage = Stage::new(DELAY);
+    let first = stage.join(Join { require_known_member: true, ..join() });
+    let Err(GroupError::MemberIdRequired(id)) = stage.joined[&first].clone() else { panic!() };
+    assert_eq!(stage.group.state, State::Empty);
+    let second = stage.join(Join { member: Some(id.clone()), ..join() });
+    stage.pass(DELAY);
+    assert_eq!(stage.joined(second).member, id);
+}
+
+#[test]
+fn an_id_that_is_not_used_lapses() {
+    let mut stage = Stage::new(DELAY);
+    let first = stage.join(Join { require_known_member: true, ..join() });
+    let Err(GroupError::MemberIdRequired(id)) = stage.joined[&first].clone() else { panic!() };
+    stage.pass(SESSION);
+    assert!(stage.group.is_vacant());
+    let late = stage.join(Join { member: Some(id.clone()), ..join() });
+    assert_eq!(stage.joined[&late], Err(GroupError::UnknownMember(id)));
+}
+
+#[test]
+fn the_first_rebalance_waits_for_more_members_and_is_extended_by_each() {
+    let mut stage = Stage::new(DELAY);
+    let (a, _) = stage.enter("a");
+    stage.pass(seconds(2));
+    let (b, _) = stage.enter("b");
+    stage.pass(seconds(1));
+    assert!(stage.joined.is_empty(), "b came meanwhile");
+    stage.pass(DELAY);
+    assert_eq!(stage.joined(a).generation, Generation(1));
+    assert_eq!(stage.joined(b).generation, Generation(1));
+    let leader = [a, b].map(|t| stage.joined(t)).into_iter().find(|j| j.leader == j.member);
+    assert_eq!(leader.unwrap().members.len(), 2);
+}
+
+#[test]
+fn the_first_rebalance_is_extended_at_most_to_the_rebalance_timeout() {
+    let mut stage = Stage::new(DELAY);
+    let (a, _) = stage.enter("a");
+    let mut waited = Duration::ZERO;
+    while stage.joined.is_empty() {
+        stage.enter("more");
+        stage.pass(seconds(1));
+        waited += seconds(1);
+    }
+    assert_eq!(waited, REBALANCE);
+    assert_eq!(stage.joined(a).generation, Generation(1));
+}
+
+#[test]
+fn without_a_delay_the_first_member_gets_its_generation_at_once() {
+    let mut stage = Stage::new(Duration::ZERO);
+    let (a, id) = stage.enter("a");
+    assert_eq!(stage.joined(a).member, id);
+}
+
+#[test]
+fn sync_waits_for_the_leader_and_for_the_write() {
+    let mut stage = Stage::new(Duration::ZERO);
+    let (first, _) = stage.enter("a");
+    let first = stage.joined(first);
+    let (b, _) = stage.enter("b");
+    let a = stage.join(rejoin(&first));
+    let (a, b) = (stage.joined(a), stage.joined(b));
+    assert_eq!((a.generation, b.generation), (Generation(2), Generation(2)));
+    assert_eq!((b.leader.as_str(), b.members.len()), (a.member.as_str(), 0));
+    let of_b = stage.sync(&b);
+    let of_a = stage.sync(&a);
+    assert!(stage.synced.is_empty(), "nobody acts on what is not durable");
+    let (_, metadata) = stage.writes.last().unwrap();
+    assert_eq!(metadata.members.len(), 2);
+    assert_eq!(metadata.generation, Generation(2));
+    stage.written(true);
+    for (ticket, member) in [(of_a, &a), (of_b, &b)] {
+        let synced = stage.synced[&ticket].clone().unwrap();
+        assert_eq!(synced.assignment, format!("for {}", member.member));
+    }
+    let again = stage.sync(&b);
+    assert!(stage.synced[&again].is_ok(), "a stable group answers at once");
+}
+
+#[test]
+fn an_assignment_that_could_not_be_written_sends_all_back_to_join() {
+    let mut stage = Stage::new(Duration::ZERO);
+    let (a, _) = stage.enter("a");
+    let a = stage.joined(a);
+    let sync = stage.sync(&a);
+    stage.written(false);
+    assert_eq!(stage.synced[&sync], Err(GroupError::NotAvailable));
+    assert_eq!(stage.beat(who(&a)), Err(GroupError::RebalanceInProgress));
+}
+
+#[test]
+fn a_newcomer_makes_the_others_join_again() {
+    let (mut stage, leader, follower) = Stage::pair();
+    assert_eq!(stage.beat(who(&leader)), Ok(()));
+    let (c, _) = stage.enter("c");
+    assert_eq!(stage.beat(who(&leader)), Err(GroupError::RebalanceInProgress));
+    assert_eq!(stage.commit(who(&leader)), Ok(()), "what was read may still be committed");
+    let of_leader = stage.join(rejoin(&leader));
+    assert!(!stage.joined.contains_key(&of_leader));
+    stage.join(rejoin(&follower));
+    assert_eq!(stage.joined(of_leader).generation, Generation(2));
+    assert_eq!(stage.joined(of_leader).leader, leader.member, "the leader stays");
+    assert_eq!(stage.joined(c).generation, Generation(2));
+    assert_eq!(stage.commit(who(&stage.joined(c))), Err(GroupError::RebalanceInProgress));
+}
+
+#[test]
+fn who_does_not_join_again_in_time_is_dropped_and_the_leadership_passes() {
+    let (mut stage, leader, follower) = Stage::pair();
+    let of_follower = stage.join(Join {
+        protocols: vec![("range".to_owned(), Bytes::from_static(b"changed"))],
+        ..rejoin(&follower)
+    });
+    let mut waited = Duration::ZERO;
+    while waited < REBALANCE {
+        assert!(!stage.joined.contains_key(&of_follower));
+        let _ = stage.beat(who(&leader));
+        stage.pass(seconds(5));
+        waited += seconds(5);
+    }
+    let joined = stage.joined(of_follower);
+    assert_eq!(joined.leader, follower.member);
+    assert_eq!(joined.members.len(), 1);
+    let gone = Err(GroupError::UnknownMember(leader.member.clone()));
+    assert_eq!(stage.beat(who(&leader)), gone);
+}
+
+#[test]
+fn silence_ends_a_session_and_a_heartbeat_keeps_it() {
+    let (mut stage, leader, follower) = Stage::pair();
+    stage.pass(SESSION - seconds(1));
+    assert_eq!(stage.beat(who(&leader)), Ok(()));
+    stage.pass(seconds(1));
+    let gone = Err(GroupError::UnknownMember(follower.member.clone()));
+    assert_eq!(stage.beat(who(&follower)), gone);
+    assert_eq!(stage.beat(who(&leader)), Err(GroupError::RebalanceInProgress));
+}
+
+#[test]
+fn who_does_not_sync_in_time_is_dropped() {
+    let mut stage = Stage::new(Duration::ZERO);
+    let (first, _) = stage.enter("a");
+    let first = stage.joined(first);
+    let (b, _) = stage.enter("b");
+    let a = stage.join(rejoin(&first));
+    let (a, b) = (stage.joined(a), stage.joined(b));
+    stage.sync(&a);
+    stage.written(true);
+    for _ in 0..REBALANCE.as_secs() / 5 {
+        let _ = (stage.beat(who(&a)), stage.beat(who(&b)));
+        stage.pass(seconds(5));
+    }
+    let gone = Err(GroupError::UnknownMember(b.member.clone()));
+    assert_eq!(stage.beat(who(&b)), gone);
+}
+
+#[test]
+fn stale_generations_and_unknown_members_are_told_apart() {
+    let (mut stage, leader, _) = Stage::pair();
+    let stale = MemberRef { generation: Some(Generation(0)), ..who(&leader) };
+    let illegal = Err(GroupError::IllegalGeneration(Generation(0)));
+    assert_eq!(stage.beat(stale.clone()), illegal);
+    assert_eq!(stage.commit(stale), illegal);
+    let nobody = MemberRef { member: Some("n".to_owned()), ..who(&leader) };
+    assert_eq!(stage.beat(nobody), Err(GroupError::UnknownMember("n".to_owned())));
+    let simple = stage.commit(MemberRef::default());
+    assert_eq!(simple, Err(GroupError::UnknownMember(String::new())));
+}
+
+#[test]
+fn simple_consumers_commit_while_the_group_is_empty() {
+    let mut stage = Stage::new(DELAY);
+    assert_eq!(stage.commit(MemberRef::default()), Ok(()));
+    assert!(stage.group.is_vacant());
+}
+
+#[test]
+fn a_member_whose_answer_was_lost_asks_again() {
+    let mut stage = Stage::new(Duration::ZERO);
+    let (a, _) = stage.enter("a");
+    let a = stage.joined(a);
+    let again = stage.join(rejoin(&a));
+    assert_eq!(stage.joined(again), a, "same generation while it completes");
+    stage.sync(&a);
+    stage.written(true);
+    let again = stage.join(rejoin(&a));
+    assert_eq!(stage.joined(again).generation, Generation(2), "a leader's join rebalances");
+}
+
+#[test]
+fn a_followers_join_without_a_change_keeps_the_generation() {
+    let (mut stage, _, follower) = Stage::pair();
+    let again = stage.join(rejoin(&follower));
+    assert_eq!(stage.joined(again).generation, follower.generation);
+    assert_eq!(stage.group.state, State::Stable);
+}
+
+#[test]
+fn the_last_to_leave_empties_the_group_durably() {
+    let (mut stage, leader, follower) = Stage::pair();
+    assert_eq!(stage.delete(), Err(GroupError::NotEmpty("g".to_owned())));
+    let leave = |joined: &Joined| MemberRef { generation: None, ..who(joined) };
+    assert_eq!(stage.leave(leave(&leader)), Ok(()));
+    let again = stage.leave(leave(&leader));
+    assert_eq!(again, Err(GroupError::UnknownMember(leader.member.clone())));
+    assert_eq!(stage.leave(leave(&follower)), Ok(()));
+    assert_eq!(stage.group.state, State::Empty);
+    let (_, metadata) = stage.writes.last().unwrap();
+    assert!(metadata.members.is_empty());
+    assert_eq!(metadata.generation, Generation(2));
+    assert_eq!(stage.delete(), Ok(()));
+    let late = stage.join(join());
+    assert_eq!(stage.joined[&late], Err(GroupError::NotAvailable));
+}
+
+#[test]
+fn the_protocol_that_most_prefer_among_those_all_support_wins() {
+    let protocols = |names: &[&str]| {
+        names.iter().map(|name| (name.to_string(), Bytes::new())).collect::<Vec<_>>()
+    };
+    let mut stage = Stage::new(DELAY);
+    stage.join(Join { protocols: protocols(&["sticky", "range"]), ..join() });
+    stage.join(Join { protocols: protocols(&["range", "sticky"]), ..join() });
+    let c = stage.join(Join { protocols: protocols(&["new", "sticky", "range"]), ..join() });
+    let odd = stage.join(Join { protocols: protocols(&["other"]), ..join() });
+    assert_eq!(stage.joined[&odd], Err(GroupError::InconsistentProtocol));
+    let connect = stage.join(Join { protocol_type: "connect".to_owned(), ..join() });
+    assert_eq!(stage.joined[&connect], Err(GroupError::InconsistentProtocol));
+    stage.pass(DELAY);
+    stage.pass(DELAY);
+    assert_eq!(stage.joined(c).protocol, "sticky");
+}
+
+#[test]
+fn a_static_member_comes_back_without_a_rebalance_and_fences_its_predecessor() {
+    let mut stage = Stage::new(Duration::ZERO);
+    let first = stage.join(of_instance("i"));
+    let first = stage.joined(first);
+    let instance = Some("i".to_owned());
+    let sync = stage.sync(&first);
+    stage.written(true);
+    assert!(stage.synced[&sync].is_ok());
+    let second = stage.join(of_instance("i"));
+    assert!(!stage.joined.contains_key(&second), "its new id is written first");
+    stage.written(true);
+    let joined = stage.joined(second);
+    assert_eq!(joined.generation, first.generation);
+    assert_ne!(joined.member, first.member);
+    assert!(joined.skip_assignment, "the leader keeps the assignment (KIP-814)");
+    assert_eq!(joined.leader, joined.member);
+    let old = MemberRef { instance: instance.clone(), ..who(&first) };
+    assert_eq!(stage.beat(old), Err(GroupError::FencedInstance("i".to_owned())));
+    assert_eq!(stage.beat(MemberRef { instance, ..who(&joined) }), Ok(()));
+    let elder = stage.join(Join { can_skip_assignment: false, ..of_instance("i") });
+    stage.written(true);
+    let elder = stage.joined(elder);
+    assert!(!elder.skip_assignment && elder.members.is_empty());
+    assert_ne!(elder.leader, elder.member, "an old client must not think that it leads");
+}
+
+#[test]
+fn an_admin_removes_a_static_member_by_its_instance() {
+    let mut stage = Stage::new(Duration::ZERO);
+    stage.join(of_instance("i"));
+    let by_instance =
+        |name: &str| MemberRef { instance: Some(name.to_owned()), ..MemberRef::default() };
+    let unknown = Err(GroupError::UnknownMember(String::new()));
+    assert_eq!(stage.leave(by_instance("j")), unknown);
+    assert_eq!(stage.leave(by_instance("i")), Ok(()));
+    assert_eq!(stage.group.state, State::Empty);
+}
+
+#[test]
+fn a_restored_group_is_stable_with_fresh_sessions() {
+    let (stage, leader, follower) = Stage::pair();
+    let metadata = stage.writes.last().unwrap().1.clone();
+    let mut after = Stage::new(DELAY);
+    after.group = Group::restore("g", DELAY, metadata, after.now);
+    after.pass(SESSION - seconds(1));
+    assert_eq!(after.beat(who(&leader)), Ok(()));
+    let again = after.sync(&follower);
+    assert_eq!(
+        after.synced[&again].clone().unwrap().assignment,
+        format!("for {}", follower.member)
+    );
+    assert_eq!(after.group.leader.as_ref(), Some(&leader.member));
+}
+
+/// A small generator of numbers (xorshift), so that a failing seed can be run again.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// A client that follows the protocol as well as the interleaving lets it.
+#[derive(Default)]
+struct Client {
+    instance: Option<String>,
+    member: Option<String>,
+    joining: Option<Ticket>,
+    syncing: Option<Ticket>,
+    joined: Option<Joined>,
+    assignment: Option<(Generation, Bytes)>,
+}
+
+impl Client {
+    fn step(&mut self, stage: &mut Stage) {
+        if let Some(ticket) = self.joining {
+            match stage.joined.get(&ticket).cloned() {
+                None => return,
+                Some(Ok(joined)) => {
+                    self.member = Some(joined.member.clone());
+                    self.joined = Some(joined);
+                }
+                Some(Err(GroupError::MemberIdRequired(id))) => self.member = Some(id),
+                Some(Err(GroupError::UnknownMember(_) | GroupError::FencedInstance(_))) => {
+                    self.member = None;
+                }
+                Some(Err(_)) => {}
+            }
+            self.joining = None;
+        } else if let Some(ticket) = self.syncing {
+            match stage.synced.get(&ticket).cloned() {
+                None => return,
+                Some(Ok(synced)) => {
+                    let generation = self.joined.as_ref().unwrap().generation;
+                    self.assignment = Some((generation, synced.assignment));
+                }
+                Some(Err(error)) => self.lost(&error),
+            }
+            self.syncing = None;
+        } else if let Some(joined) = self.joined.clone() {
+            if self.assignment.is_none() {
+                self.syncing = Some(stage.sync(&joined));
+            } else if let Err(error) = stage.beat(who(&joined)) {
+                self.lost(&error);
+            }
+        } else {
+            let request = Join {
+                member: self.member.clone(),
+                instance: self.instance.clone(),
+                require_known_member: true,
+                ..join()
+            };
+            self.joining = Some(stage.join(request));
+        }
+    }
+
+    fn lost(&mut self, error: &GroupError) {
+        (self.joined, self.assignment) = (None, None);
+        if !matches!(error, GroupError::RebalanceInProgress | GroupError::NotAvailable) {
+            self.member = None;
+        }
+    }
+
+    /// The process dies and another takes its place.
+    fn crash(&mut self) {
+        *self = Client { instance: self.instance.clone(), ..Client::default() };
+    }
+
+    fn leave(&mut self, stage: &mut Stage) {
+        if let Some(joined) = &self.joined {
+            let _ = stage.leave(MemberRef { generation: None, ..who(joined) });
+            self.crash();
+        }
+    }
+}
+
+/// Reports some of the outstanding writes, in order.
+fn report(stage: &mut Stage, reported: &mut usize, random: &mut Random, faults: bool) {
+    while *reported < stage.writes.len() && (!faults || random.below(2) == 0) {
+        let write = stage.writes[*reported].0;
+        *reported += 1;
+        let ok = !faults || random.below(8) != 0;
+        stage.apply(Event::Written { write, ok });
+    }
+}
+
+#[test]
+fn any_interleaving_keeps_the_invariants_and_ends_stable_when_faults_end() {
+    for seed in 1..=150u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut stage = Stage::new(if seed % 3 == 0 { Duration::ZERO } else { DELAY });
+        let mut reported = 0;
+        let mut clients: Vec<Client> = (0..4)
+            .map(|n| Client {
+                instance: (n == 0 && seed % 2 == 0).then(|| "static".to_owned()),
+                ..Client::default()
+            })
+            .collect();
+        for _ in 0..400 {
+            let client = random.below(4) as usize;
+            match random.below(20) {
+                0 => clients[client].crash(),
+                1 => clients[client].leave(&mut stage),
+                2..=4 => {
+                    let time = Duration::from_millis(random.below(6000));
+                    stage.pass(time);
+                }
+                5..=7 => report(&mut stage, &mut reported, &mut random, true),
+                _ => clients[client].step(&mut stage),
+            }
+        }
+        // Faults end: within a bounded time every client has an assignment of one generation.
+        for _ in 0..600 {
+            clients.iter_mut().for_each(|client| client.step(&mut stage));
+            report(&mut stage, &mut reported, &mut random, false);
+            stage.pass(Duration::from_millis(500));
+        }
+        assert_eq!(stage.group.state, State::Stable, "seed {seed}");
+        assert_eq!(stage.group.members.len(), clients.len(), "seed {seed}");
+        let generations: BTreeSet<Option<Generation>> = clients
+            .iter()
+            .map(|client| client.assignment.as_ref().map(|(generation, _)| *generation))
+            .collect();
+        assert_eq!(generations, [Some(stage.group.generation)].into(), "seed {seed}");
+        let leaders = clients.iter().filter(|client| {
+            let joined = client.joined.as_ref().unwrap();
+            joined.leader == joined.member
+        });
+        assert_eq!(leaders.count(), 1, "seed {seed}");
+        for client in &clients {
+            let id = client.member.as_ref().unwrap();
+            let (_, assignment) = client.assignment.as_ref().unwrap();
+            assert_eq!(assignment, &stage.group.members[id].assignment, "seed {seed}");
+        }
+    }
+}
