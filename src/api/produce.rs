@@ -6,6 +6,7 @@
 //! (`acks=1`) or on the disk (`acks=all`). `timeout_ms` is not needed: no replica is waited for.
 //! Gaps: transactional producers are refused; current leaders (KIP-951) are left out.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -173,17 +174,29 @@ fn check_batch(records: &[u8]) -> Result<(), ProduceError> {
     let (Some(length), Some(magic)) = (length, records.get(MAGIC_AT)) else {
         return invalid("the partition has no record batch");
     };
-    if *magic != 2 {
-        return invalid("only record batches in format 2 are accepted");
+    match magic {
+        2 => {}
+        0 | 1 => return invalid("only record batches in format 2 are accepted"),
+        _ => {
+            return Err(ProduceError::Refused(
+                ResponseError::CorruptMessage,
+                "the record batch has an unknown format",
+            ));
+        }
+    }
+    // A length that no batch can have is for the log to find.
+    if let Ok(length) = usize::try_from(i32::from_be_bytes(length)) {
+        match (length + OVERHEAD).cmp(&records.len()) {
+            Ordering::Less => {
+                return invalid("a produce request may carry only one record batch per partition");
+            }
+            Ordering::Equal => {}
+            Ordering::Greater => return invalid("the record batch is cut short"),
+        }
     }
     let Some(attributes) = records.get(ATTRIBUTES_AT + 1) else {
         return invalid("the record batch is cut short");
     };
-    // A length that goes beyond the end or is negative is for the log to find.
-    let whole = usize::try_from(i32::from_be_bytes(length)).map(|length| length + OVERHEAD);
-    if whole.is_ok_and(|whole| whole < records.len()) {
-        return invalid("a produce request may carry only one record batch per partition");
-    }
     if attributes & CONTROL != 0 {
         return invalid("clients may not write control batches");
     }
