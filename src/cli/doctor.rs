@@ -43,6 +43,7 @@ fn print_findings(report: &Report) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::batch::{self, NewRecord};
 
     #[test]
     fn a_missing_foreign_or_served_directory_is_refused() {
@@ -55,5 +56,21 @@ mod tests {
         run(&path).unwrap();
         std::fs::write(dir.path().join("thesis.txt"), "").unwrap();
         assert!(run(dir.path()).unwrap_err().to_string().contains("not made by Ottla"));
+    }
+    #[test]
+    fn a_damaged_log_ends_with_code_1_and_an_intact_one_with_0() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = DataDir::open(dir.path()).unwrap().logs();
+        let segment = logs.join(format!("{}-0", uuid::Uuid::from_u128(1)));
+        std::fs::create_dir_all(&segment).unwrap();
+        let record = NewRecord { value: Some("paid".into()), ..NewRecord::default() };
+        let mut bytes = batch::encode(&[record], None).to_vec();
+        let path = segment.join(format!("{:020}.log", 0));
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(run(dir.path()).unwrap(), ExitCode::SUCCESS);
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert_eq!(run(dir.path()).unwrap(), ExitCode::FAILURE);
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
     }
 }

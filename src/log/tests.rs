@@ -302,8 +302,18 @@ fn deleted_topic_is_gone_for_readers_writers_and_the_disk() {
 
 /// Everything of a log that a reader or a producer can notice.
 fn seen(fixture: &Fixture) -> impl PartialEq + std::fmt::Debug + use<> {
-    let read = fixture.read(0, Isolation::ReadCommitted);
-    (fixture.log.span(), read.records, read.aborted, fixture.log.open_transactions())
+    let span = fixture.log.span();
+    let (mut records, mut aborted, mut from) = (Vec::new(), Vec::new(), 0);
+    while from < span.last_stable.get() {
+        let read = fixture.read(from, Isolation::ReadCommitted);
+        let batches = records::decode(read.records.clone(), 1 << 20).unwrap();
+        from = batches.last().unwrap().last_offset.get() + 1;
+        records.extend_from_slice(&read.records);
+        aborted.extend(read.aborted);
+    }
+    aborted.sort_by_key(|txn| txn.last_offset);
+    aborted.dedup();
+    (span, crc32c::crc32c(&records), aborted, fixture.log.open_transactions())
 }
 
 #[test]
@@ -578,4 +588,49 @@ fn a_request_of_several_batches_is_stored_whole_or_not_at_all() {
     let stored = fixture.append(both.into()).unwrap();
     assert_eq!((stored.base_offset, stored.last_offset), (Offset::new(0), Offset::new(2)));
     assert_eq!(fixture.values(0), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_view_damaged_anywhere_changes_nothing_for_readers_and_producers() {
+    let origin = tempfile::tempdir().unwrap();
+    let config = Config { log_segment_bytes: 2000, log_index_interval_bytes: 80, ..config() };
+    let fixture = Fixture::with(origin.path(), &config);
+    for n in 0..40 {
+        fixture.append(by(1, 0, n, n % 2 == 0, &["x"])).unwrap_or_else(|_| {
+            fixture.end(1, 0, Marker::Abort).unwrap();
+            fixture.append(by(1, 0, n, false, &["x"])).unwrap()
+        });
+    }
+    let before = seen(&fixture);
+    fixture.logs.shutdown();
+    drop(fixture);
+    let files: Vec<PathBuf> = std::fs::read_dir(origin.path().join("view"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.file_type().unwrap().is_file())
+        .map(|entry| entry.path())
+        .collect();
+    for file in &files {
+        let bytes = std::fs::read(file).unwrap();
+        let used = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0) + 1;
+        for step in 0..12 {
+            let dir = tempfile::tempdir().unwrap();
+            copy(origin.path(), dir.path());
+            let mut damaged = bytes.clone();
+            let at = used * step / 12;
+            if step % 3 == 2 {
+                damaged.truncate(at);
+            } else {
+                damaged[at] ^= 0x40;
+            }
+            std::fs::write(dir.path().join("view").join(file.file_name().unwrap()), damaged)
+                .unwrap();
+            let fixture = Fixture::with(dir.path(), &config);
+            assert_eq!(seen(&fixture), before, "{} at byte {at}", file.display());
+            for n in 0..40 {
+                assert!(!fixture.values(n).is_empty());
+            }
+            assert!(fixture.append(by(1, 0, 39, false, &["x"])).unwrap().duplicate);
+        }
+    }
 }

@@ -24,12 +24,14 @@ struct Faults {
 struct FaultyStore {
     inner: LocalRecordStore,
     faults: Mutex<Faults>,
+    /// Whoever holds it holds up every sync.
+    gate: Mutex<()>,
 }
 
 impl FaultyStore {
     fn open(dir: &Path) -> Arc<FaultyStore> {
         let inner = LocalRecordStore::open(&dir.join("logs")).unwrap();
-        Arc::new(FaultyStore { inner, faults: Mutex::default() })
+        Arc::new(FaultyStore { inner, faults: Mutex::default(), gate: Mutex::default() })
     }
 
     fn set(&self, change: impl FnOnce(&mut Faults)) {
@@ -70,8 +72,9 @@ impl RecordStore for FaultyStore {
     }
 
     fn sync(&self, object: ObjectId) -> io::Result<()> {
+        self.set(|faults| faults.syncs += 1);
+        let _passed = self.gate.lock().unwrap();
         let mut faults = self.faults.lock().unwrap();
-        faults.syncs += 1;
         if let Some(errno) = faults.sync {
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -197,4 +200,26 @@ fn appends_that_need_no_disk_cause_no_sync() {
     let written = AppendOptions { durable: Durable::Written, ..synced() };
     fixture.log.append_blocking(plain(&["b"]), written).unwrap();
     assert_eq!((store.syncs(), fixture.values(0).len()), (syncs, 2));
+}
+
+#[test]
+fn appends_that_arrive_during_a_sync_share_the_next_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    let held = store.gate.lock().unwrap();
+    let mut pending = vec![block_on(fixture.log.enqueue(plain(&["0"]), synced()))];
+    while store.syncs() == 0 {
+        std::thread::yield_now();
+    }
+    for n in 1..100 {
+        pending.push(block_on(fixture.log.enqueue(plain(&[&n.to_string()]), synced())));
+    }
+    assert_eq!(fixture.log.span().high_watermark, Offset::ZERO);
+    drop(held);
+    for (n, append) in pending.into_iter().enumerate() {
+        assert_eq!(block_on(append).unwrap().base_offset, Offset::new(n as u64));
+    }
+    assert_eq!(store.syncs(), 2);
+    assert_eq!(fixture.log.span().high_watermark, Offset::new(100));
 }
