@@ -79,8 +79,15 @@ impl Server {
         let groups = Groups::start(catalog.clone(), config.clone(), clock.clone(), &metrics)
             .await
             .context("committed offsets cannot be read")?;
-        let jobs = Jobs {};
-        let _ = journal;
+        let rooms = Rooms {
+            catalog: catalog.clone(),
+            groups: groups.clone(),
+            producer_ids: producer_ids.clone(),
+            journal,
+            config: config.clone(),
+            clock: clock.clone(),
+        };
+        let jobs = Jobs::start(rooms, &metrics).await.context("the job journal cannot be read")?;
         let broker = Broker {
             id: config.node_id,
             host: advertised_host(&config, kafka_addr),
@@ -129,7 +136,11 @@ impl Server {
     pub async fn shutdown(self) {
         self.front.enter(Phase::Stopping);
         tokio::join!(self.kafka.shutdown(), self.http.shutdown());
-        let _ = self.jobs;
+        if tokio::time::timeout(STOP_TIME_MAX, self.jobs.shutdown()).await.is_err() {
+            warn!(
+                "jobs did not stop in time; they go on from their last checkpoints at next start"
+            );
+        }
         let logs = self.logs;
         let stopped = tokio::task::spawn_blocking(move || logs.shutdown());
         if tokio::time::timeout(STOP_TIME_MAX, stopped).await.is_err() {

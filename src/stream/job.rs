@@ -1,12 +1,23 @@
 //! Jobs: submitted, running, checkpointed, restarted, stopped.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
 use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+use uuid::Uuid;
 
+use super::attempt::{self, Command, Outcome, Progress};
+use super::checkpoint::journal::JobJournal;
+use super::checkpoint::record::{Ended, Event, Image, Submitted};
 use super::graph::Graph;
+use super::metrics::JobMetrics;
+use super::operator::Failure;
+use super::restart::Backoff;
 use crate::catalog::Catalog;
 use crate::catalog::journal::Journal;
 use crate::config::Config;
@@ -151,52 +162,326 @@ pub struct Rooms {
 
 /// A cheap handle to the job runtime.
 #[derive(Clone)]
-pub struct Jobs {}
+pub struct Jobs {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    rooms: Rooms,
+    journal: Arc<JobJournal>,
+    metrics: JobMetrics,
+    jobs: DashMap<String, Arc<Entry>>,
+}
+
+/// One job: its supervisor task owns it, others see its status and send it commands.
+struct Entry {
+    status: ArcSwap<JobStatus>,
+    submitted: Submitted,
+    commands: mpsc::UnboundedSender<Command>,
+    /// Taken by the supervisor.
+    inbox: Mutex<Option<mpsc::UnboundedReceiver<Command>>>,
+    /// Whether a supervisor is at work.
+    supervised: watch::Sender<bool>,
+}
+
+impl Entry {
+    fn new(id: &str, submitted: Submitted, state: JobState, failure: Option<String>) -> Entry {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let status = JobStatus {
+            id: JobId(id.into()),
+            name: submitted.name.clone(),
+            state,
+            started_at: Timestamp(submitted.at_ms),
+            failure,
+            attempt: 0,
+            records_in: 0,
+            records_out: 0,
+            watermark: None,
+            checkpoint: None,
+            operators: Vec::new(),
+            positions: BTreeMap::new(),
+        };
+        Entry {
+            status: ArcSwap::from_pointee(status),
+            submitted,
+            commands,
+            inbox: Mutex::new(Some(inbox)),
+            supervised: watch::Sender::new(false),
+        }
+    }
+
+    fn update(&self, change: impl FnOnce(&mut JobStatus)) {
+        // Only the supervisor writes, or whoever ends a job that has none.
+        let mut status = JobStatus::clone(&self.status.load());
+        change(&mut status);
+        self.status.store(Arc::new(status));
+    }
+
+    fn show(&self, graph: &Graph, progress: Progress) {
+        self.update(|status| {
+            status.attempt = progress.attempt.saturating_sub(1);
+            status.records_in = progress.records_in;
+            status.records_out = progress.records_out;
+            status.watermark = progress.watermark;
+            status.checkpoint = progress.checkpoint;
+            status.positions = progress.positions;
+            let nodes = graph.nodes.iter().zip(progress.operators);
+            status.operators = nodes
+                .map(|(node, (records_in, records_out))| OperatorStatus {
+                    id: node.id,
+                    name: node.name.clone(),
+                    records_in,
+                    records_out,
+                })
+                .collect();
+        });
+    }
+}
 
 impl Jobs {
     /// Replays the job journal; runs nothing before `recover`.
     pub async fn start(rooms: Rooms, metrics: &Metrics) -> Result<Jobs, JobError> {
-        let _ = (rooms, metrics);
-        todo!("stream helper")
+        let metrics = JobMetrics::register(metrics)
+            .map_err(|error| JobError::Failed(format!("job metrics: {error}")))?;
+        let journal = JobJournal::open(rooms.journal.clone())
+            .await
+            .map_err(|failure| JobError::Failed(failure.to_string()))?;
+        let jobs = DashMap::new();
+        for (id, image) in journal.jobs().await {
+            let Image { submitted: Some(submitted), ended, .. } = image else { continue };
+            let (state, failure) = match ended {
+                None => (JobState::Created, None),
+                Some(ended) => (
+                    match ended.state.as_str() {
+                        FINISHED => JobState::Finished,
+                        CANCELED => JobState::Canceled,
+                        _ => JobState::Failed,
+                    },
+                    ended.failure,
+                ),
+            };
+            let entry = Entry::new(&id, submitted, state, failure);
+            jobs.insert(id, Arc::new(entry));
+        }
+        Ok(Jobs { inner: Arc::new(Inner { rooms, journal: Arc::new(journal), metrics, jobs }) })
     }
 
     /// Plans and restarts every job that had not ended, from its last checkpoint.
     pub async fn recover(&self, planner: Arc<dyn Planner>) {
-        let _ = planner;
-        todo!("stream helper")
+        let waiting: Vec<_> = self
+            .inner
+            .jobs
+            .iter()
+            .filter(|entry| entry.status.load().state == JobState::Created)
+            .map(|entry| (entry.key().clone(), entry.value().clone()))
+            .collect();
+        for (id, entry) in waiting {
+            match planner.plan(&entry.submitted.definition) {
+                Ok((graph, options)) => self.supervise(&id, &entry, graph, options),
+                Err(reason) => {
+                    // Not an end in the journal: the next start may be able to plan it.
+                    error!(job = %id, %reason, "job cannot be planned after the restart");
+                    entry.update(|status| {
+                        status.state = JobState::Failed;
+                        status.failure =
+                            Some(format!("the job cannot be planned after a restart: {reason}"));
+                    });
+                }
+            }
+        }
     }
 
     /// Persists the job and starts it.
     pub async fn submit(&self, job: NewJob) -> Result<JobId, JobError> {
-        let _ = job;
-        todo!("stream helper")
+        let id = Uuid::new_v4().simple().to_string();
+        let submitted = Submitted {
+            name: job.name,
+            definition: job.definition,
+            checkpoint_interval: job.options.checkpoint_interval,
+            parallelism: job.options.parallelism,
+            at_ms: self.inner.rooms.clock.now().0,
+        };
+        // A plan that no attempt could run is refused here, where its author can be told.
+        attempt::check(&job.graph, &job.options)
+            .map_err(|failure| JobError::Failed(failure.to_string()))?;
+        let event = Event::Submitted(submitted.clone());
+        self.inner.journal.append(&id, event).await.map_err(|failure| {
+            JobError::Failed(format!("the job could not be written down: {failure}"))
+        })?;
+        let entry = Arc::new(Entry::new(&id, submitted, JobState::Created, None));
+        self.inner.jobs.insert(id.clone(), entry.clone());
+        self.supervise(&id, &entry, job.graph, job.options);
+        Ok(JobId(id.into()))
     }
 
     /// All jobs, newest first.
     pub fn list(&self) -> Vec<JobStatus> {
-        todo!("stream helper")
+        let mut jobs: Vec<_> =
+            self.inner.jobs.iter().map(|entry| JobStatus::clone(&entry.status.load())).collect();
+        jobs.sort_by(|a, b| (b.started_at, &b.id).cmp(&(a.started_at, &a.id)));
+        jobs
     }
 
     /// One job.
     pub fn status(&self, id: &str) -> Option<JobStatus> {
-        let _ = id;
-        todo!("stream helper")
+        self.inner.jobs.get(id).map(|entry| JobStatus::clone(&entry.status.load()))
     }
 
     /// Stops it now; its output since the last checkpoint is aborted.
     pub async fn cancel(&self, id: &str) -> Result<(), JobError> {
-        let _ = id;
-        todo!("stream helper")
+        self.end(id, Command::Cancel).await
     }
 
     /// Takes a last checkpoint, then stops it.
     pub async fn stop(&self, id: &str) -> Result<(), JobError> {
-        let _ = id;
-        todo!("stream helper")
+        self.end(id, Command::Stop).await
     }
 
     /// Stops all attempts without ending the jobs: they go on at the next start.
     pub async fn shutdown(&self) {
-        todo!("stream helper")
+        let entries: Vec<_> = self.inner.jobs.iter().map(|entry| entry.value().clone()).collect();
+        for entry in &entries {
+            // A job without a supervisor has nobody to tell.
+            let _ = entry.commands.send(Command::Shutdown);
+        }
+        for entry in entries {
+            unsupervised(&entry).await;
+        }
+    }
+
+    async fn end(&self, id: &str, command: Command) -> Result<(), JobError> {
+        let entry = self
+            .inner
+            .jobs
+            .get(id)
+            .map(|entry| entry.value().clone())
+            .ok_or_else(|| JobError::Unknown(id.to_owned()))?;
+        let status = entry.status.load_full();
+        if matches!(status.state, JobState::Canceled | JobState::Finished) {
+            return Err(JobError::Ended(id.to_owned()));
+        }
+        if !*entry.supervised.borrow() {
+            // Waiting to be recovered, or could not be planned: there is no attempt to stop.
+            return self.inner.finish(id, &entry, JobState::Canceled, status.failure.clone()).await;
+        }
+        if command == Command::Stop && status.state != JobState::Running {
+            return Err(JobError::Failed(format!(
+                "job '{id}' is not running, so it cannot take a last checkpoint; wait until it \
+                 runs, or cancel it to go without"
+            )));
+        }
+        // The supervisor may just have ended: then there is nothing left to tell.
+        let _ = entry.commands.send(command);
+        unsupervised(&entry).await;
+        let status = entry.status.load();
+        match status.state {
+            JobState::Canceled | JobState::Finished => Ok(()),
+            _ => Err(JobError::Failed(
+                status
+                    .failure
+                    .clone()
+                    .unwrap_or_else(|| format!("job '{id}' did not end; the broker is stopping")),
+            )),
+        }
+    }
+
+    fn supervise(&self, id: &str, entry: &Arc<Entry>, graph: Graph, options: JobOptions) {
+        let inbox = entry.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(commands) = inbox else { return };
+        entry.supervised.send_replace(true);
+        let job = attempt::Job {
+            id: id.into(),
+            graph,
+            options,
+            rooms: self.inner.rooms.clone(),
+            journal: self.inner.journal.clone(),
+            metrics: self.inner.metrics.clone(),
+            #[cfg(test)]
+            failpoint: None,
+        };
+        let (inner, entry) = (self.inner.clone(), entry.clone());
+        tokio::spawn(async move {
+            inner.run(job, &entry, commands).await;
+            entry.supervised.send_replace(false);
+        });
+    }
+}
+
+const FINISHED: &str = "finished";
+const CANCELED: &str = "canceled";
+
+/// Waits until no supervisor is at work.
+async fn unsupervised(entry: &Entry) {
+    // The sender lives in the entry, which is borrowed here: it cannot be gone.
+    let _ = entry.supervised.subscribe().wait_for(|supervised| !supervised).await;
+}
+
+impl Inner {
+    /// A job's supervisor: attempts, and pauses between them, until it ends.
+    async fn run(
+        &self,
+        job: attempt::Job,
+        entry: &Entry,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) {
+        let mut backoff = Backoff::default();
+        loop {
+            entry.update(|status| status.state = JobState::Running);
+            let begun = self.rooms.clock.monotonic();
+            let outcome = attempt::run(&job, &mut commands, |progress| {
+                entry.show(&job.graph, progress);
+            })
+            .await;
+            let ran = self.rooms.clock.monotonic().saturating_sub(begun);
+            let failure = match outcome {
+                Outcome::Shutdown => return,
+                Outcome::Canceled => return self.ended(&job.id, entry, JobState::Canceled).await,
+                Outcome::Finished => return self.ended(&job.id, entry, JobState::Finished).await,
+                Outcome::Failed(failure) => failure,
+                #[cfg(test)]
+                Outcome::Killed => return,
+            };
+            let pause = backoff.after(ran);
+            warn!(job = %job.id, %failure, pause_ms = pause.as_millis() as u64, "job attempt failed, it will be restarted");
+            entry.update(|status| {
+                status.state = JobState::Restarting;
+                status.failure = Some(failure.to_string());
+            });
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Cancel | Command::Stop) => {
+                        return self.ended(&job.id, entry, JobState::Canceled).await;
+                    }
+                    Some(Command::Shutdown) | None => return,
+                },
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn ended(&self, id: &str, entry: &Entry, state: JobState) {
+        if let Err(error) = self.finish(id, entry, state, None).await {
+            error!(job = %id, %error, "the end of a job could not be written down, it will run again at the next start");
+        }
+    }
+
+    /// Writes down that a job will not run again.
+    async fn finish(
+        &self,
+        id: &str,
+        entry: &Entry,
+        state: JobState,
+        failure: Option<String>,
+    ) -> Result<(), JobError> {
+        let name = if state == JobState::Finished { FINISHED } else { CANCELED };
+        let event = Event::Ended(Ended { state: name.to_owned(), failure: failure.clone() });
+        let written = self.journal.append(id, event).await;
+        entry.update(|status| {
+            status.state = state;
+            status.failure = failure;
+        });
+        self.metrics.forget(id);
+        info!(job = %id, state = name, "job ended");
+        written.map_err(|failure: Failure| JobError::Failed(failure.to_string()))
     }
 }
