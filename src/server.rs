@@ -107,8 +107,9 @@ impl Server {
         };
         let kafka = kafka.serve(Arc::new(context));
         let gateway = Gateway::new(gateway_catalog, jobs.clone(), config.clone());
-        front.open(http::Rooms { gateway, jobs: jobs.clone(), clock });
         front.enter(Phase::Starting("restarting jobs"));
+        jobs.recover(planner(&gateway)).await;
+        front.open(http::Rooms { gateway, jobs: jobs.clone(), clock });
         front.enter(Phase::Ready { kafka: kafka_addr, http: http_addr });
         info!(
             version = env!("CARGO_PKG_VERSION"),
