@@ -24,7 +24,7 @@ use crate::log::data_dir::DataDir;
 use crate::metrics::Metrics;
 use crate::sql::Gateway;
 use crate::store::Store;
-use crate::stream::job::{Jobs, Planner, Rooms};
+use crate::stream::job::{Jobs, Rooms};
 use crate::txn::ProducerIds;
 use crate::types::{Clock, SystemClock};
 use crate::{http, wire};
@@ -88,13 +88,14 @@ impl Server {
             clock: clock.clone(),
         };
         let jobs = Jobs::start(rooms, &metrics).await.context("the job journal cannot be read")?;
+        let gateway = Gateway::new(catalog.clone(), jobs.clone(), config.clone());
+
         let broker = Broker {
             id: config.node_id,
             host: advertised_host(&config, kafka_addr),
             port: kafka_addr.port(),
         };
         let placement: Arc<dyn Placement> = Arc::new(SingleNode::new(broker, data_dir.epoch()));
-        let gateway_catalog = catalog.clone();
         let context = Context {
             config: config.clone(),
             cluster_id: data_dir.cluster_id().to_owned(),
@@ -106,10 +107,11 @@ impl Server {
             meter: Meter::register(&metrics)?,
         };
         let kafka = kafka.serve(Arc::new(context));
-        let gateway = Gateway::new(gateway_catalog, jobs.clone(), config.clone());
-        front.enter(Phase::Starting("restarting jobs"));
-        jobs.recover(planner(&gateway)).await;
+        // Jobs can be seen and cancelled while they are being restarted.
+        let planner = gateway.planner();
         front.open(http::Rooms { gateway, jobs: jobs.clone(), clock });
+        front.enter(Phase::Starting("restarting jobs"));
+        jobs.recover(planner).await;
         front.enter(Phase::Ready { kafka: kafka_addr, http: http_addr });
         info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -168,10 +170,6 @@ async fn open_logs(
         Ok((Arc::new(dir), logs))
     });
     opened.await.context("opening the data directory failed")?
-}
-
-fn planner(gateway: &Gateway) -> Arc<dyn Planner> {
-    gateway.planner()
 }
 
 /// What clients are told to connect to.

@@ -51,7 +51,7 @@ fn show(client: &Client, id: &str) -> anyhow::Result<String> {
         ("name", text(&job["name"])),
         ("state", text(&job["state"])),
         ("age", age(job["duration"].as_i64().unwrap_or_default())),
-        ("attempt", text(&job["attempt"])),
+        ("restarts", text(&job["attempt"])),
         ("records in", text(&job["records-in"])),
         ("records out", text(&job["records-out"])),
         ("watermark", text(&job["watermark"])),
