@@ -213,7 +213,7 @@ impl Broker {
     }
 
     /// The value of one metric, `0` while it is absent. `series` is written as Prometheus prints
-    /// it, labels in its order: `ottla_topic_bytes_in_total{topic="test"}`.
+    /// it, labels by alphabet: `ottla_log_end_offset{partition="0",topic="test"}`.
     #[track_caller]
     pub fn metric(&self, series: &str) -> f64 {
         self.get("/metrics")

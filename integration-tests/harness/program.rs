@@ -193,9 +193,10 @@ impl Finished {
     }
 }
 
-/// The last lines of `text`: enough to see what went wrong. Java's stack frames are left out, since
-/// they push the reason out of sight.
+/// The last lines of `text`: enough to see what went wrong. The places of stack frames (`at …`, in
+/// Java as in Rust) are left out, since they push the reason out of sight.
 pub fn tail(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("\tat ")).collect();
-    lines[lines.len().saturating_sub(60)..].join("\n")
+    let place = |line: &&str| line.trim_start().starts_with("at ");
+    let lines: Vec<&str> = text.lines().filter(|line| !place(line)).collect();
+    lines[lines.len().saturating_sub(80)..].join("\n")
 }
