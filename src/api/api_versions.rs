@@ -3,6 +3,7 @@
 //! An unknown version is answered with error 35 in the v0 format with the whole list, so that
 //! clients retry lower (KIP-511). The response header is never flexible. Feature tags keep their
 //! defaults: librdkafka before 2.2 misreads them, and no feature has levels yet.
+//! Gaps: features.
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -72,7 +73,7 @@ mod tests {
     use kafka_protocol::protocol::StrBytes;
 
     use super::*;
-    use crate::api::fixture::{Bench, connection, decode, frame};
+    use crate::api::tests::fixture::{Bench, connection, decode, frame};
 
     fn asked() -> ApiVersionsRequest {
         ApiVersionsRequest::default()

@@ -95,7 +95,7 @@ mod tests {
     use kafka_protocol::messages::create_partitions_request::CreatePartitionsAssignment;
 
     use super::*;
-    use crate::api::fixture::Bench;
+    use crate::api::tests::fixture::Bench;
 
     fn grow(name: &str, count: i32) -> CreatePartitionsTopic {
         CreatePartitionsTopic::default()

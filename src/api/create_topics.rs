@@ -175,7 +175,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::api::fixture::Bench;
+    use crate::api::tests::fixture::Bench;
 
     fn topic(name: &str, partitions: i32, replicas: i16) -> CreatableTopic {
         CreatableTopic::default()

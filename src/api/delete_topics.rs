@@ -97,7 +97,7 @@ async fn delete(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::fixture::Bench;
+    use crate::api::tests::fixture::Bench;
 
     fn by_id(id: TopicId) -> DeleteTopicState {
         DeleteTopicState::default().with_name(None).with_topic_id(id.0)

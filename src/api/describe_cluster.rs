@@ -70,7 +70,7 @@ pub(super) async fn handle(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::fixture::Bench;
+    use crate::api::tests::fixture::Bench;
 
     #[tokio::test]
     async fn every_version_describes_the_one_broker() {

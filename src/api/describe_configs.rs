@@ -208,7 +208,7 @@ mod tests {
     use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 
     use super::*;
-    use crate::api::fixture::Bench;
+    use crate::api::tests::fixture::Bench;
 
     fn ask(kind: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsRequest {
         let keys = keys.map(|keys| keys.iter().map(|key| wire_text(key)).collect());

@@ -124,7 +124,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::api::fixture::Bench;
+    use crate::api::tests::fixture::Bench;
 
     fn ask(names: &[&str], limit: i32) -> DescribeTopicPartitionsRequest {
         let topics =

@@ -53,7 +53,7 @@ mod tests {
     use kafka_protocol::protocol::StrBytes;
 
     use super::*;
-    use crate::api::fixture::Bench;
+    use crate::api::tests::fixture::Bench;
 
     #[tokio::test]
     async fn every_version_gives_an_id_that_nobody_has() {

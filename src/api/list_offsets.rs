@@ -146,7 +146,7 @@ mod tests {
     use kafka_protocol::messages::list_offsets_request::ListOffsetsTopic;
 
     use super::*;
-    use crate::api::fixture::{Bench, batch};
+    use crate::api::tests::fixture::{Bench, batch};
     use crate::log::{AppendOptions, Durable};
 
     async fn bench_with_records() -> Bench {

@@ -164,7 +164,7 @@ mod tests {
     use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 
     use super::*;
-    use crate::api::fixture::Bench;
+    use crate::api::tests::fixture::Bench;
 
     fn named(name: &'static str) -> MetadataRequestTopic {
         MetadataRequestTopic::default().with_name(Some(StrBytes::from_static_str(name).into()))

@@ -9,7 +9,7 @@ mod meter;
 mod table;
 
 #[cfg(test)]
-pub(crate) mod fixture;
+pub(crate) mod tests;
 
 mod api_versions;
 mod create_partitions;

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::frame::Patience;
 use super::{Listener, Running};
-use crate::api::fixture::{Bench, Client, sample};
+use crate::api::tests::fixture::{Bench, Client, sample};
 
 const PATIENT: Patience = Patience {
     idle: Duration::from_secs(60),

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{FetchResponse, TopicName};
 use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::*;
-use crate::api::fixture::{Bench, batch, connection, decode, frame};
+use crate::api::tests::fixture::{Bench, batch, connection, decode, frame};
 use crate::log::AppendOptions;
 use crate::log::Durable;
 

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 
 use super::*;
-use crate::api::fixture::{Bench, batch};
+use crate::api::tests::fixture::{Bench, batch};
 use crate::types::Offset;
 
 fn request(acks: i16, topic: TopicProduceData, parts: Vec<(i32, Bytes)>) -> ProduceRequest {
@@ -133,13 +133,13 @@ async fn requests_keep_their_order_when_they_overlap() {
     let mut later = Vec::new();
     for _ in 0..20 {
         let request = request(-1, named("clicks"), vec![(0, batch(1000, &["a"]))]);
-        let frame = crate::api::fixture::frame(9, &request);
-        let begun = crate::api::begin(&bench.ctx, crate::api::fixture::connection(), frame);
+        let frame = crate::api::tests::fixture::frame(9, &request);
+        let begun = crate::api::begin(&bench.ctx, crate::api::tests::fixture::connection(), frame);
         later.push(begun.await.unwrap().reply);
     }
     for (expected, reply) in later.into_iter().enumerate() {
         let Reply::Frame(chunks) = reply.await else { panic!("no answer") };
-        let answer: ProduceResponse = crate::api::fixture::decode(9, chunks);
+        let answer: ProduceResponse = crate::api::tests::fixture::decode(9, chunks);
         assert_eq!(only(&answer).base_offset, expected as i64);
     }
 }

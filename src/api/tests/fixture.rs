@@ -11,7 +11,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Connection, Context, Meter, Refusal, Reply, begin};
+use crate::api::{Connection, Context, Meter, Refusal, Reply, begin};
 use crate::catalog::journal::Journal;
 use crate::catalog::placement::{Broker, SingleNode};
 use crate::catalog::{Catalog, LocalJournal, Topic};

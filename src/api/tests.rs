@@ -1,0 +1,3 @@
+//! What the tests of all APIs share.
+
+pub(crate) mod fixture;
