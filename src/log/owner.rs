@@ -23,6 +23,8 @@ use super::writer::{Append, End};
 use crate::store::{AbortedEntry, Anchor, LogSnapshot, LogUpdate, Store};
 use crate::types::{Clock, LeaderEpoch, LogId, Offset};
 
+/// Bytes written at once. Readers hold on to whole runs while they send them: keep them small.
+const RUN_BYTES_MAX: usize = 1 << 20;
 /// What markers say of their coordinator: one node owns all of them.
 const COORDINATOR_EPOCH: i32 = 0;
 
@@ -236,6 +238,9 @@ impl OwnedLog {
 
     /// Ends the segment when `bytes` more would not fit it.
     fn make_room(&mut self, bytes: usize, settings: &Settings, tails: &mut TailBudget) {
+        if self.run.bytes.len() + bytes > RUN_BYTES_MAX {
+            self.write_staged(settings, tails);
+        }
         let active = if self.roll_due { 0 } else { self.active_bytes };
         let filled = active + self.run.bytes.len() as u64;
         if filled > 0 && filled + bytes as u64 > settings.segment_bytes {

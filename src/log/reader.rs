@@ -27,6 +27,8 @@ const INFLATED_BYTES_MAX: usize = 64 << 20;
 struct Place {
     object: ObjectId,
     position: u64,
+    /// Base offset of the batch at `position`.
+    offset: Offset,
     end: u64,
     damaged: Vec<Damage>,
 }
@@ -36,9 +38,19 @@ impl Place {
         Place {
             object: segment.object,
             position: 0,
+            offset: segment.object.base,
             end: segment.bytes,
             damaged: segment.damaged.clone(),
         }
+    }
+
+    /// Begins at an index entry, if there is one.
+    fn at(mut self, entry: Option<IndexEntry>) -> Place {
+        if let Some(entry) = entry {
+            self.position = entry.position;
+            self.offset = entry.offset;
+        }
+        self
     }
 
     /// Where whole batches end that begin at `position`: at the next damage, or with the segment.
@@ -137,12 +149,13 @@ impl Shared {
                 return Err(corrupt(window.from, "the segment that held it is missing"));
             }
             base = Some(place.object.base);
-            if let Some(records) = self.read_place(&place, window)? {
+            if let Some(records) = self.read_place(place, window)? {
                 return Ok(records);
             }
             // Nothing of this segment is at or after the offset: it was damaged to its end.
         }
-        Ok(Bytes::new())
+        // Readers ask for nothing past the limit, so the offset was here once.
+        Err(corrupt(window.from, "its batch is missing"))
     }
 
     /// Where to look for `from`: in the segment after the one with base `after`, if given.
@@ -155,41 +168,66 @@ impl Shared {
         };
         let segment = segments.get(index)?;
         let entry = segment::floor_by_offset(&segment.index, from);
-        let mut place = Place::new(segment);
+        let place = Place::new(segment);
         drop(readable);
         // Entries that the writer moved to the view are looked up there.
         let entry = entry.or_else(|| {
             let page = self.settings.view.index_page_at(self.id, place.object.base, from);
             segment::floor_by_offset(&self.or_scan(page), from)
         });
-        place.position = entry.map_or(0, |entry| entry.position);
-        Some(place)
+        Some(place.at(entry))
     }
 
     /// Whole batches of one segment; `None` when it ends before the window's offset.
-    fn read_place(&self, place: &Place, window: Window) -> Result<Option<Bytes>, ReadError> {
-        let Some((position, header)) = self.locate(place, window.from)? else {
-            return Ok(None);
-        };
-        let fits = header.bytes <= window.bytes_max || window.at_least_one;
-        if header.base_offset >= window.limit || !fits {
-            return Ok(Some(Bytes::new()));
+    fn read_place(&self, mut place: Place, window: Window) -> Result<Option<Bytes>, ReadError> {
+        loop {
+            let Some((position, header)) = self.locate(&place, window.from)? else {
+                return Ok(None);
+            };
+            let fits = header.bytes <= window.bytes_max || window.at_least_one;
+            if header.base_offset >= window.limit || !fits {
+                return Ok(Some(Bytes::new()));
+            }
+            let end = place.readable_end(position);
+            let wanted = header.bytes.max(window.bytes_max) as u64;
+            let location = Location {
+                object: place.object,
+                position,
+                length: wanted.min(end - position) as usize,
+            };
+            let bytes = self.settings.store.read(location).map_err(|e| self.failed(&e))?;
+            let taken = window.over(&bytes, 0);
+            if let Some(records) = checked(bytes.slice(taken.from..taken.to)) {
+                return Ok(Some(records));
+            }
+            // A damaged header may claim offsets that are its neighbour's.
+            let mut scan = Scan::new(&*self.settings.store, place.object, position, place.end);
+            let reason = "its CRC does not match its bytes";
+            (place.position, place.offset) =
+                self.behind(&mut scan, header.base_offset, window.from, reason)?;
         }
-        let end = place.readable_end(position);
-        let wanted = header.bytes.max(window.bytes_max) as u64;
-        let location = Location {
-            object: place.object,
-            position,
-            length: wanted.min(end - position) as usize,
-        };
-        let bytes = self.settings.store.read(location).map_err(|e| self.failed(&e))?;
-        let taken = window.over(&bytes, 0);
-        self.checked(bytes.slice(taken.from..taken.to), window.from).map(Some)
+    }
+
+    /// Where the log is valid again behind damage at the walk's position, if that is at or before
+    /// `from`; else the damage is what was asked for.
+    fn behind(
+        &self,
+        scan: &mut Scan<'_>,
+        damaged: Offset,
+        from: Offset,
+        reason: &str,
+    ) -> Result<(u64, Offset), ReadError> {
+        let position = scan.position();
+        match scan.resync(position, damaged.plus(1)).map_err(|e| self.failed(&e))? {
+            Some((behind, offset)) if offset <= from => Ok((behind, offset)),
+            _ => Err(corrupt(from, reason)),
+        }
     }
 
     /// Where the batch begins that holds `from`, or the first one after it.
     fn locate(&self, place: &Place, from: Offset) -> Result<Option<(u64, BatchHeader)>, ReadError> {
         let mut scan = Scan::new(&*self.settings.store, place.object, place.position, place.end);
+        let mut expected = place.offset;
         loop {
             let position = scan.position();
             if let Some(damage) = place.damaged.iter().find(|d| d.position == position) {
@@ -197,35 +235,35 @@ impl Shared {
                     return Err(corrupt(from, &damage.reason));
                 }
                 scan.seek(damage.end);
+                expected = damage.next;
                 continue;
             }
-            match scan.peek().map_err(|e| self.failed(&e))? {
+            let reason = match scan.peek().map_err(|e| self.failed(&e))? {
                 None => return Ok(None),
+                // The CRC does not cover the base offset, so it is held against its neighbours.
+                Some(Ok(header)) if header.base_offset != expected => {
+                    format!("its base offset is {} instead of {expected}", header.base_offset)
+                }
+                Some(Ok(header))
+                    if header.bytes as u64 > place.readable_end(position) - position =>
+                {
+                    "it ends before its own length".to_owned()
+                }
                 Some(Ok(header)) if header.last_offset() >= from => {
                     return Ok(Some((position, header)));
                 }
-                Some(Ok(header)) => scan.seek(position + header.bytes as u64),
-                Some(Err(e)) => return Err(corrupt(from, &e.to_string())),
-            }
+                Some(Ok(header)) => {
+                    scan.seek(position + header.bytes as u64);
+                    expected = header.next_offset();
+                    continue;
+                }
+                Some(Err(e)) => e.to_string(),
+            };
+            // Damage since the log was opened: go on behind it if that is what was asked for.
+            let (behind, offset) = self.behind(&mut scan, expected, from, &reason)?;
+            scan.seek(behind);
+            expected = offset;
         }
-    }
-
-    /// The leading batches whose CRC is right; an error when the first one's is not.
-    fn checked(&self, records: Bytes, from: Offset) -> Result<Bytes, ReadError> {
-        let mut good = 0;
-        while let Some(rest) = records.get(good..).filter(|rest| !rest.is_empty()) {
-            let whole = BatchHeader::parse(rest).ok().filter(|header| {
-                rest.get(..header.bytes).is_some_and(|batch| header.crc_matches(batch))
-            });
-            match whole {
-                Some(header) => good += header.bytes,
-                None => break,
-            }
-        }
-        if good == 0 {
-            return Err(corrupt(from, "its CRC does not match its bytes"));
-        }
-        Ok(records.slice(..good))
     }
 
     /// The first record at or after `timestamp`, below the high watermark.
@@ -261,7 +299,8 @@ impl Shared {
         let Some(largest) = largest else { return Ok(None) };
         let Some(place) = self.place(largest.batch, None) else { return Ok(None) };
         let Some((position, _)) = self.locate(&place, largest.batch)? else { return Ok(None) };
-        self.find_record(&Place { position, ..place }, |record| record >= largest.timestamp)
+        let place = Place { position, offset: largest.batch, ..place };
+        self.find_record(&place, |record| record >= largest.timestamp)
     }
 
     /// The first segment, after the one with base `after`, that has a record so late.
@@ -272,15 +311,14 @@ impl Shared {
                 && segment.largest.is_some_and(|largest| largest.timestamp >= timestamp)
         };
         let segment = readable.segments.iter().find(late)?;
-        let mut place = Place::new(segment);
+        let place = Place::new(segment);
         let in_memory = segment::floor_by_time(&segment.index, timestamp);
         drop(readable);
         let entry = in_memory.or_else(|| {
             let page = self.settings.view.index_page_before(self.id, place.object.base, timestamp);
             segment::floor_by_time(&self.or_scan(page), timestamp)
         });
-        place.position = entry.map_or(0, |entry| entry.position);
-        Some(place)
+        Some(place.at(entry))
     }
 
     /// The first record of a segment, from a position on, whose timestamp is wanted.
@@ -353,6 +391,22 @@ fn first_wanted(
             Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.base_offset })
         }
     }
+}
+
+/// The leading batches whose CRC and offsets are right; `None` when the first one's are not.
+fn checked(records: Bytes) -> Option<Bytes> {
+    let mut good = 0;
+    let mut expected = None;
+    while let Some(rest) = records.get(good..).filter(|rest| !rest.is_empty()) {
+        let valid = BatchHeader::parse(rest).ok().filter(|header| {
+            expected.is_none_or(|offset| header.base_offset == offset)
+                && rest.get(..header.bytes).is_some_and(|batch| header.crc_matches(batch))
+        });
+        let Some(header) = valid else { break };
+        good += header.bytes;
+        expected = Some(header.next_offset());
+    }
+    (good > 0).then(|| records.slice(..good))
 }
 
 fn corrupt(offset: Offset, reason: &str) -> ReadError {

@@ -434,20 +434,24 @@ fn a_bit_that_flips_under_a_running_broker_is_found_by_the_reader() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());
     fixture.append(plain(&["first"])).unwrap();
-    let at = fixture.log.size_bytes() as usize + 70;
+    let at = fixture.log.size_bytes() as usize;
     fixture.append(plain(&["second"])).unwrap();
     fixture.append(plain(&["third"])).unwrap();
     fixture.logs.shutdown();
     drop(fixture);
     let fixture = Fixture::open(dir.path());
     let path = segment(dir.path(), 0);
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[at] ^= 1;
-    std::fs::write(&path, &bytes).unwrap();
-    assert_eq!(fixture.values(0), ["first"]);
-    let damaged = fixture.log.read_blocking(request(1, Isolation::ReadUncommitted));
-    assert!(matches!(damaged, Err(ReadError::Corrupt { .. })));
-    assert_eq!(fixture.values(2), ["third"]);
+    let bytes = std::fs::read(&path).unwrap();
+    // Base offset, length, last offset delta, payload.
+    for byte in [7, 10, 26, 70] {
+        let mut flipped = bytes.clone();
+        flipped[at + byte] ^= 1;
+        std::fs::write(&path, &flipped).unwrap();
+        assert_eq!(fixture.values(0), ["first"], "flipped byte {byte}");
+        let damaged = fixture.log.read_blocking(request(1, Isolation::ReadUncommitted));
+        assert!(matches!(damaged, Err(ReadError::Corrupt { .. })), "flipped byte {byte}");
+        assert_eq!(fixture.values(2), ["third"], "flipped byte {byte}");
+    }
 }
 
 #[test]
