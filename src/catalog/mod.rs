@@ -12,8 +12,6 @@ mod task;
 mod topic;
 
 #[cfg(test)]
-pub(crate) mod journal_tests;
-#[cfg(test)]
 pub(crate) mod tests;
 
 use std::collections::BTreeMap;

@@ -1,11 +1,13 @@
 //! The catalog over real logs: what it refuses, what survives a restart.
 
+pub(crate) mod journal;
+
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use self::journal::conforms;
 use super::journal::{Journal, Slot};
-use super::journal_tests::conforms;
 use super::local_journal::journal_topic;
 use super::*;
 use crate::log::batch::{self, NewRecord};

@@ -12,8 +12,6 @@ mod state;
 mod task;
 
 #[cfg(test)]
-mod state_tests;
-#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

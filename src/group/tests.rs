@@ -1,6 +1,7 @@
 //! The coordinator over real logs: replies only after writes, and what a restart remembers.
 
-use std::sync::Arc;
+mod interleaving;
+mod state;
 
 use tempfile::TempDir;
 

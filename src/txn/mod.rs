@@ -128,7 +128,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::catalog::journal_tests::MemoryJournal;
+    use crate::catalog::tests::journal::MemoryJournal;
 
     fn journal() -> Arc<dyn Journal> {
         Arc::new(Arc::new(MemoryJournal::default()))

@@ -1,37 +1,37 @@
-//! The state machine as sequences of events, and under random interleavings.
+//! The state machine as sequences of events.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::effect::{Effect, Event, GroupMetadata, Ticket, WriteId};
-use super::state::{Group, State};
-use super::{GroupError, Join, Joined, MemberRef, Sync, Synced};
+use crate::group::effect::{Effect, Event, GroupMetadata, Ticket, WriteId};
+use crate::group::state::{Group, State};
+use crate::group::{GroupError, Join, Joined, MemberRef, Sync, Synced};
 use crate::types::Generation;
 
 const SESSION: Duration = Duration::from_secs(10);
 const REBALANCE: Duration = Duration::from_secs(60);
-const DELAY: Duration = Duration::from_secs(3);
+pub(super) const DELAY: Duration = Duration::from_secs(3);
 
 fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
 /// A group with a clock, and the answers it gave.
-struct Stage {
-    group: Group,
-    now: Duration,
+pub(super) struct Stage {
+    pub(super) group: Group,
+    pub(super) now: Duration,
     tickets: u64,
-    joined: BTreeMap<Ticket, Result<Joined, GroupError>>,
-    synced: BTreeMap<Ticket, Result<Synced, GroupError>>,
+    pub(super) joined: BTreeMap<Ticket, Result<Joined, GroupError>>,
+    pub(super) synced: BTreeMap<Ticket, Result<Synced, GroupError>>,
     other: BTreeMap<Ticket, Result<(), GroupError>>,
     left: Vec<Result<(), GroupError>>,
-    writes: Vec<(WriteId, GroupMetadata)>,
+    pub(super) writes: Vec<(WriteId, GroupMetadata)>,
 }
 
 impl Stage {
-    fn new(delay: Duration) -> Stage {
+    pub(super) fn new(delay: Duration) -> Stage {
         Stage {
             group: Group::new("g", delay),
             now: seconds(1000),
@@ -44,7 +44,7 @@ impl Stage {
         }
     }
 
-    fn apply(&mut self, event: Event) {
+    pub(super) fn apply(&mut self, event: Event) {
         for effect in self.group.apply(event, self.now) {
             let twice = match effect {
                 Effect::Joined(ticket, answer) => self.joined.insert(ticket, answer).is_some(),
@@ -70,7 +70,7 @@ impl Stage {
         Ticket(self.tickets)
     }
 
-    fn join(&mut self, request: Join) -> Ticket {
+    pub(super) fn join(&mut self, request: Join) -> Ticket {
         let ticket = self.ticket();
         self.apply(Event::Join { request, unique: ticket.0.to_string(), ticket });
         ticket
@@ -83,7 +83,7 @@ impl Stage {
         (ticket, format!("{client}-{}", ticket.0))
     }
 
-    fn sync(&mut self, joined: &Joined) -> Ticket {
+    pub(super) fn sync(&mut self, joined: &Joined) -> Ticket {
         let ticket = self.ticket();
         let assignments = joined.members.iter();
         let request = Sync {
@@ -101,7 +101,7 @@ impl Stage {
         ticket
     }
 
-    fn beat(&mut self, who: MemberRef) -> Result<(), GroupError> {
+    pub(super) fn beat(&mut self, who: MemberRef) -> Result<(), GroupError> {
         let ticket = self.ticket();
         self.apply(Event::Heartbeat { member: who, ticket });
         self.other.remove(&ticket).unwrap()
@@ -113,7 +113,7 @@ impl Stage {
         self.other.remove(&ticket).unwrap()
     }
 
-    fn leave(&mut self, who: MemberRef) -> Result<(), GroupError> {
+    pub(super) fn leave(&mut self, who: MemberRef) -> Result<(), GroupError> {
         let ticket = self.ticket();
         self.apply(Event::Leave { members: vec![who], ticket });
         self.left.remove(0)
@@ -125,7 +125,7 @@ impl Stage {
         self.other.remove(&ticket).unwrap()
     }
 
-    fn pass(&mut self, time: Duration) {
+    pub(super) fn pass(&mut self, time: Duration) {
         self.now += time;
         self.apply(Event::Tick);
     }
@@ -157,7 +157,7 @@ impl Stage {
     }
 }
 
-fn join() -> Join {
+pub(super) fn join() -> Join {
     Join {
         group: "g".to_owned(),
         member: None,
@@ -177,7 +177,7 @@ fn rejoin(joined: &Joined) -> Join {
     Join { member: Some(joined.member.clone()), client_id: "x".to_owned(), ..join() }
 }
 
-fn who(joined: &Joined) -> MemberRef {
+pub(super) fn who(joined: &Joined) -> MemberRef {
     MemberRef {
         member: Some(joined.member.clone()),
         instance: None,
@@ -479,151 +479,4 @@ fn a_restored_group_is_stable_with_fresh_sessions() {
         format!("for {}", follower.member)
     );
     assert_eq!(after.group.leader.as_ref(), Some(&leader.member));
-}
-
-/// A small generator of numbers (xorshift), so that a failing seed can be run again.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
-/// A client that follows the protocol as well as the interleaving lets it.
-#[derive(Default)]
-struct Client {
-    instance: Option<String>,
-    member: Option<String>,
-    joining: Option<Ticket>,
-    syncing: Option<Ticket>,
-    joined: Option<Joined>,
-    assignment: Option<(Generation, Bytes)>,
-}
-
-impl Client {
-    fn step(&mut self, stage: &mut Stage) {
-        if let Some(ticket) = self.joining {
-            match stage.joined.get(&ticket).cloned() {
-                None => return,
-                Some(Ok(joined)) => {
-                    self.member = Some(joined.member.clone());
-                    self.joined = Some(joined);
-                }
-                Some(Err(GroupError::MemberIdRequired(id))) => self.member = Some(id),
-                Some(Err(GroupError::UnknownMember(_) | GroupError::FencedInstance(_))) => {
-                    self.member = None;
-                }
-                Some(Err(_)) => {}
-            }
-            self.joining = None;
-        } else if let Some(ticket) = self.syncing {
-            match stage.synced.get(&ticket).cloned() {
-                None => return,
-                Some(Ok(synced)) => {
-                    let generation = self.joined.as_ref().unwrap().generation;
-                    self.assignment = Some((generation, synced.assignment));
-                }
-                Some(Err(error)) => self.lost(&error),
-            }
-            self.syncing = None;
-        } else if let Some(joined) = self.joined.clone() {
-            if self.assignment.is_none() {
-                self.syncing = Some(stage.sync(&joined));
-            } else if let Err(error) = stage.beat(who(&joined)) {
-                self.lost(&error);
-            }
-        } else {
-            let request = Join {
-                member: self.member.clone(),
-                instance: self.instance.clone(),
-                require_known_member: true,
-                ..join()
-            };
-            self.joining = Some(stage.join(request));
-        }
-    }
-
-    fn lost(&mut self, error: &GroupError) {
-        (self.joined, self.assignment) = (None, None);
-        if !matches!(error, GroupError::RebalanceInProgress | GroupError::NotAvailable) {
-            self.member = None;
-        }
-    }
-
-    /// The process dies and another takes its place.
-    fn crash(&mut self) {
-        *self = Client { instance: self.instance.clone(), ..Client::default() };
-    }
-
-    fn leave(&mut self, stage: &mut Stage) {
-        if let Some(joined) = &self.joined {
-            let _ = stage.leave(MemberRef { generation: None, ..who(joined) });
-            self.crash();
-        }
-    }
-}
-
-/// Reports some of the outstanding writes, in order.
-fn report(stage: &mut Stage, reported: &mut usize, random: &mut Random, faults: bool) {
-    while *reported < stage.writes.len() && (!faults || random.below(2) == 0) {
-        let write = stage.writes[*reported].0;
-        *reported += 1;
-        let ok = !faults || random.below(8) != 0;
-        stage.apply(Event::Written { write, ok });
-    }
-}
-
-#[test]
-fn any_interleaving_keeps_the_invariants_and_ends_stable_when_faults_end() {
-    for seed in 1..=150u64 {
-        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let mut stage = Stage::new(if seed % 3 == 0 { Duration::ZERO } else { DELAY });
-        let mut reported = 0;
-        let mut clients: Vec<Client> = (0..4)
-            .map(|n| Client {
-                instance: (n == 0 && seed % 2 == 0).then(|| "static".to_owned()),
-                ..Client::default()
-            })
-            .collect();
-        for _ in 0..400 {
-            let client = random.below(4) as usize;
-            match random.below(20) {
-                0 => clients[client].crash(),
-                1 => clients[client].leave(&mut stage),
-                2..=4 => {
-                    let time = Duration::from_millis(random.below(6000));
-                    stage.pass(time);
-                }
-                5..=7 => report(&mut stage, &mut reported, &mut random, true),
-                _ => clients[client].step(&mut stage),
-            }
-        }
-        // Faults end: within a bounded time every client has an assignment of one generation.
-        for _ in 0..600 {
-            clients.iter_mut().for_each(|client| client.step(&mut stage));
-            report(&mut stage, &mut reported, &mut random, false);
-            stage.pass(Duration::from_millis(500));
-        }
-        assert_eq!(stage.group.state, State::Stable, "seed {seed}");
-        assert_eq!(stage.group.members.len(), clients.len(), "seed {seed}");
-        let generations: BTreeSet<Option<Generation>> = clients
-            .iter()
-            .map(|client| client.assignment.as_ref().map(|(generation, _)| *generation))
-            .collect();
-        assert_eq!(generations, [Some(stage.group.generation)].into(), "seed {seed}");
-        let leaders = clients.iter().filter(|client| {
-            let joined = client.joined.as_ref().unwrap();
-            joined.leader == joined.member
-        });
-        assert_eq!(leaders.count(), 1, "seed {seed}");
-        for client in &clients {
-            let id = client.member.as_ref().unwrap();
-            let (_, assignment) = client.assignment.as_ref().unwrap();
-            assert_eq!(assignment, &stage.group.members[id].assignment, "seed {seed}");
-        }
-    }
 }
