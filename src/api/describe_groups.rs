@@ -72,3 +72,64 @@ fn unknown(version: i16, id: GroupId) -> DescribedGroup {
     dead.with_error_code(ResponseError::GroupIdNotFound.code())
         .with_error_message(Some(wire_text(&reason)))
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::offset_commit_request::{
+        OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+    };
+    use kafka_protocol::messages::{
+        DeleteGroupsRequest, ListGroupsRequest, OffsetCommitRequest, OffsetCommitResponse,
+    };
+
+    use super::*;
+    use crate::api::tests::fixture::Bench;
+
+    /// Makes an empty group by committing to topic `t` outside group management.
+    async fn commit(bench: &Bench, group: &str) -> OffsetCommitResponse {
+        let topic = OffsetCommitRequestTopic::default()
+            .with_name(wire_text("t").into())
+            .with_partitions(vec![OffsetCommitRequestPartition::default()]);
+        let request = OffsetCommitRequest::default()
+            .with_group_id(wire_text(group).into())
+            .with_generation_id_or_member_epoch(-1)
+            .with_topics(vec![topic]);
+        bench.call(9, request).await
+    }
+
+    #[tokio::test]
+    async fn groups_are_listed_described_and_deleted_in_every_version() {
+        let bench = Bench::start().await;
+        bench.topic("t", 1).await;
+        for version in 0..=6 {
+            assert_eq!(commit(&bench, "g").await.error(), 0);
+            let list = ListGroupsRequest::default();
+            let listed = bench.call(version.min(5), list.clone()).await.groups;
+            assert_eq!(listed[0].group_id.as_str(), "g");
+            if version >= 4 {
+                assert_eq!(listed[0].group_state.as_str(), "Empty");
+                let stable = list.with_states_filter(vec![wire_text("Stable")]);
+                assert!(bench.call(version.min(5), stable).await.groups.is_empty());
+            }
+            let ids = vec![wire_text("g").into(), wire_text("nobody").into()];
+            let request = DescribeGroupsRequest::default()
+                .with_groups(ids)
+                .with_include_authorized_operations(version >= 3);
+            let described = bench.call(version, request).await.groups;
+            assert_eq!((described[0].error_code, described[0].group_state.as_str()), (0, "Empty"));
+            let operations = if version >= 3 { ALL_OPERATIONS } else { i32::MIN };
+            assert_eq!(described[0].authorized_operations, operations, "v{version}");
+            let code = if version >= 6 { 69 } else { 0 };
+            assert_eq!(
+                (described[1].error_code, described[1].group_state.as_str()),
+                (code, "Dead")
+            );
+            let names = vec![wire_text("g").into(), wire_text("nobody").into()];
+            let request = DeleteGroupsRequest::default().with_groups_names(names);
+            let deleted = bench.call(version.min(2), request).await.results;
+            let codes: Vec<i16> = deleted.iter().map(|result| result.error_code).collect();
+            assert_eq!(codes, [0, 69], "v{version}");
+            assert!(bench.call(0, ListGroupsRequest::default()).await.groups.is_empty());
+        }
+    }
+}

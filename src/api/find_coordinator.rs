@@ -73,3 +73,32 @@ fn coordinator(key: StrBytes, found: Result<Broker, Refused>) -> Coordinator {
             .with_error_message(Some(wire_text(&refused.reason))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::tests::fixture::Bench;
+
+    #[tokio::test]
+    async fn every_version_names_this_broker() {
+        let bench = Bench::start().await;
+        for version in 0..=3 {
+            let request = FindCoordinatorRequest::default().with_key(wire_text("g"));
+            let found = bench.call(version, request).await;
+            let place = (found.error_code, found.host.as_str(), found.port);
+            assert_eq!(place, (0, "broker.test", 9092), "v{version}");
+        }
+        for version in 4..=6 {
+            let keys = vec![wire_text("g"), wire_text("h")];
+            let request = FindCoordinatorRequest::default().with_coordinator_keys(keys);
+            let found = bench.call(version, request.with_key_type(1)).await;
+            let keys: Vec<_> =
+                found.coordinators.iter().map(|c| (c.key.as_str(), c.port)).collect();
+            assert_eq!(keys, [("g", 9092), ("h", 9092)], "v{version}");
+        }
+        let share = FindCoordinatorRequest::default().with_key_type(2);
+        let refused = bench.call(6, share.with_coordinator_keys(vec![wire_text("g:t:0")])).await;
+        assert_eq!(refused.coordinators[0].error_code, 42);
+        assert_eq!(refused.error(), 42);
+    }
+}

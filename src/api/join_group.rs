@@ -50,9 +50,10 @@ fn join(request: &Request, body: JoinGroupRequest) -> Join {
         client_id: request.client_id.to_string(),
         client_host: request.client_host(),
         session_timeout,
-        rebalance_timeout: match request.version {
-            0 => session_timeout,
-            _ => millis(body.rebalance_timeout_ms),
+        // v0 has none, and a member without one would be dropped before it could sync.
+        rebalance_timeout: match body.rebalance_timeout_ms {
+            ..0 => session_timeout,
+            timeout => millis(timeout),
         },
         protocol_type: body.protocol_type.to_string(),
         protocols: protocols
@@ -95,4 +96,102 @@ fn refuse(version: i16, asked: StrBytes, refused: &GroupError) -> JoinGroupRespo
         // Null is only possible from v7 on.
         .with_protocol_name((version < 7).then(StrBytes::default))
         .with_member_id(member)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
+    use kafka_protocol::messages::leave_group_request::MemberIdentity;
+    use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
+    use kafka_protocol::messages::{HeartbeatRequest, LeaveGroupRequest, SyncGroupRequest};
+
+    use super::*;
+    use crate::api::tests::fixture::Bench;
+
+    fn ask(group: &str, member: StrBytes) -> JoinGroupRequest {
+        let range = JoinGroupRequestProtocol::default()
+            .with_name(wire_text("range"))
+            .with_metadata(Bytes::from_static(b"subscription"));
+        JoinGroupRequest::default()
+            .with_group_id(wire_text(group).into())
+            .with_session_timeout_ms(10_000)
+            .with_member_id(member)
+            .with_protocol_type(wire_text("consumer"))
+            .with_protocols(vec![range])
+    }
+
+    /// Joins with the id the broker gives, as clients do from v4 on.
+    async fn enter(bench: &Bench, version: i16, group: &str) -> JoinGroupResponse {
+        let first = bench.call(version, ask(group, StrBytes::default())).await;
+        if version < 4 {
+            return first;
+        }
+        assert_eq!((first.error_code, first.generation_id), (79, -1), "v{version}");
+        assert!(first.member_id.starts_with("test-"), "{}", first.member_id);
+        bench.call(version, ask(group, first.member_id)).await
+    }
+
+    #[tokio::test]
+    async fn a_member_lives_through_every_version() {
+        let bench = Bench::with(|config| {
+            config.group_initial_rebalance_delay = Duration::ZERO;
+        })
+        .await;
+        for version in 0..=9 {
+            let group = format!("g{version}");
+            let id = || wire_text(&group).into();
+            let joined = enter(&bench, version, &group).await;
+            assert_eq!((joined.error_code, joined.generation_id), (0, 1), "v{version}");
+            assert_eq!(joined.protocol_name.as_deref(), Some("range"));
+            assert_eq!(joined.leader, joined.member_id);
+            assert_eq!(joined.members[0].metadata, "subscription");
+            let member = joined.member_id;
+            let share = SyncGroupRequestAssignment::default()
+                .with_member_id(member.clone())
+                .with_assignment(Bytes::from_static(b"assignment"));
+            let (sync, beat, leave) = (version.min(5), version.min(4), version.min(5));
+            let names = |name: &str| (sync >= 5).then(|| wire_text(name));
+            let request = SyncGroupRequest::default()
+                .with_group_id(id())
+                .with_generation_id(1)
+                .with_member_id(member.clone())
+                .with_protocol_type(names("consumer"))
+                .with_protocol_name(names("range"))
+                .with_assignments(vec![share]);
+            let synced = bench.call(sync, request.clone()).await;
+            assert_eq!((synced.error_code, &synced.assignment[..]), (0, &b"assignment"[..]));
+            if sync >= 5 {
+                let nameless = bench.call(sync, request.with_protocol_name(None)).await;
+                assert_eq!(nameless.error_code, 23, "v5 must name its protocol");
+            }
+            let heartbeat = HeartbeatRequest::default()
+                .with_group_id(id())
+                .with_member_id(member.clone())
+                .with_generation_id(1);
+            assert_eq!(bench.call(beat, heartbeat.clone()).await.error_code, 0);
+            let stale = bench.call(beat, heartbeat.clone().with_generation_id(9)).await;
+            assert_eq!(stale.error_code, 22);
+            let leaving = LeaveGroupRequest::default().with_group_id(id());
+            let leaving = if leave < 3 {
+                leaving.with_member_id(member)
+            } else {
+                leaving.with_members(vec![MemberIdentity::default().with_member_id(member)])
+            };
+            assert_eq!(bench.call(leave, leaving.clone()).await.error(), 0, "v{version}");
+            assert_eq!(bench.call(leave, leaving).await.error(), 25, "left only once");
+            assert_eq!(bench.call(beat, heartbeat).await.error_code, 25);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_join_is_told_why() {
+        let bench = Bench::start().await;
+        let code = async |request: JoinGroupRequest| bench.call(9, request).await.error_code;
+        let new = StrBytes::default;
+        assert_eq!(code(ask("", new())).await, 24);
+        assert_eq!(code(ask("g", new()).with_session_timeout_ms(-1)).await, 26);
+        assert_eq!(code(ask("g", new()).with_protocols(Vec::new())).await, 23);
+        assert_eq!(code(ask("g", wire_text("nobody"))).await, 25);
+    }
 }

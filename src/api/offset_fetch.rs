@@ -133,3 +133,100 @@ fn position(index: i32, committed: Option<&CommittedOffset>) -> OffsetFetchRespo
             .with_metadata(Some(StrBytes::default())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::OffsetCommitRequest;
+    use kafka_protocol::messages::offset_commit_request::{
+        OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+    };
+    use kafka_protocol::messages::offset_fetch_request::{
+        OffsetFetchRequestGroup, OffsetFetchRequestTopic,
+    };
+
+    use super::*;
+    use crate::api::tests::fixture::Bench;
+
+    fn commit(topic: &str, partition: i32, offset: i64, metadata: &str) -> OffsetCommitRequest {
+        let partition = OffsetCommitRequestPartition::default()
+            .with_partition_index(partition)
+            .with_committed_offset(offset)
+            .with_committed_metadata(Some(wire_text(metadata)));
+        let topic = OffsetCommitRequestTopic::default()
+            .with_name(wire_text(topic).into())
+            .with_partitions(vec![partition]);
+        OffsetCommitRequest::default()
+            .with_group_id(wire_text("g").into())
+            .with_generation_id_or_member_epoch(-1)
+            .with_topics(vec![topic])
+    }
+
+    /// Index, offset and metadata of each position of topic `t`.
+    async fn positions(
+        bench: &Bench,
+        version: i16,
+        asked: Option<Vec<i32>>,
+    ) -> Vec<(i32, i64, String)> {
+        let name = || TopicName::from(wire_text("t"));
+        let row = |index: i32, offset: i64, metadata: &Option<StrBytes>| {
+            (index, offset, metadata.as_ref().unwrap().to_string())
+        };
+        let group = wire_text("g").into();
+        if version < 8 {
+            let topics = asked.map(|indexes| {
+                let topic = OffsetFetchRequestTopic::default().with_name(name());
+                vec![topic.with_partition_indexes(indexes)]
+            });
+            let request = OffsetFetchRequest::default().with_group_id(group).with_topics(topics);
+            let answer = bench.call(version, request).await;
+            let partitions = answer.topics.iter().flat_map(|topic| &topic.partitions);
+            return partitions
+                .map(|p| row(p.partition_index, p.committed_offset, &p.metadata))
+                .collect();
+        }
+        let topics = asked.map(|indexes| {
+            let topic = OffsetFetchRequestTopics::default().with_name(name());
+            vec![topic.with_partition_indexes(indexes)]
+        });
+        let group = OffsetFetchRequestGroup::default().with_group_id(group).with_topics(topics);
+        let request = OffsetFetchRequest::default().with_groups(vec![group]);
+        let answer = bench.call(version, request).await;
+        assert_eq!(answer.groups[0].group_id.as_str(), "g");
+        let partitions = answer.groups[0].topics.iter().flat_map(|topic| &topic.partitions);
+        partitions.map(|p| row(p.partition_index, p.committed_offset, &p.metadata)).collect()
+    }
+
+    #[tokio::test]
+    async fn every_version_reads_what_every_version_committed() {
+        let bench = Bench::start().await;
+        bench.topic("t", 3).await;
+        for version in 2..=9 {
+            let answer = bench.call(version, commit("t", 1, i64::from(version), "mine")).await;
+            assert_eq!(answer.topics[0].partitions[0].error_code, 0, "v{version}");
+            let committed = (1, i64::from(version), "mine".to_owned());
+            for version in 1..=9 {
+                let asked = positions(&bench, version, Some(vec![1, 2])).await;
+                let nothing = (2, -1, String::new());
+                assert_eq!(asked, [committed.clone(), nothing], "v{version}");
+                if version >= 2 {
+                    assert_eq!(positions(&bench, version, None).await, [committed.clone()]);
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_commit_is_refused_partition_by_partition() {
+        let bench = Bench::start().await;
+        bench.topic("t", 1).await;
+        let code = async |request: OffsetCommitRequest| {
+            bench.call(9, request).await.topics[0].partitions[0].error_code
+        };
+        assert_eq!(code(commit("t", 1, 0, "")).await, 3, "no such partition");
+        assert_eq!(code(commit("nowhere", 0, 0, "")).await, 3, "no such topic");
+        assert_eq!(code(commit("t", 0, 0, &"x".repeat(4097))).await, 12);
+        assert_eq!(code(commit("t", 0, 0, "").with_generation_id_or_member_epoch(3)).await, 22);
+        assert_eq!(code(commit("t", 0, 5, &"x".repeat(4096))).await, 0);
+        assert_eq!(positions(&bench, 9, None).await[0].1, 5);
+    }
+}
