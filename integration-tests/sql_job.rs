@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -97,16 +98,18 @@ fn run_sql(broker: &Broker, file: &Path) {
     Program::start("ottla sql", command).finish(PATIENCE).success();
 }
 
-fn producing(broker: SocketAddr, topic: &str, input: &str) -> Program {
+fn produce_lines(broker: SocketAddr, topic: &str) -> Command {
     let mut command = java("clients", "ProduceLines");
     command.args([&broker.to_string(), topic]);
-    Program::start_with_input("ProduceLines", command, input.as_bytes())
+    command
 }
 
 #[track_caller]
 fn produce(broker: SocketAddr, topic: &str, input: &str) {
     let _turn = heavy();
-    producing(broker, topic, input).finish(JVM_PATIENCE).success();
+    let command = produce_lines(broker, topic);
+    let producer = Program::start_with_input("ProduceLines", command, input.as_bytes());
+    producer.finish(JVM_PATIENCE).success();
 }
 
 /// The committed records of `topic`, sorted. An error while it does not exist.
@@ -164,9 +167,12 @@ fn sql_job_killed_three_times_in_the_stream_loses_and_doubles_nothing() {
     run_sql(&broker, &sql_file("page_counts.sql"));
 
     let turn = heavy();
-    // Acknowledged after every 20 clicks, which slows the producer down to the pace of a disk.
-    let mut producer = producing(broker.kafka(), "clicks", &clicks.input(20));
-    for acknowledged in [5_000, 10_000, 15_000] {
+    // Ten seconds of clicks, acknowledged twenty at a time.
+    let mut command = produce_lines(broker.kafka(), "clicks");
+    command.arg("2000");
+    let mut producer =
+        Program::start_with_input("ProduceLines", command, clicks.input(20).as_bytes());
+    for acknowledged in [3_000, 7_000, 11_000] {
         producer.wait_for_stdout(&format!("{acknowledged} records"), JVM_PATIENCE, |stdout| {
             let last = stdout.lines().last()?.strip_prefix("flushed ")?;
             (last.parse::<u64>().ok()? >= acknowledged).then_some(())

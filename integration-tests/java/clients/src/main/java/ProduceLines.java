@@ -2,6 +2,7 @@ import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.util.Properties;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.concurrent.locks.LockSupport;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.common.serialization.StringSerializer;
@@ -10,8 +11,8 @@ import org.apache.kafka.common.serialization.StringSerializer;
  * Writes each line of its input as one record to a topic, with the producer's default settings.
  * A line {@code key<TAB>value} has a key.
  *
- * <p>Arguments: bootstrap servers, topic. After each line {@code .} it flushes and prints
- * {@code flushed N}: everything up to there is acknowledged.
+ * <p>Arguments: bootstrap servers, topic, [records per second]. After each line {@code .} it
+ * flushes and prints {@code flushed N}: everything up to there is acknowledged.
  */
 public final class ProduceLines {
     public static void main(String[] args) throws Exception {
@@ -20,8 +21,11 @@ public final class ProduceLines {
         props.put("key.serializer", StringSerializer.class.getName());
         props.put("value.serializer", StringSerializer.class.getName());
 
+        double perSecond = args.length > 2 ? Double.parseDouble(args[2]) : Double.MAX_VALUE;
+
         var failure = new AtomicReference<Exception>();
         long sent = 0;
+        long start = System.nanoTime();
         try (var producer = new KafkaProducer<String, String>(props);
                 var lines = new BufferedReader(new InputStreamReader(System.in))) {
             for (String line; (line = lines.readLine()) != null; ) {
@@ -43,6 +47,8 @@ public final class ProduceLines {
                     throw failure.get();
                 }
                 System.out.println("flushed " + sent);
+                long due = start + (long) (sent / perSecond * 1e9);
+                LockSupport.parkNanos(due - System.nanoTime());
             }
         }
         if (failure.get() != null) {
