@@ -147,7 +147,7 @@ pub enum CatalogError {
     /// Error 40.
     #[error("{0}")]
     Config(String),
-    /// Error 73.
+    /// Error 17: clients may not change it.
     #[error("topic '{0}' is internal and cannot be changed")]
     Internal(String),
     /// Error 56.

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::budget::Budget;
-use super::frame::{Frame, FrameError, FrameReader, Patience};
+use super::frame::{Frame, FrameError, FrameReader, Patience, Permits};
 use crate::api::{self, Connection, Context, Later, Order, Reply};
 
 /// Frames read ahead of the one that is being begun.
@@ -40,10 +40,10 @@ pub(super) struct Shared {
 /// Why a connection ended, when that is worth a log line.
 type Reason = Option<String>;
 
-/// A request that took its place, and the frame whose bytes it still accounts for.
+/// A request that took its place, and the bytes that it still accounts for.
 struct InFlight {
     reply: Later<Reply>,
-    _frame: Frame,
+    _permits: Permits,
 }
 
 /// Serves `stream` until the client closes, misbehaves, or the broker stops.
@@ -141,7 +141,8 @@ impl Server<'_> {
     }
 
     async fn begin(&mut self, frame: Frame) -> Result<(), Reason> {
-        let begun = api::begin(&self.ctx, self.connection, frame.bytes.clone()).await;
+        let Frame { bytes, permits } = frame;
+        let begun = api::begin(&self.ctx, self.connection, bytes).await;
         let begun = match begun {
             Ok(begun) => begun,
             Err(refusal) => {
@@ -151,7 +152,7 @@ impl Server<'_> {
             }
         };
         if begun.order == Order::Staged {
-            self.staged.push_back(InFlight { reply: begun.reply, _frame: frame });
+            self.staged.push_back(InFlight { reply: begun.reply, _permits: permits });
             return Ok(());
         }
         self.drain().await?;

@@ -32,10 +32,13 @@ pub(super) struct Patience {
     pub slowest_bytes_per_second: usize,
 }
 
-/// A whole frame without its length. The permits go back when its request is answered.
+/// What a frame takes of the budgets, until its request is answered.
+pub(super) type Permits = [Option<OwnedSemaphorePermit>; 2];
+
+/// A whole frame without its length.
 pub(super) struct Frame {
     pub bytes: Bytes,
-    pub _permits: [Option<OwnedSemaphorePermit>; 2],
+    pub permits: Permits,
 }
 
 /// Why no frame can be read any more.
@@ -121,7 +124,7 @@ impl FrameReader<'_> {
         self.fill(LENGTH_BYTES + bytes, Instant::now() + self.patience.frame + allowance).await?;
         let mut frame = self.buffer.split_to(LENGTH_BYTES + bytes).freeze();
         let _length = frame.split_to(LENGTH_BYTES);
-        Ok(Some(Frame { bytes: frame, _permits: permits }))
+        Ok(Some(Frame { bytes: frame, permits }))
     }
 
     /// Reads until the buffer holds `wanted` bytes.

@@ -68,7 +68,7 @@ async fn every_version_returns_the_batches_as_they_lie_in_the_log() {
         let records = partitions[0].records.clone().unwrap();
         // All but the fields that the broker sets (base offset, leader epoch) is as it came.
         assert_eq!(records[16..], batch(1000, &["a", "b"])[16..]);
-        assert!(chunks.iter().any(|chunk| *chunk == records), "records travel as a chunk");
+        assert!(chunks.contains(&records), "records travel as a chunk");
         // The codec's own encoding of what was decoded is the same, byte for byte.
         let mut again = BytesMut::new();
         answer.encode(&mut again, version).unwrap();
