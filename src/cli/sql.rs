@@ -66,7 +66,8 @@ fn converse(session: &Session, format: Format) -> anyhow::Result<ExitCode> {
             }
             typed.clear();
         }
-        if typed.trim().is_empty() {
+        // Nothing but comments so far: no statement has begun.
+        if split(&typed).is_empty() {
             typed.clear();
         }
         prompt(if typed.is_empty() { "ottla> " } else { "    -> " })?;

@@ -89,13 +89,13 @@ async fn config() -> Json<Value> {
 
 async fn cluster_overview(State(front): State<Front>) -> Result<Json<Value>, HttpError> {
     let jobs = front.rooms()?.jobs.list();
-    let count = |states: &[JobState]| jobs.iter().filter(|job| states.contains(&job.state)).count();
+    let count = |state: JobState| jobs.iter().filter(|job| job.state == state).count();
     Ok(Json(json!({
         "taskmanagers": 1,
-        "jobs-running": count(&[JobState::Created, JobState::Running, JobState::Restarting]),
-        "jobs-finished": count(&[JobState::Finished]),
-        "jobs-cancelled": count(&[JobState::Canceled]),
-        "jobs-failed": count(&[JobState::Failed]),
+        "jobs-running": jobs.iter().filter(|job| runs(job.state)).count(),
+        "jobs-finished": count(JobState::Finished),
+        "jobs-cancelled": count(JobState::Canceled),
+        "jobs-failed": count(JobState::Failed),
         "flink-version": concat!("ottla-", env!("CARGO_PKG_VERSION")),
         "flink-commit": "",
     })))
@@ -159,7 +159,7 @@ async fn details(
         })
         .collect();
     let mut body = summary(rooms, &job);
-    body["isStoppable"] = json!(true);
+    body["isStoppable"] = json!(runs(job.state));
     body["now"] = json!(rooms.clock.now().0);
     body["vertices"] = json!(vertices);
     // Flink has these in its metrics and exceptions resources; one look should do.
@@ -284,6 +284,13 @@ async fn exceptions(
 
 fn find(rooms: &Rooms, job: &str) -> Result<JobStatus, HttpError> {
     rooms.jobs.status(job).ok_or_else(|| JobError::Unknown(job.to_owned()).into())
+}
+
+fn runs(state: JobState) -> bool {
+    match state {
+        JobState::Created | JobState::Running | JobState::Restarting => true,
+        JobState::Failed | JobState::Canceled | JobState::Finished => false,
+    }
 }
 
 fn state_name(state: JobState) -> &'static str {
