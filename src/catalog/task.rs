@@ -1,6 +1,7 @@
 //! The catalog's owner: checks a change against the newest state, claims a journal position for
 //! it, and publishes only what is durable.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -160,9 +161,7 @@ impl Owner {
         if validate_only {
             return Ok(());
         }
-        let added = before..count;
-        let logs = added.map(|index| LogId { topic: id, partition: PartitionId(index) });
-        open(&self.published.logs, logs.collect()).await?;
+        open(&self.published.logs, log_ids(id, before..count)).await?;
         let change = Change::PartitionsAdded { id: id.0, count };
         self.decide(change, |_, now| check_more(now, id, count).map(drop)).await?;
         debug!(topic = %id, partitions = count, "added partitions");
@@ -197,11 +196,13 @@ impl Owner {
         let read = self.journal.read(Slot::CATALOG, self.next).await;
         for (seq, bytes) in read.map_err(|error| CatalogError::Storage(error.to_string()))? {
             let change = record::decode(&bytes).map_err(CatalogError::Storage)?;
-            if let Change::TopicCreated { id, partitions, .. } = &change {
-                let topic = TopicId(*id);
-                let logs =
-                    (0..*partitions).map(|index| LogId { topic, partition: PartitionId(index) });
-                open(&self.published.logs, logs.collect()).await?;
+            let grown = match &change {
+                Change::TopicCreated { id, partitions, .. } => Some((*id, *partitions)),
+                Change::PartitionsAdded { id, count } => Some((*id, *count)),
+                Change::TopicDeleted { .. } => None,
+            };
+            if let Some((id, partitions)) = grown {
+                open(&self.published.logs, log_ids(TopicId(id), 0..partitions)).await?;
             }
             self.publish(change)?;
             self.next = seq + 1;
@@ -224,6 +225,10 @@ impl Owner {
             error!(topic = %id, %reason, "the logs of a deleted topic could not be removed");
         }
     }
+}
+
+fn log_ids(topic: TopicId, partitions: Range<u32>) -> Vec<LogId> {
+    partitions.map(|index| LogId { topic, partition: PartitionId(index) }).collect()
 }
 
 fn check_partitions(count: u32) -> Result<(), CatalogError> {

@@ -190,7 +190,10 @@ async fn two_catalogs_over_one_journal_agree() {
     assert!(a.is_ok() != b.is_ok(), "one of two racing creations wins: {a:?} {b:?}");
     other.create(new_topic("u", 1), false).await.unwrap();
     bench.topic("v", 1).await;
-    assert!(bench.catalog.snapshot().topic("u").is_some(), "it caught up with the other's change");
+    let caught_up = bench.catalog.snapshot().topic("u").unwrap().id;
+    bench.catalog.add_partitions(caught_up, 3).await.unwrap();
+    other.create(new_topic("w", 1), false).await.unwrap();
+    assert!(other.log(caught_up, PartitionId(2)).is_some(), "partitions of the other's are open");
     bench.stop().await;
 }
 
