@@ -152,7 +152,7 @@ impl From<DataFusionError> for Fault {
             let text = ERROR_PREFIXES
                 .iter()
                 .fold(text.as_str(), |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
-            Fault::new(lowercase_first(text))
+            ungrouped_column(text).unwrap_or_else(|| Fault::new(lowercase_first(text)))
         });
         match place {
             Some(place) => fault.at(place),
@@ -201,6 +201,18 @@ fn root_fault(error: &DataFusionError) -> Option<Fault> {
         DataFusionError::ResourcesExhausted(_) => None,
         _ => None,
     }
+}
+
+/// DataFusion says this at length, and of wildcards that nobody wrote.
+fn ungrouped_column(text: &str) -> Option<Fault> {
+    let rest = text.strip_prefix("Column in ")?;
+    let (clause, rest) = rest.split_once(" must be in GROUP BY")?;
+    let column = rest.split('"').nth(1)?;
+    let column = column.rsplit('.').next().unwrap_or(column);
+    Some(
+        Fault::new(format!("column '{column}' in {clause} is neither grouped nor aggregated"))
+            .hint("add it to the GROUP BY"),
+    )
 }
 
 fn lowercase_first(text: &str) -> String {

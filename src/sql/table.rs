@@ -9,7 +9,7 @@ use datafusion_expr::{Expr, ExprSchemable};
 
 use super::fault::{Fault, Result};
 use super::options::{self, TableOptions};
-use super::parse::{ColumnDef, ColumnKind, CreateTable};
+use super::parse::{self, ColumnDef, ColumnKind, CreateTable, WatermarkDef};
 use super::plan;
 use super::types::{Precision, SqlType, describe};
 use crate::config::Config;
@@ -66,14 +66,14 @@ impl Table {
         check_names(&columns)?;
         let physical = physical_schema(&columns)?;
         let physical_columns = DFSchema::try_from(physical.as_ref().clone())?;
-        let (columns, exprs) = resolve_columns(columns, &physical_columns)?;
+        let (columns, exprs) = resolve_columns(columns, &physical_columns, ddl)?;
         let fields: Vec<Field> = columns
             .iter()
             .map(|c| Field::new(&c.name, c.sql_type.to_arrow(), c.nullable))
             .collect();
         let schema: SchemaRef = Arc::new(Schema::new(fields));
         let watermark = match watermark {
-            Some((column, expr)) => Some(resolve_watermark(column, expr, &schema)?),
+            Some(watermark) => Some(resolve_watermark(watermark, &schema, ddl)?),
             None => None,
         };
         let is_computed = columns.iter().any(|column| column.computed.is_some());
@@ -175,6 +175,7 @@ fn physical_schema(columns: &[ColumnDef]) -> Result<SchemaRef> {
 fn resolve_columns(
     columns: Vec<ColumnDef>,
     physical: &DFSchema,
+    ddl: &str,
 ) -> Result<(Vec<TableColumn>, Vec<Expr>)> {
     let mut resolved = Vec::with_capacity(columns.len());
     let mut exprs = Vec::with_capacity(columns.len());
@@ -191,8 +192,8 @@ fn resolve_columns(
                     comment,
                 }
             }
-            ColumnKind::Computed(expr) => {
-                let text = expr.to_string();
+            ColumnKind::Computed { expr, text } => {
+                let text = parse::excerpt(ddl, &text);
                 let at = name.span.start;
                 let expr = plan::expression(expr, physical).map_err(|fault| fault.at(at))?;
                 let data_type = expr.get_type(physical)?;
@@ -210,9 +211,9 @@ fn resolve_columns(
 }
 
 fn resolve_watermark(
-    column: datafusion_sql::sqlparser::ast::Ident,
-    expr: datafusion_sql::sqlparser::ast::Expr,
+    WatermarkDef { column, expr, text }: WatermarkDef,
     schema: &SchemaRef,
+    ddl: &str,
 ) -> Result<Watermark> {
     let at = column.span.start;
     let index = schema.index_of(&column.value).map_err(|_| {
@@ -233,7 +234,7 @@ fn resolve_watermark(
             SqlType::TimestampLtz(Precision::Milli)
         )));
     }
-    let text = expr.to_string();
+    let text = parse::excerpt(ddl, &text);
     let columns = DFSchema::try_from(schema.as_ref().clone())?;
     let expr = plan::expression(expr, &columns).map_err(|fault| fault.at(at))?;
     let proposed = expr.get_type(&columns)?;

@@ -8,6 +8,7 @@ mod workspace;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::time::Instant;
@@ -23,6 +24,8 @@ use crate::stream::job::{Jobs, Planner};
 
 /// Sessions open at a time.
 const SESSIONS_MAX: usize = 256;
+/// `sql-gateway.session.idle-timeout`'s default.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Sessions and their operations. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +33,7 @@ pub struct Gateway {
     rooms: Arc<dyn Rooms>,
     config: Arc<Config>,
     sessions: Arc<DashMap<Uuid, Arc<Session>>>,
+    idle_timeout: Duration,
 }
 
 impl Gateway {
@@ -40,7 +44,13 @@ impl Gateway {
 
     /// A gateway over any rooms.
     pub(super) fn over(rooms: Arc<dyn Rooms>, config: Arc<Config>) -> Gateway {
-        Gateway { rooms, config, sessions: Arc::default() }
+        Gateway { rooms, config, sessions: Arc::default(), idle_timeout: IDLE_TIMEOUT }
+    }
+
+    /// The same sessions; those opened from here on expire after this time without use.
+    #[cfg(test)]
+    pub(super) fn with_idle_timeout(self, idle_timeout: Duration) -> Gateway {
+        Gateway { idle_timeout, ..self }
     }
 
     /// What plans persisted jobs again after a restart.
@@ -65,8 +75,9 @@ impl Gateway {
             session::open(properties, Arc::clone(&self.rooms), Arc::clone(&self.config))?;
         self.sessions.insert(id, Arc::new(session));
         let sessions = Arc::clone(&self.sessions);
+        let idle_timeout = self.idle_timeout;
         tokio::spawn(async move {
-            task.run().await;
+            task.run(idle_timeout).await;
             sessions.remove(&id);
         });
         Ok(id)

@@ -24,8 +24,6 @@ use crate::sql::{OperationStatus, Page, SqlError};
 const WAITING_MAX: usize = 64;
 /// Operations whose results are kept; beyond it the oldest finished one is dropped.
 const OPERATIONS_MAX: usize = 256;
-/// `sql-gateway.session.idle-timeout`'s default.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What a statement came to.
 type Outcome = Result<Arc<[Page]>, SqlError>;
@@ -184,10 +182,10 @@ impl Pending {
 
 impl Task {
     /// Runs statements until every handle is gone or the session was idle for too long.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(mut self, idle_timeout: Duration) {
         loop {
             let used = Duration::from_millis(self.shared.used_ms.load(Ordering::Relaxed));
-            let expires = self.shared.opened + used + IDLE_TIMEOUT;
+            let expires = self.shared.opened + used + idle_timeout;
             match tokio::time::timeout_at(expires, self.statements.recv()).await {
                 Ok(Some(request)) => self.answer(request).await,
                 Ok(None) => return,

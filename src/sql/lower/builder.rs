@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
+use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::Operator;
 use datafusion_physical_expr::PhysicalExpr;
@@ -92,7 +93,7 @@ impl Builder {
             Op::TumbleAggregate(_) => 2_000,
             Op::Sink(_) => 3_000,
             Op::Filter(_) => 10_000,
-            Op::Project(_) => 20_000,
+            Op::Project(_) => PROJECT_IDS,
         };
         let count = self.counts.entry(base).or_default();
         *count += 1;
@@ -122,6 +123,7 @@ impl Builder {
         if in_order && schema == self.schema(input) {
             return Ok(input);
         }
+        let (input, exprs) = self.merge(input, exprs)?;
         let list: Vec<String> = exprs
             .iter()
             .zip(schema.fields())
@@ -132,6 +134,46 @@ impl Builder {
             .collect();
         let name = format!("Project({})", list.join(", "));
         Ok(self.push(name, Some((input, Exchange::Forward)), Op::Project(exprs), schema))
+    }
+
+    /// Takes the projection below into this one, unless an expression would be computed twice then.
+    fn merge(
+        &mut self,
+        input: usize,
+        exprs: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<(usize, Vec<Arc<dyn PhysicalExpr>>)> {
+        let Node { inputs, op: Op::Project(inner), .. } = &self.graph.nodes[input] else {
+            return Ok((input, exprs));
+        };
+        let [Edge { from, .. }] = inputs.as_slice() else {
+            return Ok((input, exprs));
+        };
+        let mut uses = vec![0; inner.len()];
+        for expr in &exprs {
+            expr.apply(|part| {
+                if let Some(count) =
+                    part.downcast_ref::<Column>().and_then(|column| uses.get_mut(column.index()))
+                {
+                    *count += 1;
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        let is_free = |expr: &Arc<dyn PhysicalExpr>| {
+            expr.downcast_ref::<Column>().is_some() || expr.downcast_ref::<Literal>().is_some()
+        };
+        let repeats = inner.iter().zip(&uses).any(|(expr, uses)| *uses > 1 && !is_free(expr));
+        if repeats || input + 1 != self.graph.nodes.len() {
+            return Ok((input, exprs));
+        }
+        let merged =
+            exprs.into_iter().map(|expr| substitute(expr, inner)).collect::<Result<Vec<_>>>()?;
+        let from = *from;
+        self.graph.nodes.pop();
+        if let Some(count) = self.counts.get_mut(&PROJECT_IDS) {
+            *count -= 1;
+        }
+        Ok((from, merged))
     }
 
     /// Appends the source of a table.
@@ -173,6 +215,25 @@ impl Builder {
             .collect();
         Ok(Relation { node, slots, window: None })
     }
+}
+
+/// Where the ids of projections begin.
+const PROJECT_IDS: u32 = 20_000;
+
+/// `expr` with each column replaced by the expression that computes it.
+fn substitute(
+    expr: Arc<dyn PhysicalExpr>,
+    inner: &[Arc<dyn PhysicalExpr>],
+) -> Result<Arc<dyn PhysicalExpr>> {
+    // Down: what was put in is over the lower input already and must not be looked at again.
+    let replaced = expr.transform_down(|part| {
+        let column = part.downcast_ref::<Column>().map(Column::index);
+        Ok(match column.and_then(|index| inner.get(index)) {
+            Some(computed) => Transformed::new(Arc::clone(computed), true, TreeNodeRecursion::Jump),
+            None => Transformed::no(part),
+        })
+    })?;
+    Ok(replaced.data)
 }
 
 /// `pipeline.auto-watermark-interval`'s default.

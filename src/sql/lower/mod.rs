@@ -13,7 +13,8 @@ use datafusion_expr::logical_plan::{Filter, Projection};
 use datafusion_expr::{Expr, LogicalPlan};
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::expressions::{CastExpr, Column, Literal};
-use datafusion_sql::sqlparser::ast::{Ident, Query, Spanned};
+use datafusion_sql::sqlparser::ast::{Ident, Query, SelectItem, SetExpr, Spanned};
+use datafusion_sql::sqlparser::tokenizer::Location;
 
 use self::builder::{Builder, Relation, Role, Slot, Window};
 use super::compile::{compile, relocate};
@@ -51,6 +52,7 @@ pub(super) fn table<'a>(name: &Ident, tables: &'a Tables) -> Result<&'a Arc<Tabl
 fn lower_insert(builder: &mut Builder, insert: Insert, tables: &Tables) -> Result<()> {
     let sink = Arc::clone(table(&insert.table, tables)?);
     let query_at = insert.query.span().start;
+    let items_at = item_places(&insert.query);
     let plan = plan::query(*insert.query, tables)?;
     let sources = target_columns(&sink, &insert.columns)?;
     let given = plan.schema().fields().len();
@@ -71,7 +73,8 @@ fn lower_insert(builder: &mut Builder, insert: Insert, tables: &Tables) -> Resul
     let relation = materialize(builder, relation)?;
     let mut exprs = Vec::with_capacity(sources.len());
     for (field, source) in sink.physical.fields().iter().zip(&sources) {
-        exprs.push(sink_column(builder, &relation, &plan, field, *source, query_at)?);
+        let at = source.and_then(|source| items_at.get(source).copied()).unwrap_or(query_at);
+        exprs.push(sink_column(builder, &relation, &plan, field, *source, at)?);
     }
     let projected = builder.project(relation.node, exprs, Arc::clone(&sink.physical))?;
     let op =
@@ -109,13 +112,27 @@ fn target_columns(sink: &Table, named: &[Ident]) -> Result<Vec<Option<usize>>> {
     Ok(sources)
 }
 
+/// Where each column of the query is written; empty when a `*` stands for some of them.
+fn item_places(query: &Query) -> Vec<Location> {
+    let SetExpr::Select(select) = query.body.as_ref() else {
+        return Vec::new();
+    };
+    let is_column = |item: &SelectItem| {
+        matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. })
+    };
+    match select.projection.iter().all(is_column) {
+        true => select.projection.iter().map(|item| item.span().start).collect(),
+        false => Vec::new(),
+    }
+}
+
 fn sink_column(
     builder: &Builder,
     relation: &Relation,
     plan: &LogicalPlan,
     field: &Field,
     source: Option<usize>,
-    at: datafusion_sql::sqlparser::tokenizer::Location,
+    at: Location,
 ) -> Result<Arc<dyn PhysicalExpr>> {
     let Some(source) = source else {
         if !field.is_nullable() {

@@ -1,6 +1,8 @@
 //! Which constructs of a query Ottla plans with Flink's meaning: a list of what is allowed, so that
 //! nothing is planned wrongly in silence. Spells some constructs as DataFusion knows them.
 
+use std::collections::BTreeSet;
+
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, CastKind, CeilFloorKind, DataType, DateTimeField, ExactNumberInfo, Expr,
     Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, Interval,
@@ -125,6 +127,7 @@ fn check_select(select: &mut Select, depth: usize) -> Result<()> {
             }
         }
     }
+    name_repeated_items(&mut select.projection);
     match &mut select.group_by {
         GroupByExpr::Expressions(keys, modifiers) if modifiers.is_empty() => {
             for key in keys {
@@ -141,6 +144,23 @@ fn check_select(select: &mut Select, depth: usize) -> Result<()> {
         check_expr(condition, depth)?;
     }
     Ok(())
+}
+
+/// `SELECT ts, ts` is allowed in Flink, where the second is `ts0`; DataFusion wants two names.
+fn name_repeated_items(items: &mut [SelectItem]) {
+    let mut seen = BTreeSet::new();
+    for (position, item) in items.iter_mut().enumerate() {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        if seen.insert(expr.to_string()) {
+            continue;
+        }
+        let name = match expr {
+            Expr::Identifier(column) => format!("{}{position}", column.value),
+            _ => format!("EXPR${position}"),
+        };
+        let expr = std::mem::replace(expr, Expr::Identifier(Ident::new("")));
+        *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('`', name) };
+    }
 }
 
 fn check_relation(relation: &mut TableFactor, depth: usize) -> Result<()> {

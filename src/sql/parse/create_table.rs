@@ -1,5 +1,7 @@
 //! `CREATE TABLE` in Flink's form: computed columns, watermark, options.
 
+use std::ops::Range;
+
 use datafusion_sql::sqlparser::ast::{DataType, Expr, Ident};
 use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::Parser;
@@ -14,7 +16,7 @@ pub(in crate::sql) struct CreateTable {
     pub(in crate::sql) name: Ident,
     pub(in crate::sql) if_not_exists: bool,
     pub(in crate::sql) columns: Vec<ColumnDef>,
-    pub(in crate::sql) watermark: Option<(Ident, Expr)>,
+    pub(in crate::sql) watermark: Option<WatermarkDef>,
     pub(in crate::sql) comment: Option<String>,
     /// The `WITH` clause in order, each with the place of its key.
     pub(in crate::sql) options: Vec<(String, String, Location)>,
@@ -34,7 +36,16 @@ pub(in crate::sql) enum ColumnKind {
     /// The record's value.
     Physical { data_type: DataType, not_null: bool, at: Location },
     /// An expression over physical columns.
-    Computed(Expr),
+    Computed { expr: Expr, text: Range<Location> },
+}
+
+/// `WATERMARK FOR column AS expr`.
+#[derive(Clone, Debug)]
+pub(in crate::sql) struct WatermarkDef {
+    pub(in crate::sql) column: Ident,
+    pub(in crate::sql) expr: Expr,
+    /// Where the expression is written.
+    pub(in crate::sql) text: Range<Location>,
 }
 
 pub(super) fn parse(parser: &mut Parser) -> Result<CreateTable> {
@@ -95,8 +106,8 @@ fn parse_element(parser: &mut Parser, table: &mut CreateTable) -> Result<()> {
         parser.next_token();
         let column = parser.parse_identifier()?;
         parser.expect_keyword_is(Keyword::AS)?;
-        let expr = parser.parse_expr()?;
-        if table.watermark.replace((column, expr)).is_some() {
+        let (expr, text) = parse_written_expr(parser)?;
+        if table.watermark.replace(WatermarkDef { column, expr, text }).is_some() {
             return Err(Fault::new("a table has at most one WATERMARK").at(first.span.start));
         }
         return Ok(());
@@ -106,7 +117,8 @@ fn parse_element(parser: &mut Parser, table: &mut CreateTable) -> Result<()> {
     }
     let name = parser.parse_identifier()?;
     let kind = if parser.parse_keyword(Keyword::AS) {
-        ColumnKind::Computed(parser.parse_expr()?)
+        let (expr, text) = parse_written_expr(parser)?;
+        ColumnKind::Computed { expr, text }
     } else {
         parse_physical(parser)?
     };
@@ -116,6 +128,13 @@ fn parse_element(parser: &mut Parser, table: &mut CreateTable) -> Result<()> {
     };
     table.columns.push(ColumnDef { name, kind, comment });
     Ok(())
+}
+
+/// An expression and where it is written, to show it as it was.
+fn parse_written_expr(parser: &mut Parser) -> Result<(Expr, Range<Location>)> {
+    let start = parser.peek_token().span.start;
+    let expr = parser.parse_expr()?;
+    Ok((expr, start..parser.get_current_token().span.end))
 }
 
 fn parse_physical(parser: &mut Parser) -> Result<ColumnKind> {

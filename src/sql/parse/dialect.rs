@@ -1,5 +1,7 @@
 //! Flink's lexical rules, and `TABLE t` as an argument of a table function.
 
+use std::cell::Cell;
+
 use datafusion_sql::sqlparser::ast::{Expr, Ident};
 use datafusion_sql::sqlparser::dialect::Dialect;
 use datafusion_sql::sqlparser::keywords::Keyword;
@@ -8,7 +10,23 @@ use datafusion_sql::sqlparser::tokenizer::Token;
 
 /// Backticks quote identifiers, single quotes text; identifiers keep their case.
 #[derive(Debug)]
-pub(super) struct FlinkDialect;
+pub(super) struct FlinkDialect {
+    /// Expressions that may still be begun. The parser takes back what it tried, at every level of
+    /// nesting, so that a short statement could keep it busy for ever.
+    attempts: Cell<usize>,
+}
+
+impl FlinkDialect {
+    /// Rules for a statement of this many tokens.
+    pub(super) fn for_tokens(tokens: usize) -> FlinkDialect {
+        FlinkDialect { attempts: Cell::new(1_000 + 8 * tokens) }
+    }
+
+    /// Whether the parser gave up because it tried too often.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.attempts.get() == 0
+    }
+}
 
 impl Dialect for FlinkDialect {
     fn is_delimited_identifier_start(&self, ch: char) -> bool {
@@ -42,6 +60,10 @@ impl Dialect for FlinkDialect {
 
     /// `TABLE t` becomes a prefixed expression: no other construct of the dialect makes one.
     fn parse_prefix(&self, parser: &mut Parser) -> Option<Result<Expr, ParserError>> {
+        match self.attempts.get() {
+            0 => return Some(Err(ParserError::RecursionLimitExceeded)),
+            attempts => self.attempts.set(attempts - 1),
+        }
         let [Token::Word(table), Token::Word(_)] = parser.peek_tokens::<2>() else {
             return None;
         };

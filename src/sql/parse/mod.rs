@@ -5,10 +5,11 @@ mod create_table;
 mod dialect;
 mod split;
 
-pub(super) use create_table::{ColumnDef, ColumnKind, CreateTable};
+pub(super) use create_table::{ColumnDef, ColumnKind, CreateTable, WatermarkDef};
 pub(super) use split::split;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use datafusion_sql::sqlparser::ast::{Ident, ObjectName, ObjectNamePart, Query};
 use datafusion_sql::sqlparser::keywords::Keyword;
@@ -71,13 +72,18 @@ pub(super) fn parse(text: &str) -> Result<Statement> {
             text.len()
         )));
     }
-    let tokens =
-        Tokenizer::new(&FlinkDialect, text).tokenize_with_location().map_err(ParserError::from)?;
+    let tokens = Tokenizer::new(&FlinkDialect::for_tokens(0), text)
+        .tokenize_with_location()
+        .map_err(ParserError::from)?;
     refuse_hints(&tokens)?;
-    let mut parser = Parser::new(&FlinkDialect)
-        .with_recursion_limit(DEPTH_MAX)
-        .with_tokens_with_locations(tokens);
-    let mut statement = parse_statement(&mut parser)?;
+    let dialect = FlinkDialect::for_tokens(tokens.len());
+    let mut parser =
+        Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
+    let mut statement =
+        parse_statement(&mut parser).map_err(|fault| match dialect.is_exhausted() {
+            true => Fault::from(ParserError::RecursionLimitExceeded),
+            false => fault,
+        })?;
     let _ = parser.consume_token(&Token::SemiColon);
     expect_end(&parser)?;
     check_statement(&mut statement)?;
@@ -107,11 +113,11 @@ fn check_statement(statement: &mut Statement) -> Result<()> {
         Statement::Explain(inner) => check_statement(inner),
         Statement::CreateTable(table) => {
             for column in &mut table.columns {
-                if let ColumnKind::Computed(expr) = &mut column.kind {
+                if let ColumnKind::Computed { expr, .. } = &mut column.kind {
                     check::expr(expr)?;
                 }
             }
-            table.watermark.iter_mut().try_for_each(|(_, expr)| check::expr(expr))
+            table.watermark.iter_mut().try_for_each(|watermark| check::expr(&mut watermark.expr))
         }
         _ => Ok(()),
     }
@@ -364,7 +370,7 @@ pub(super) fn last_mention(text: &str, name: &str) -> Option<Location> {
 }
 
 fn tokens(text: &str) -> Vec<TokenWithSpan> {
-    Tokenizer::new(&FlinkDialect, text).tokenize_with_location().unwrap_or_default()
+    Tokenizer::new(&FlinkDialect::for_tokens(0), text).tokenize_with_location().unwrap_or_default()
 }
 
 fn word(token: TokenWithSpan) -> Option<(String, Location)> {
@@ -372,4 +378,21 @@ fn word(token: TokenWithSpan) -> Option<(String, Location)> {
         Token::Word(word) => Some((word.value, token.span.start)),
         _ => None,
     }
+}
+
+/// The part of a statement between two places, as it was written.
+pub(super) fn excerpt(text: &str, part: &Range<Location>) -> String {
+    let start = offset(text, part.start);
+    let end = offset(text, part.end).max(start);
+    text.get(start..end).unwrap_or_default().trim().to_owned()
+}
+
+fn offset(text: &str, place: Location) -> usize {
+    let lines = usize::try_from(place.line.saturating_sub(1)).unwrap_or(usize::MAX);
+    let columns = usize::try_from(place.column.saturating_sub(1)).unwrap_or(usize::MAX);
+    let start = match lines {
+        0 => 0,
+        lines => text.match_indices('\n').nth(lines - 1).map_or(text.len(), |(at, _)| at + 1),
+    };
+    text[start..].char_indices().nth(columns).map_or(text.len(), |(at, _)| start + at)
 }

@@ -53,7 +53,9 @@ impl Piece {
             Kind::Word => text.to_uppercase(),
             _ => String::new(),
         };
-        if self.head.len() < 4 {
+        // An explained statement set is one too.
+        let is_explain = self.head.is_empty() && self.last_word == "EXPLAIN";
+        if self.head.len() < 4 && !is_explain {
             self.head.push(self.last_word.clone());
         }
     }

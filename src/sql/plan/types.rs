@@ -10,6 +10,7 @@ use datafusion_expr::expr::{AggregateFunction, Case, InList, ScalarFunction};
 use datafusion_expr::planner::TypePlanner;
 use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion_sql::sqlparser::ast::DataType as SqlDataType;
+use datafusion_sql::sqlparser::tokenizer::Location;
 
 use crate::sql::fault::{Fault, Result};
 use crate::sql::types::{SqlType, describe};
@@ -82,10 +83,22 @@ fn input_schema(node: &LogicalPlan) -> DFSchema {
 pub(super) fn check_expr(expr: &Expr, schema: &DFSchema) -> Result<()> {
     let mut outcome = Ok(());
     expr.apply(|part| {
-        outcome = check_part(part, schema);
+        outcome = check_part(part, schema).map_err(|fault| match place(part) {
+            Some(place) => fault.at(place),
+            None => fault,
+        });
         Ok(if outcome.is_ok() { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     })?;
     outcome
+}
+
+/// The first column in an expression that knows where it is written.
+fn place(expr: &Expr) -> Option<Location> {
+    expr.column_refs()
+        .into_iter()
+        .filter_map(|column| column.spans().first())
+        .map(|span| Location { line: span.start.line, column: span.start.column })
+        .min_by_key(|place| (place.line, place.column))
 }
 
 fn check_part(expr: &Expr, schema: &DFSchema) -> Result<()> {

@@ -1,3 +1,3 @@
 INSERT INTO page_counts SELECT page, MAX(ts), MAX(ts), COUNT(*) FROM clicks GROUP BY page
 ---- expect
-error: projections require unique expression names but the expression "max(clicks.ts)" at position 1 and "max(clicks.ts)" at position 2 have the same name. Consider aliasing ("AS") one of them.
+error: an aggregation without a window is not supported yet; read from TABLE(TUMBLE(TABLE t, DESCRIPTOR(ts), INTERVAL '10' SECOND)) and add window_start, window_end to the GROUP BY

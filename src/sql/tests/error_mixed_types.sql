@@ -1,3 +1,3 @@
 INSERT INTO page_counts SELECT page, ts, ts, 1 FROM clicks WHERE page = 5
 ---- expect
-error: projections require unique expression names but the expression "clicks.ts" at position 1 and "clicks.ts" at position 2 have the same name. Consider aliasing ("AS") one of them.
+error: operator = does not take STRING and INT at line 1, column 66; convert one side with CAST

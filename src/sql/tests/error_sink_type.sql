@@ -1,4 +1,4 @@
 INSERT INTO page_counts
 SELECT page, ts, ts, page FROM clicks
 ---- expect
-error: projections require unique expression names but the expression "clicks.ts" at position 1 and "clicks.ts" at position 2 have the same name. Consider aliasing ("AS") one of them.
+error: column 4 of the query, 'page3', is STRING; the sink's column 'views' is BIGINT at line 2, column 22; convert it with CAST(… AS BIGINT)

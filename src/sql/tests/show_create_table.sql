@@ -11,7 +11,7 @@ CREATE TABLE `default_catalog`.`default_database`.`computed` (
   `ms` BIGINT,
   `text` STRING,
   `ts` AS CAST(text AS TIMESTAMP(3)) COMMENT 'event time',
-  `doubled` AS ms * CAST(2 AS INT),
+  `doubled` AS ms * 2,
   WATERMARK FOR `ts` AS ts - INTERVAL '1' SECOND
 )
 COMMENT 'it''s computed'
