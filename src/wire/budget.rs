@@ -31,6 +31,30 @@ impl Budget {
     }
 }
 
+/// The whole broker's budget. Large frames have one of their own, so that a few clients that
+/// promise much and send it slowly keep nobody's ordinary requests waiting.
+#[derive(Clone)]
+pub(super) struct Budgets {
+    ordinary: Budget,
+    large: Budget,
+}
+
+impl Budgets {
+    /// The largest frame that counts as ordinary: a producer's default `max.request.size`, and some.
+    const ORDINARY_BYTES_MAX: usize = 2 << 20;
+
+    /// Half of `bytes` for each kind.
+    pub(super) fn new(bytes: usize) -> Budgets {
+        Budgets { ordinary: Budget::new(bytes / 2), large: Budget::new(bytes / 2) }
+    }
+
+    /// Waits until a frame of `bytes` fits.
+    pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let budget = if bytes <= Self::ORDINARY_BYTES_MAX { &self.ordinary } else { &self.large };
+        budget.take(bytes).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
@@ -45,5 +69,14 @@ mod tests {
         assert!(budget.take(2000).now_or_never().is_none());
         drop(held);
         assert!(budget.take(1 << 30).now_or_never().is_some());
+    }
+
+    #[test]
+    fn large_frames_that_wait_leave_room_for_ordinary_ones() {
+        let budgets = Budgets::new(8 << 20);
+        let held = budgets.take(100 << 20).now_or_never();
+        assert!(held.is_some());
+        assert!(budgets.take(3 << 20).now_or_never().is_none());
+        assert!(budgets.take(1 << 20).now_or_never().is_some());
     }
 }

@@ -15,7 +15,7 @@ use tokio::net::tcp::WriteHalf;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::budget::Budget;
+use super::budget::{Budget, Budgets};
 use super::frame::{Frame, FrameError, FrameReader, Patience, Permits};
 use crate::api::{self, Connection, Context, Later, Order, Reply};
 
@@ -33,7 +33,7 @@ const CHUNKS_PER_WRITE: usize = 64;
 pub(super) struct Shared {
     pub ctx: Arc<Context>,
     pub patience: Patience,
-    pub budget: Budget,
+    pub budget: Budgets,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -57,7 +57,8 @@ pub(super) async fn serve(mut stream: TcpStream, connection: Connection, mut sha
         buffer: BytesMut::new(),
         config: shared.ctx.config.clone(),
         patience: shared.patience,
-        budgets: [Budget::new(IN_FLIGHT_BYTES_MAX), shared.budget],
+        own: Budget::new(IN_FLIGHT_BYTES_MAX),
+        shared: shared.budget,
     };
     let mut server = Server {
         ctx: shared.ctx,

@@ -12,7 +12,7 @@ use tokio::net::tcp::ReadHalf;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::budget::Budget;
+use super::budget::{Budget, Budgets};
 use crate::api;
 use crate::config::Config;
 
@@ -74,8 +74,10 @@ pub(super) struct FrameReader<'a> {
     pub buffer: BytesMut,
     pub config: Arc<Config>,
     pub patience: Patience,
-    /// The connection's budget, then the broker's.
-    pub budgets: [Budget; 2],
+    /// The connection's own budget.
+    pub own: Budget,
+    /// The whole broker's.
+    pub shared: Budgets,
 }
 
 impl FrameReader<'_> {
@@ -103,22 +105,28 @@ impl FrameReader<'_> {
             }
         }
         let begun = Instant::now();
-        let prefix = LENGTH_BYTES + api::PREFIX_BYTES;
-        self.fill(prefix, begun + self.patience.frame).await?;
-        let [l0, l1, l2, l3, p0, p1, p2, p3] = self.buffer[..prefix] else {
+        self.fill(LENGTH_BYTES, begun + self.patience.frame).await?;
+        let [l0, l1, l2, l3, ..] = self.buffer[..] else {
             return Err(FrameError::Torn);
         };
         let length = i32::from_be_bytes([l0, l1, l2, l3]);
         let bytes = usize::try_from(length).map_err(|_| FrameError::Length(length))?;
+        // Such a frame is over before its prefix is: waiting for the rest would be in vain.
         if bytes < api::PREFIX_BYTES {
             return Err(FrameError::Length(length));
         }
+        self.fill(LENGTH_BYTES + api::PREFIX_BYTES, begun + self.patience.frame).await?;
+        let [_, _, _, _, p0, p1, p2, p3, ..] = self.buffer[..] else {
+            return Err(FrameError::Torn);
+        };
         let bytes_max = api::frame_bytes_max([p0, p1, p2, p3], &self.config);
         if bytes > bytes_max {
             return Err(FrameError::TooLarge { bytes, bytes_max });
         }
-        let [own, shared] = &self.budgets;
-        let permits = [own.take(bytes).await, shared.take(bytes).await];
+        // A promise costs nothing yet: only a frame that really comes takes its share.
+        let beginning = LENGTH_BYTES + bytes.min(READ_BYTES);
+        self.fill(beginning, begun + self.patience.frame).await?;
+        let permits = [self.own.take(bytes).await, self.shared.take(bytes).await];
         let allowance =
             Duration::from_secs((bytes / self.patience.slowest_bytes_per_second) as u64);
         self.fill(LENGTH_BYTES + bytes, Instant::now() + self.patience.frame + allowance).await?;

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::budget::Budget;
+use super::budget::Budgets;
 use super::connection::{self, Shared};
 use super::frame::Patience;
 use crate::api::{Connection, Context};
@@ -61,7 +61,7 @@ impl Listener {
 
     pub(super) fn serve_with(self, ctx: Arc<Context>, patience: Patience) -> Running {
         let (stop, stopping) = watch::channel(false);
-        let budget = Budget::new(REQUEST_BYTES_MAX.max(ctx.config.socket_request_max_bytes));
+        let budget = Budgets::new(REQUEST_BYTES_MAX.max(ctx.config.socket_request_max_bytes));
         let shared = Shared { ctx, patience, budget, stop: stopping };
         Running { stop, accepting: tokio::spawn(accept(self.socket, shared)) }
     }
