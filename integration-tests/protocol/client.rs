@@ -81,7 +81,8 @@ impl Client {
         }
     }
 
-    fn try_receive<R: Request>(
+    /// The next answer, which must be that to `correlation_id`; `InvalidData` if it is not.
+    pub fn try_receive<R: Request>(
         &mut self,
         version: i16,
         correlation_id: i32,

@@ -45,7 +45,7 @@ fn a_topics_configs_read_back_as_they_were_set() {
     };
     let name = unique("configured");
     let topic = creatable(&name, 1)
-        .with_configs(vec![set("cleanup.policy", "compact"), set("retention.ms", "60000")]);
+        .with_configs(vec![set("cleanup.policy", "delete"), set("max.message.bytes", "20000")]);
     let version = client.latest::<CreateTopicsRequest>();
     let created = client.call(version, &create_topics(vec![topic])).topics.remove(0);
     assert_eq!(created.error_code, code::NONE, "{:?}", created.error_message);
@@ -61,12 +61,12 @@ fn a_topics_configs_read_back_as_they_were_set() {
             .collect();
         const OF_TOPIC: i8 = 1;
         const DEFAULT: i8 = 5;
-        assert_eq!(values["cleanup.policy"], (Some("compact"), OF_TOPIC));
-        assert_eq!(values["retention.ms"], (Some("60000"), OF_TOPIC));
-        assert_eq!(values["max.message.bytes"], (Some("1048588"), DEFAULT));
-        let one = configs(&mut client, version, TOPIC, &name, Some(&["retention.ms"]));
+        assert_eq!(values["cleanup.policy"], (Some("delete"), OF_TOPIC));
+        assert_eq!(values["max.message.bytes"], (Some("20000"), OF_TOPIC));
+        assert_eq!(values["compression.type"], (Some("producer"), DEFAULT));
+        let one = configs(&mut client, version, TOPIC, &name, Some(&["max.message.bytes"]));
         assert_eq!(one.configs.len(), 1);
-        assert_eq!(&*one.configs[0].name, "retention.ms");
+        assert_eq!(&*one.configs[0].name, "max.message.bytes");
     }
 }
 

@@ -5,7 +5,7 @@
 
 pub mod batch;
 pub mod client;
-mod requests;
+pub mod requests;
 
 mod api_versions;
 mod commits;
