@@ -6,8 +6,10 @@
 mod clients_java;
 mod clients_kcat;
 mod clients_python;
+mod crash;
 mod flink;
 mod harness;
+mod hostile;
 mod prometheus;
 mod protocol;
 mod sql_job;
