@@ -15,6 +15,8 @@ use crate::types::Timestamp;
 
 /// What travels through a ring.
 #[derive(Clone, Debug)]
+// Nearly all elements are batches: a box would be one allocation more for each.
+#[allow(clippy::large_enum_variant)]
 pub enum Element {
     /// Rows.
     Batch(Batch),

@@ -306,7 +306,7 @@ impl<'a> Attempt<'a> {
                 to: last.plus(1).get(),
             }),
         };
-        positions.sort_by(|a, b| (a.node, a.partition).cmp(&(b.node, b.partition)));
+        positions.sort_by_key(|position| (position.node, position.partition));
         let outputs = outputs.into_iter().map(|((log, producer), last)| Touched {
             topic: log.topic.to_string(),
             partition: log.partition.0,

@@ -18,7 +18,7 @@ use crate::stream::checkpoint::record::{Commit, Event, Image, Started, topic_id}
 use crate::stream::checkpoint::state_topic;
 use crate::stream::checkpoint::transaction::{TransactionalWriter, settle};
 use crate::stream::exchange::{HashSend, Receiver, Ring};
-use crate::stream::format::json::{self, Decoder, Encoder};
+use crate::stream::format::json::{self, Encoder};
 use crate::stream::graph::{Format, Graph, Node, Op, Source as SourcePlan, Startup};
 use crate::stream::operator::{Failure, Operator, StateEntry};
 use crate::stream::operators::filter::Filter;
@@ -117,11 +117,9 @@ pub(super) async fn start(
         }
     }
     let mut subtasks = Vec::with_capacity(plan.subtasks());
-    for (index, section) in plan.sections.iter().enumerate() {
+    for index in 0..plan.sections.len() {
         for shard in 0..plan.parallelism {
-            let number = subtasks.len();
-            let subtask =
-                builder.subtask(&mut running, index, section, shard, number, control, reports)?;
+            let subtask = builder.subtask(&mut running, index, shard, control, reports)?;
             subtasks.push(subtask);
         }
     }
@@ -265,7 +263,7 @@ async fn positions(
     job: &Job,
     node: &Node,
     commit: Option<&Commit>,
-) -> Result<Vec<(PartitionId, Partition, Offset, Option<i64>)>, Failure> {
+) -> Result<Vec<StartPartition>, Failure> {
     let Op::Source(source) = &node.op else { return Ok(Vec::new()) };
     let snapshot = job.rooms.catalog.snapshot();
     let topic = snapshot.topic(&source.topic).ok_or_else(|| {
@@ -290,12 +288,12 @@ async fn positions(
     for log in logs_of(job, topic)? {
         let id = log.id().partition;
         let stored_here = stored.iter().find(|position| position.partition == id.0);
-        let (offset, watermark) = match stored_here {
+        let (position, watermark_ms) = match stored_here {
             Some(position) => (Offset::new(position.offset), position.watermark_ms),
             None if commit.is_some() => (log.span().start, None),
             None => (startup(job, node, source, &source.startup, &log).await?, None),
         };
-        positions.push((id, log, offset, watermark));
+        positions.push(StartPartition { id, log, position, watermark_ms });
     }
     Ok(positions)
 }
@@ -339,8 +337,6 @@ async fn startup(
     }
 }
 
-type Positions = Vec<(PartitionId, Partition, Offset, Option<i64>)>;
-
 struct Builder<'a> {
     job: &'a Job,
     plan: &'a Plan,
@@ -353,21 +349,21 @@ struct Builder<'a> {
     /// Per receiving section, one per subtask.
     rings: BTreeMap<usize, Vec<Arc<Ring>>>,
     /// Per source.
-    positions: BTreeMap<usize, Positions>,
+    positions: BTreeMap<usize, Vec<StartPartition>>,
 }
 
 impl Builder<'_> {
-    #[allow(clippy::too_many_arguments)]
+    /// Subtask `shard` of section `index`.
     fn subtask(
         &mut self,
         running: &mut Running,
         index: usize,
-        section: &Section,
         shard: usize,
-        number: usize,
         control: &watch::Receiver<Control>,
         reports: &mpsc::UnboundedSender<Report>,
     ) -> Result<Subtask, Failure> {
+        let plan = self.plan;
+        let section = &plan.sections[index];
         let producer_epoch = ProducerEpoch(running.started.producer_epoch);
         let state = StateTarget {
             job: self.job.id.clone(),
@@ -387,7 +383,7 @@ impl Builder<'_> {
             }
         };
         Ok(Subtask {
-            index: number,
+            index: index * plan.parallelism + shard,
             shard: shard as u32,
             root,
             chain,
@@ -426,17 +422,10 @@ impl Builder<'_> {
         let Op::Source(plan) = &node.op else {
             return Err(Failure::Rows(format!("'{}' is not a source", node.name)));
         };
-        let Format::Json(json) = &plan.format;
-        let decoder = Decoder::new(plan.physical.clone(), json.clone()).map_err(Failure::Rows)?;
         let partitions = self.positions[&position]
             .iter()
-            .filter(|(id, ..)| id.0 as usize % self.plan.parallelism == shard)
-            .map(|(id, log, position, watermark_ms)| StartPartition {
-                id: *id,
-                log: log.clone(),
-                position: *position,
-                watermark_ms: *watermark_ms,
-            })
+            .filter(|start| start.id.0 as usize % self.plan.parallelism == shard)
+            .cloned()
             .collect();
         let watermark_ms = Arc::new(AtomicI64::new(i64::MIN));
         running.watermarks.push(watermark_ms.clone());
@@ -446,16 +435,8 @@ impl Builder<'_> {
             progress: running.progress.clone(),
             watermark_ms,
         };
-        Ok(Source::new(
-            node.id,
-            plan.topic.clone(),
-            decoder,
-            plan.computed.clone().map(|columns| Project::new(columns, node.schema.clone())),
-            plan.watermark.clone(),
-            partitions,
-            self.job.rooms.clock.clone(),
-            counters,
-        ))
+        let clock = self.job.rooms.clock.clone();
+        Source::new(node.id, plan, &node.schema, partitions, clock, counters)
     }
 
     fn chain(

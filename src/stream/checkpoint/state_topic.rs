@@ -32,7 +32,6 @@ const BATCH_BYTES: usize = 512 << 10;
 const READ_BYTES: usize = 4 << 20;
 
 /// Appends `entries` of one operator's subtask; returns their bytes.
-#[allow(clippy::too_many_arguments)]
 pub fn write(
     writer: &mut TransactionalWriter,
     log: &Partition,
@@ -92,8 +91,11 @@ fn record_key(place: &Place<'_>, operator_key: &[u8]) -> Bytes {
     key.freeze()
 }
 
-/// Node, subtask and operator key of a record key, if it is of `job`.
-fn parse_key<'a>(job: &str, key: &'a [u8]) -> Result<Option<(u32, u32, &'a [u8])>, Failure> {
+/// Node, subtask and the operator's own key.
+type EntryKey<'a> = (u32, u32, &'a [u8]);
+
+/// The parts of a record key, if it is of `job`.
+fn parse_key<'a>(job: &str, key: &'a [u8]) -> Result<Option<EntryKey<'a>>, Failure> {
     let Some((&version, rest)) = key.split_first() else { return Ok(None) };
     let Some((&length, rest)) = rest.split_first() else { return Ok(None) };
     let Some(rest) = rest

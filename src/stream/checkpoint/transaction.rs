@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tracing::info;
+use tracing::debug;
 
 use super::record::Touched;
 use crate::log::batch::{self, NewRecord, Producer};
@@ -116,7 +116,7 @@ pub async fn settle(
                 Some(last) if open.first_offset <= *last => Marker::Commit,
                 _ => Marker::Abort,
             };
-            info!(log = %log.id(), producer = %open.producer, ?marker, "ending a job's open transaction");
+            debug!(log = %log.id(), producer = %open.producer, ?marker, "ending a job's open transaction");
             log.end_transaction(open.producer, producer_epoch, marker)
                 .await
                 .map_err(|error| append_failure(log.id(), &error))?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray, Int64Array};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMillisecondType};
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit, TimestampMillisecondType};
 use arrow::record_batch::RecordBatch;
 use futures_util::future::select_all;
 use prometheus::IntCounter;
@@ -20,7 +20,7 @@ use crate::log::{Isolation, OffsetSpan, Partition, ReadRequest, records};
 use crate::stream::chain::OperatorCounters;
 use crate::stream::checkpoint::record::SourcePosition;
 use crate::stream::format::json::Decoder;
-use crate::stream::graph::{Emit, Watermarks};
+use crate::stream::graph::{Emit, Format, Source as Plan, Watermarks};
 use crate::stream::operator::{Batch, Failure, Output, Watermark};
 use crate::types::{Clock, Offset, PartitionId, Timestamp};
 
@@ -43,6 +43,7 @@ pub(crate) struct SourceCounters {
 }
 
 /// A partition as the source begins to read it.
+#[derive(Clone)]
 pub(crate) struct StartPartition {
     pub(crate) id: PartitionId,
     pub(crate) log: Partition,
@@ -76,16 +77,18 @@ struct Reader {
 }
 
 impl Source {
+    /// A source as planned, with the rows of `schema`.
     pub(crate) fn new(
         node: u32,
-        topic: String,
-        decoder: Decoder,
-        computed: Option<Project>,
-        watermarks: Option<Watermarks>,
+        plan: &Plan,
+        schema: &SchemaRef,
         partitions: Vec<StartPartition>,
         clock: Arc<dyn Clock>,
         counters: SourceCounters,
-    ) -> Source {
+    ) -> Result<Source, Failure> {
+        let Format::Json(json) = &plan.format;
+        let decoder = Decoder::new(plan.physical.clone(), json.clone()).map_err(Failure::Rows)?;
+        let computed = plan.computed.clone();
         let now = clock.monotonic();
         let partitions = partitions
             .into_iter()
@@ -99,19 +102,19 @@ impl Source {
                 idle: false,
             })
             .collect();
-        Source {
+        Ok(Source {
             node,
-            topic,
+            topic: plan.topic.clone(),
             decoder,
-            computed,
-            watermarks,
+            computed: computed.map(|columns| Project::new(columns, schema.clone())),
+            watermarks: plan.watermark.clone(),
             partitions,
             emitted_ms: i64::MIN,
             emitted_at: now,
             told_idle: false,
             clock,
             counters,
-        }
+        })
     }
 
     /// Reads once from each partition that has something. Returns whether there was anything.
