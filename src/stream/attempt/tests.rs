@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
 use datafusion_common::ScalarValue;
-use datafusion_expr::Operator as BinaryOp;
+use datafusion_expr::{ColumnarValue, Operator as BinaryOp};
 use datafusion_functions_aggregate::count::count_udaf;
+use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::AggregateExprBuilder;
 use datafusion_physical_expr::expressions::{BinaryExpr, col, lit};
 use tempfile::TempDir;
@@ -424,5 +426,64 @@ async fn a_poison_record_fails_the_job_by_name_and_a_cancelled_one_leaves_nothin
     for log in broker.logs_of("counts") {
         assert!(log.open_transactions().is_empty());
     }
+    broker.end().await;
+}
+
+/// A condition with a bug.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Panics;
+
+impl std::fmt::Display for Panics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("panics")
+    }
+}
+
+impl PhysicalExpr for Panics {
+    fn data_type(&self, _: &Schema) -> datafusion_common::Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn nullable(&self, _: &Schema) -> datafusion_common::Result<bool> {
+        Ok(false)
+    }
+
+    fn evaluate(&self, _: &RecordBatch) -> datafusion_common::Result<ColumnarValue> {
+        panic!("a bug in a function")
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        Vec::new()
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> datafusion_common::Result<Arc<dyn PhysicalExpr>> {
+        Ok(self)
+    }
+
+    fn fmt_sql(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("panics")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_ends_that_attempt_with_its_reason_and_other_jobs_go_on() {
+    let dir = TempDir::new().unwrap();
+    let broker = Broker::start(&dir, 1).await;
+    broker.create("clicks", 1).await;
+    let jobs = Jobs::start(broker.rooms.clone(), &broker.metrics).await.unwrap();
+    let mut buggy = new_job();
+    buggy.graph.nodes[1].op = Op::Filter(Arc::new(Panics));
+    let buggy = jobs.submit(buggy).await.unwrap().0;
+    let sound = jobs.submit(new_job()).await.unwrap().0;
+    broker.produce("clicks", 0, &[click("a", 1), click("a", 12)]).await;
+    eventually(&jobs, &buggy, |status| status.state == JobState::Restarting).await;
+    let failure = jobs.status(&buggy).unwrap().failure.unwrap();
+    assert_eq!(failure, "the operator panicked: a bug in a function");
+    assert_eq!(broker.wait_for("counts", 1).await, [counted("a", 0, 1)]);
+    assert_eq!(jobs.status(&sound).unwrap().state, JobState::Running);
+    jobs.shutdown().await;
     broker.end().await;
 }
