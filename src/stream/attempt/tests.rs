@@ -24,6 +24,7 @@ use crate::log::batch::{self, NewRecord};
 use crate::log::{AppendOptions, Durable, Isolation, Logs, Partition, ReadRequest, records};
 use crate::metrics::Metrics;
 use crate::store::Store;
+use crate::stream::checkpoint::transaction::TransactionalWriter;
 use crate::stream::graph::{
     Edge, Emit, Exchange, Format, Json, Node, Sink, Source, Startup, TumbleAggregate, Watermarks,
 };
@@ -485,5 +486,53 @@ async fn a_panic_ends_that_attempt_with_its_reason_and_other_jobs_go_on() {
     assert_eq!(broker.wait_for("counts", 1).await, [counted("a", 0, 1)]);
     assert_eq!(jobs.status(&sound).unwrap().state, JobState::Running);
     jobs.shutdown().await;
+    broker.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn output_of_a_later_epoch_under_the_same_producer_is_aborted_not_committed() {
+    let dir = TempDir::new().unwrap();
+    let broker = Broker::start(&dir, 1).await;
+    broker.create("counts", 1).await;
+    let log = broker.logs_of("counts").swap_remove(0);
+    let pair = [ProducerId(900), ProducerId(901)];
+    let runtime = tokio::runtime::Handle::current();
+    let mut writer = TransactionalWriter::new(pair, ProducerEpoch(0), 1, 1 << 20, runtime);
+    let mut covered = Vec::new();
+    for epoch in 1..=3_u64 {
+        let target = log.clone();
+        let record = NewRecord {
+            value: Some(Bytes::from(format!("epoch {epoch}"))),
+            ..NewRecord::default()
+        };
+        // The writer blocks, as on a subtask's thread.
+        let (back, appends) = tokio::task::spawn_blocking(move || {
+            writer.append(&target, &[record]).unwrap();
+            let appends = writer.end_epoch(epoch);
+            (writer, appends)
+        })
+        .await
+        .unwrap();
+        writer = back;
+        for append in appends {
+            let last_offset = append.pending.await.unwrap().last_offset.get();
+            if epoch == 1 {
+                covered.push(Touched {
+                    topic: append.log.topic.to_string(),
+                    partition: 0,
+                    producer: append.producer.0,
+                    last_offset,
+                });
+            }
+        }
+        if epoch == 1 {
+            let logs = std::slice::from_ref(&log);
+            settle(logs, &HashSet::from(pair), &covered, ProducerEpoch(0)).await.unwrap();
+        }
+    }
+    assert_eq!(log.open_transactions().len(), 2, "epochs 2 and 3 are not decided");
+    settle(&[log.clone()], &HashSet::from(pair), &covered, ProducerEpoch(1)).await.unwrap();
+    assert!(log.open_transactions().is_empty());
+    assert_eq!(broker.committed("counts").await, ["epoch 1"]);
     broker.end().await;
 }
