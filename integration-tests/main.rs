@@ -3,6 +3,7 @@
 //! One binary with modules, since each further one would link DataFusion again. `harness` starts
 //! brokers and runs programs; every other module is a group of tests.
 
+mod bad_input;
 mod clients_java;
 mod clients_kcat;
 mod clients_python;
