@@ -278,4 +278,20 @@ impl Drop for Inner {
 }
 
 #[cfg(test)]
+impl Logs {
+    /// Logs over `dir` with their view in `view`, for tests of rooms that may not use `store/`.
+    pub(crate) fn over_directories(
+        dir: &Path,
+        view: &Path,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        epoch: LeaderEpoch,
+        metrics: &Metrics,
+    ) -> Logs {
+        let store = Store::open(view).expect("the view opens");
+        Logs::start(dir, store, config, clock, epoch, metrics).expect("the logs open")
+    }
+}
+
+#[cfg(test)]
 mod tests;

@@ -23,7 +23,6 @@ use crate::group::Groups;
 use crate::log::batch::{self, NewRecord};
 use crate::log::{AppendOptions, Durable, Isolation, Logs, Partition, ReadRequest, records};
 use crate::metrics::Metrics;
-use crate::store::Store;
 use crate::stream::checkpoint::transaction::TransactionalWriter;
 use crate::stream::graph::{
     Edge, Emit, Exchange, Format, Json, Node, Sink, Source, Startup, TumbleAggregate, Watermarks,
@@ -50,9 +49,9 @@ impl Broker {
         let metrics = Metrics::default();
         let (logs_dir, view): (PathBuf, PathBuf) =
             (dir.path().join("logs"), dir.path().join(format!("view-{start}")));
-        let store = Store::open(&view).unwrap();
         let epoch = LeaderEpoch(start as i32);
-        let logs = Logs::start(&logs_dir, store, &config, clock.clone(), epoch, &metrics).unwrap();
+        let logs =
+            Logs::over_directories(&logs_dir, &view, &config, clock.clone(), epoch, &metrics);
         let journal = Arc::new(LocalJournal::new(logs.clone(), clock.clone()));
         let catalog =
             Catalog::start(logs.clone(), journal.clone(), config.clone(), clock.clone(), &metrics)
@@ -531,7 +530,9 @@ async fn output_of_a_later_epoch_under_the_same_producer_is_aborted_not_committe
         }
     }
     assert_eq!(log.open_transactions().len(), 2, "epochs 2 and 3 are not decided");
-    settle(&[log.clone()], &HashSet::from(pair), &covered, ProducerEpoch(1)).await.unwrap();
+    settle(std::slice::from_ref(&log), &HashSet::from(pair), &covered, ProducerEpoch(1))
+        .await
+        .unwrap();
     assert!(log.open_transactions().is_empty());
     assert_eq!(broker.committed("counts").await, ["epoch 1"]);
     broker.end().await;
