@@ -77,11 +77,16 @@ pub(super) fn parse(text: &str) -> Result<Statement> {
         .map_err(ParserError::from)?;
     refuse_hints(&tokens)?;
     let dialect = FlinkDialect::for_tokens(tokens.len());
+    let end = tokens.last().map(|token| token.span.end);
     let mut parser =
         Parser::new(&dialect).with_recursion_limit(DEPTH_MAX).with_tokens_with_locations(tokens);
     let mut statement =
         parse_statement(&mut parser).map_err(|fault| match dialect.is_exhausted() {
             true => Fault::from(ParserError::RecursionLimitExceeded),
+            // The parser gives its end-of-input token no place.
+            false if fault.to_string().ends_with("found: EOF") => {
+                fault.at(end.unwrap_or(Location { line: 0, column: 0 }))
+            }
             false => fault,
         })?;
     let _ = parser.consume_token(&Token::SemiColon);
