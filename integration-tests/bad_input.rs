@@ -200,7 +200,10 @@ fn sql_that_cannot_be_planned_names_its_place() {
     let cases: [(&str, &[&str]); 8] = [
         ("SELEC 1", &["'SELEC'", "line 1", "column 1", "did you mean 'SELECT'"]),
         ("INSERT INTO counts\nSELECT page n FROM WHERE clicks", &["line 2"]),
-        ("INSERT INTO counts SELECT page, n FROM clicks WHERE (n > 1", &["expected: )"]),
+        (
+            "INSERT INTO counts SELECT page, n FROM clicks WHERE (n > 1",
+            &["expected: )", "line 1", "column 59"],
+        ),
         ("INSERT INTO counts\nSELECT * FROM nowhere", &["table 'nowhere'", "line 2", "column 15"]),
         ("INSERT INTO clickz SELECT * FROM clicks", &["'clickz'", "did you mean 'clicks'"]),
         (
