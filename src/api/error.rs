@@ -91,6 +91,7 @@ impl Coded for CatalogError {
         match self {
             CatalogError::Name(name) => name.kafka(),
             CatalogError::Exists(_) => Kafka::TopicAlreadyExists,
+            CatalogError::Collides { .. } => Kafka::InvalidTopicException,
             CatalogError::UnknownName(_) => Kafka::UnknownTopicOrPartition,
             CatalogError::UnknownId(_) => Kafka::UnknownTopicId,
             CatalogError::Partitions(_) => Kafka::InvalidPartitions,

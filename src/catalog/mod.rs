@@ -135,6 +135,14 @@ pub enum CatalogError {
     /// Error 36.
     #[error("topic '{0}' already exists")]
     Exists(String),
+    /// Error 17: Kafka's tools would count both under one metric name.
+    #[error("topic '{name}' collides with '{other}': they differ only in '.' and '_'")]
+    Collides {
+        /// The new name.
+        name: String,
+        /// That of the topic that is there.
+        other: String,
+    },
     /// Error 3 (by name).
     #[error("topic '{0}' does not exist")]
     UnknownName(String),

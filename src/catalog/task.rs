@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use super::journal::{Journal, JournalError, Slot};
 use super::record::{self, Change};
@@ -113,15 +113,16 @@ impl Owner {
         if snapshot.topic(topic.name.as_str()).is_some() {
             return Err(CatalogError::Exists(topic.name.to_string()));
         }
+        if let Some(other) = snapshot.topics().find(|other| topic.name.collides_with(&other.name)) {
+            return Err(CatalogError::Collides {
+                name: topic.name.to_string(),
+                other: other.name.to_string(),
+            });
+        }
         check_partitions(topic.partitions)
     }
 
     async fn add(&mut self, topic: Topic) -> Result<Arc<Topic>, CatalogError> {
-        let snapshot = self.snapshot();
-        for other in snapshot.topics().filter(|other| topic.name.collides_with(&other.name)) {
-            warn!(topic = %topic.name, other = %other.name,
-                "topic names differ only in '.' and '_' and share their metric names in Kafka's tools");
-        }
         // The logs come first: a published topic can be written at once. They are empty until
         // then, so what a crash in between leaves behind holds nothing.
         open(&self.published.logs, topic.logs().collect()).await?;
