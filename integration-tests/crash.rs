@@ -14,13 +14,15 @@ use kafka_protocol::messages::offset_commit_request::{
     OffsetCommitRequestPartition, OffsetCommitRequestTopic,
 };
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopic;
-use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest};
+use kafka_protocol::messages::{
+    FetchRequest, GroupId, OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
+};
 
 use crate::harness::{Broker, Options, PATIENCE, until};
-use crate::protocol::batch::{Batch, Record};
+use crate::protocol::batch::{self, Batch, Record};
 use crate::protocol::client::{Client, text};
 use crate::protocol::requests::{
-    Topic, append, describe, new_producer, produce, produced, read_partition,
+    Topic, append, describe, fetch, fetched, new_producer, produce, produced, read_partition,
 };
 
 /// Rounds of load, kill and restart.
@@ -359,6 +361,27 @@ fn see(broker: &Broker, topics: &[Topic]) -> Seen {
     seen
 }
 
+/// Commits an offset of partition 0 for [`GROUP`].
+fn commit(client: &mut Client, topic: &Topic, offset: i64) {
+    let partition = OffsetCommitRequestPartition::default()
+        .with_partition_index(0)
+        .with_committed_offset(offset);
+    let of_topic = OffsetCommitRequestTopic::default()
+        .with_name(topic.topic_name())
+        .with_partitions(vec![partition]);
+    let request = OffsetCommitRequest::default()
+        .with_group_id(GroupId(text(GROUP)))
+        .with_generation_id_or_member_epoch(-1)
+        .with_topics(vec![of_topic]);
+    until("the commit", PATIENCE, || {
+        let answer = client.call(5, &request);
+        match answer.topics[0].partitions[0].error_code {
+            0 => Ok(()),
+            error => Err(format!("error {error}")),
+        }
+    });
+}
+
 /// A stopped broker with topics, records of several producers and committed offsets.
 fn filled() -> (Broker, Vec<Topic>, Seen, (i64, i16)) {
     let mut broker = Broker::start_with(Options::new().set("log.segment.bytes", 1 << 20));
@@ -372,23 +395,7 @@ fn filled() -> (Broker, Vec<Topic>, Seen, (i64, i16)) {
             let batch = batch.from_producer(producer.0, producer.1, sequence);
             assert_eq!(append(&mut client, topic, &batch).0, 0);
         }
-        let partition = OffsetCommitRequestPartition::default()
-            .with_partition_index(0)
-            .with_committed_offset(committed);
-        let of_topic = OffsetCommitRequestTopic::default()
-            .with_name(topic.topic_name())
-            .with_partitions(vec![partition]);
-        let request = OffsetCommitRequest::default()
-            .with_group_id(GroupId(text(GROUP)))
-            .with_generation_id_or_member_epoch(-1)
-            .with_topics(vec![of_topic]);
-        until("the commit", PATIENCE, || {
-            let answer = client.call(5, &request);
-            match answer.topics[0].partitions[0].error_code {
-                0 => Ok(()),
-                error => Err(format!("error {error}")),
-            }
-        });
+        commit(&mut client, topic, committed);
     }
     // Segments beyond the first.
     for _ in 0..4 {
@@ -398,6 +405,65 @@ fn filled() -> (Broker, Vec<Topic>, Seen, (i64, i16)) {
     assert_eq!(seen.committed, [7, 8, 9]);
     assert!(broker.terminate().success());
     (broker, topics, seen, producer)
+}
+
+#[test]
+fn topics_and_offsets_that_were_acknowledged_survive_kill_9() {
+    let mut broker = Broker::start();
+    let mut topics = Vec::new();
+    for round in 1..=8 {
+        let mut client = Client::connect(broker.kafka());
+        topics.push(Topic::create_with(&mut client, 2));
+        for topic in &topics {
+            commit(&mut client, topic, round);
+        }
+        // Nothing comes between the answer and the end.
+        broker.kill();
+        broker.restart();
+        let seen = see(&broker, &topics);
+        assert!(seen.topics.iter().all(|(_, _, partitions)| *partitions == 2));
+        assert_eq!(seen.committed, vec![round; topics.len()]);
+        let ids: Vec<_> = topics.iter().map(|topic| topic.id).collect();
+        assert_eq!(seen.topics.iter().map(|(_, id, _)| *id).collect::<Vec<_>>(), ids);
+    }
+}
+
+#[test]
+fn a_bit_flipped_at_rest_costs_its_own_batch_and_no_other() {
+    let (mut broker, topics, before, _) = filled();
+    let (damaged, sound) = (&topics[2], &topics[1]);
+    let segment = segments(&broker, damaged).remove(0);
+    let original = fs::read(&segment).expect("a segment");
+    // Each of this topic's ten batches holds one record of one size.
+    let batch_bytes = original.len() / 10;
+    // In the payload, the CRC, the producer id and the length of the fourth batch.
+    for (at, appended) in [70, 18, 45, 10].into_iter().zip(0..) {
+        let mut flipped = original.clone();
+        flipped[3 * batch_bytes + at] ^= 0x04;
+        fs::write(&segment, &flipped).expect("a segment");
+        broker.restart();
+        let mut client = Client::connect(broker.kafka());
+        let version = client.latest::<FetchRequest>();
+        let mut read_at = |offset| {
+            let answer = fetched(client.call(version, &fetch(version, damaged, 0, offset)));
+            // What is returned must be right to its last byte; what is wrong must not be returned.
+            let records = batch::read(answer.records.unwrap_or_default());
+            (answer.error_code, records.iter().map(|record| record.offset).collect::<Vec<_>>())
+        };
+        let (error, offsets) = read_at(0);
+        assert_eq!((error, &offsets[..]), (0, &[0, 1, 2][..]), "byte {at}");
+        let (error, offsets) = read_at(3);
+        assert_eq!((error, &offsets[..]), (2, &[][..]), "byte {at}");
+        let (error, offsets) = read_at(4);
+        assert_eq!((error, &offsets[..]), (0, &[4, 5, 6, 7, 8, 9][..]), "byte {at}");
+        assert_eq!(read_partition(&mut client, sound, 0, 0).len(), 10 + appended);
+        // New records go on behind.
+        assert_eq!(append(&mut client, sound, &Batch::of(["more"])).0, 0);
+        assert!(broker.terminate().success());
+        fs::write(&segment, &original).expect("a segment");
+    }
+    broker.restart();
+    assert!(see(&broker, &topics[2..]).records == before.records[3..]);
 }
 
 /// Every file below `folder`.

@@ -42,18 +42,6 @@ const COMMON: &[&str] = &["types", "config", "metrics"];
 /// Files at the root of `src` that tie the rooms together.
 const UNBOUND: &[&str] = &["lib", "main", "server"];
 
-/// Files of `src/api` that serve every API rather than being one.
-const API_SHARED: &[&str] = &[
-    "mod.rs",
-    "call.rs",
-    "error.rs",
-    "fixture.rs",
-    "header.rs",
-    "meter.rs",
-    "table.rs",
-    "tests.rs",
-];
-
 const FILE_LINES_MAX: usize = 600;
 const TEST_MODULE_LINES_MAX: usize = 200;
 

@@ -119,6 +119,19 @@ fn names_that_no_topic_can_have_are_refused() {
 }
 
 #[test]
+fn names_that_differ_only_in_dot_and_underscore_collide() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let name = unique("collides");
+    Topic::create_named(&mut client, &format!("{name}.x"), 1);
+    let version = client.latest::<CreateTopicsRequest>();
+    let request = create_topics(vec![creatable(&format!("{name}_x"), 1)]);
+    let refused = client.call(version, &request).topics.remove(0);
+    assert_eq!(refused.error_code, code::INVALID_TOPIC);
+    assert!(refused.error_message.is_some_and(|message| message.contains("collide")));
+}
+
+#[test]
 fn topics_are_found_by_id() {
     let broker = broker();
     let mut client = broker.connect();
