@@ -62,10 +62,32 @@ impl Clicks {
         clicks
     }
 
-    /// Input of `ProduceLines`: acknowledged after every `flush` records.
-    fn input(&self, flush: usize) -> String {
-        self.lines.chunks(flush).map(|lines| lines.join("\n") + "\n.\n").collect()
+    /// All but the last two, which move the watermark.
+    fn counted(&self) -> &[String] {
+        &self.lines[..self.lines.len() - 2]
     }
+
+    /// The last two. Each partition needs them: the slowest one holds the watermark back.
+    fn closing(&self) -> &[String] {
+        &self.lines[self.lines.len() - 2..]
+    }
+
+    /// The rows when `partitions` partitions got the closing clicks.
+    fn rows_over(&self, partitions: usize) -> Vec<String> {
+        let closed_by_all = |row: &String| match row.contains("/end") {
+            true => row.replace("\"hits\":1", &format!("\"hits\":{partitions}")),
+            false => row.clone(),
+        };
+        self.rows.iter().map(closed_by_all).collect()
+    }
+}
+
+/// Input of `ProduceLines`: a key per record, which spreads them over the partitions, and an
+/// acknowledgement after every `flush` of them.
+fn input(lines: &[String], flush: usize) -> String {
+    let keyed: Vec<String> =
+        lines.iter().enumerate().map(|(key, line)| format!("{key}\t{line}")).collect();
+    keyed.chunks(flush).map(|lines| lines.join("\n") + "\n.\n").collect()
 }
 
 /// The first day of 2026 and `ms` into it, as Flink's JSON format writes a TIMESTAMP(3).
@@ -112,6 +134,15 @@ fn produce(broker: SocketAddr, topic: &str, input: &str) {
     producer.finish(JVM_PATIENCE).success();
 }
 
+/// Produces `lines` to one partition of `clicks`.
+#[track_caller]
+fn produce_to(broker: SocketAddr, partition: usize, lines: &[String]) {
+    let mut command = kcat(broker);
+    command.args(["-P", "-t", "clicks", "-p", &partition.to_string()]);
+    let input = lines.join("\n");
+    Program::start_with_input("kcat -P", command, input.as_bytes()).finish(PATIENCE).success();
+}
+
 /// The committed records of `topic`, sorted. An error while it does not exist.
 fn committed(broker: SocketAddr, topic: &str) -> Result<Vec<String>, String> {
     let mut command = kcat(broker);
@@ -154,7 +185,7 @@ fn sql_job_counts_pages_per_window_under_out_of_order_input() {
     create(broker.kafka(), "clicks", 1);
     run_sql(&broker, &sql_file("page_counts.sql"));
 
-    produce(broker.kafka(), "clicks", &clicks.input(1_000));
+    produce(broker.kafka(), "clicks", &input(&clicks.lines, 1_000));
 
     holds(broker.kafka(), "page_counts", "/end", &clicks.rows);
 }
@@ -163,15 +194,15 @@ fn sql_job_counts_pages_per_window_under_out_of_order_input() {
 fn sql_job_killed_three_times_in_the_stream_loses_and_doubles_nothing() {
     let mut broker = Broker::start_with(Options::new().set("stream.checkpoint.interval.ms", 200));
     let clicks = Clicks::generate(20_000);
-    create(broker.kafka(), "clicks", 1);
+    create(broker.kafka(), "clicks", 3);
     run_sql(&broker, &sql_file("page_counts.sql"));
 
     let turn = heavy();
     // Ten seconds of clicks, acknowledged twenty at a time.
     let mut command = produce_lines(broker.kafka(), "clicks");
     command.arg("2000");
-    let mut producer =
-        Program::start_with_input("ProduceLines", command, clicks.input(20).as_bytes());
+    let paced = input(clicks.counted(), 20);
+    let mut producer = Program::start_with_input("ProduceLines", command, paced.as_bytes());
     for acknowledged in [3_000, 7_000, 11_000] {
         producer.wait_for_stdout(&format!("{acknowledged} records"), JVM_PATIENCE, |stdout| {
             let last = stdout.lines().last()?.strip_prefix("flushed ")?;
@@ -190,8 +221,11 @@ fn sql_job_killed_three_times_in_the_stream_loses_and_doubles_nothing() {
     }
     producer.finish(JVM_PATIENCE).success();
     drop(turn);
+    for partition in 0..3 {
+        produce_to(broker.kafka(), partition, clicks.closing());
+    }
 
-    holds(broker.kafka(), "page_counts", "/end", &clicks.rows);
+    holds(broker.kafka(), "page_counts", "/end", &clicks.rows_over(3));
 }
 
 #[test]
@@ -202,20 +236,11 @@ fn sql_job_over_three_partitions_waits_for_the_slowest() {
     run_sql(&broker, &sql_file("page_counts.sql"));
 
     // One partition after the other: the first is through with its hours before the last begins.
-    let (counted, closing) = clicks.lines.split_at(clicks.lines.len() - 2);
-    for (partition, lines) in counted.chunks(1_000).enumerate() {
-        let mut command = kcat(broker.kafka());
-        command.args(["-P", "-t", "clicks", "-p", &partition.to_string()]);
-        let input = [lines, closing].concat().join("\n");
-        Program::start_with_input("kcat -P", command, input.as_bytes()).finish(PATIENCE).success();
+    for (partition, lines) in clicks.counted().chunks(1_000).enumerate() {
+        produce_to(broker.kafka(), partition, &[lines, clicks.closing()].concat());
     }
 
-    let closed_by_all = |row: &String| match row.contains("/end") {
-        true => row.replace("\"hits\":1", "\"hits\":3"),
-        false => row.clone(),
-    };
-    let expected: Vec<String> = clicks.rows.iter().map(closed_by_all).collect();
-    holds(broker.kafka(), "page_counts", "/end", &expected);
+    holds(broker.kafka(), "page_counts", "/end", &clicks.rows_over(3));
 }
 
 #[test]
@@ -225,7 +250,7 @@ fn sql_job_gives_the_same_windows_as_flink() {
     let kafka = target.kafka();
     let (file, clicks) = (sql_file("page_counts.sql"), Clicks::generate(20_000));
     create(kafka, "clicks", 1);
-    produce(kafka, "clicks", &clicks.input(1_000));
+    produce(kafka, "clicks", &input(&clicks.lines, 1_000));
     if let Some(broker) = target.ottla() {
         run_sql(broker, &file);
         holds(kafka, "page_counts", "/end", &clicks.rows);
