@@ -51,6 +51,7 @@ pub(super) static ROUTES: &[Route] = &[
     row!(create_topics, CreateTopicsRequest),
     row!(delete_topics, DeleteTopicsRequest),
     row!(init_producer_id, InitProducerIdRequest),
+    row!(offset_for_leader_epoch, OffsetForLeaderEpochRequest),
     row!(describe_configs, DescribeConfigsRequest),
     row!(create_partitions, CreatePartitionsRequest),
     row!(delete_groups, DeleteGroupsRequest),
