@@ -3,6 +3,8 @@
 //! v3 adds authorized operations, v4 static members, v6 error 69 for unknown groups (KIP-1043);
 //! before, they are described as dead. Gaps: without ACLs every operation is authorized.
 
+use std::collections::HashSet;
+
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
@@ -28,8 +30,13 @@ pub(super) async fn handle(
     request: &Request,
     body: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
-    let mut groups = Vec::with_capacity(body.groups.len());
+    // Each group once: a repeated name costs few bytes, and its members many.
+    let mut seen = HashSet::new();
+    let mut groups = Vec::new();
     for id in body.groups {
+        if !seen.insert(id.clone()) {
+            continue;
+        }
         let mut described = match ctx.groups.describe(id.as_str()).await {
             Some(group) => describe(request.version, id, group),
             None => unknown(request.version, id),

@@ -5,7 +5,7 @@
 //! Gaps: topic ids (v10), which the codec lacks; member epochs (v9) are not checked, since there
 //! are only classic groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics;
 use kafka_protocol::messages::offset_fetch_response::{
@@ -36,7 +36,11 @@ pub(super) async fn handle(
     body: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
     if request.version >= 8 {
-        let groups = body.groups.into_iter().map(|group| {
+        // Each group once: a repeated name costs few bytes, and its positions many.
+        let mut seen = HashSet::new();
+        let asked = body.groups.into_iter();
+        let asked = asked.filter(|group| seen.insert(group.group_id.clone()));
+        let groups = asked.map(|group| {
             let topics = fetch(ctx, group.group_id.as_str(), group.topics);
             OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_topics(topics)
         });
