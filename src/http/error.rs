@@ -1,12 +1,17 @@
 //! Errors as Flink's REST endpoints shape them: a status and `{"errors": [...]}`.
 
 use axum::Json;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::listener::BODY_BYTES_MAX;
 use crate::sql::SqlError;
 use crate::stream::job::JobError;
+
+/// More than the framework ever says.
+const REFUSAL_BYTES_MAX: usize = 4096;
 
 /// An answer that is not the one asked for.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,6 +74,27 @@ impl From<JobError> for HttpError {
             JobError::Failed(_) => HttpError::internal(message),
         }
     }
+}
+
+/// Gives the framework's own refusals (a body too large, a path that does not parse) the shape of
+/// all others.
+pub(super) async fn in_flinks_shape(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if !status.is_client_error() || is_json {
+        return response;
+    }
+    let told = axum::body::to_bytes(response.into_body(), REFUSAL_BYTES_MAX).await;
+    let message = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            format!("the body is too large: at most {BODY_BYTES_MAX} bytes are taken")
+        }
+        _ => told.map(|told| String::from_utf8_lossy(&told).into_owned()).unwrap_or_default(),
+    };
+    HttpError { status, message }.into_response()
 }
 
 pub(super) async fn no_such_path(uri: Uri) -> HttpError {

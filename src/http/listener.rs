@@ -19,12 +19,12 @@ use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::error::HttpError;
-use super::{Front, guard};
+use super::{Front, error, guard};
 
 /// Connections at a time; more wait in the system's queue.
 const CONNECTIONS_MAX: u32 = 512;
 /// Largest request body: a statement of a megabyte is already a mistake.
-const BODY_BYTES_MAX: usize = 1 << 20;
+pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 /// Longest time a request may take; what takes longer is polled for.
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest time a request's head may take to arrive.
@@ -72,6 +72,7 @@ impl Listener {
         let mut router = super::router(front)
             .layer(middleware::from_fn(limit_time))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .layer(middleware::map_response(error::in_flinks_shape))
             .layer(middleware::from_fn(guard::same_origin));
         if self.address.ip().is_loopback() {
             router = router.layer(middleware::from_fn(guard::no_foreign_names));

@@ -67,6 +67,24 @@ fn a_starting_broker_is_alive_but_not_ready() {
 }
 
 #[test]
+fn every_refusal_has_flinks_shape() {
+    let served = Served::start();
+    let large = "a".repeat((1 << 20) + 1);
+    for (method, path, body, status) in [
+        ("GET", "/jobs/%ff", "", 400),
+        ("GET", "/v1/sessions/s/operations/o/result/x", "", 400),
+        ("POST", "/v1/sessions", large.as_str(), 413),
+        ("GET", "/nothing", "", 404),
+        ("PUT", "/readyz", "", 405),
+    ] {
+        let (told, answer) = served.ask(method, path, body);
+        assert_eq!(told, status, "{path}");
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        assert!(!answer["errors"][0].as_str().unwrap().is_empty(), "{path}");
+    }
+}
+
+#[test]
 fn metrics_are_prometheus_text_and_each_has_help_and_prefix() {
     let (status, body) = Served::start().ask("GET", "/metrics", "");
     assert_eq!(status, 200);
