@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::error::HttpError;
 use super::{Front, Rooms};
 use crate::stream::job::{CheckpointStatus, JobError, JobState, JobStatus};
+use crate::types::Timestamp;
 
 pub(super) fn routes() -> Router<Front> {
     Router::new()
@@ -112,20 +113,53 @@ async fn ids(State(front): State<Front>) -> Result<Json<Value>, HttpError> {
 
 async fn overview(State(front): State<Front>) -> Result<Json<Value>, HttpError> {
     let rooms = front.rooms()?;
-    let jobs: Vec<Value> = rooms.jobs.list().iter().map(|job| summary(rooms, job)).collect();
+    let now = rooms.clock.now();
+    let jobs: Vec<Value> = rooms.jobs.list().iter().map(|job| summary(now, job)).collect();
     Ok(Json(json!({ "jobs": jobs })))
 }
 
-fn summary(rooms: &Rooms, job: &JobStatus) -> Value {
+fn summary(now: Timestamp, job: &JobStatus) -> Value {
+    let started = job.started_at.0;
+    let end = job.ended_at.map(|ended| ended.0);
     json!({
         "jid": job.id.0.as_ref(),
         "name": job.name,
         "state": state_name(job.state),
-        "start-time": job.started_at.0,
-        "end-time": -1,
-        "duration": rooms.clock.now().0.saturating_sub(job.started_at.0).max(0),
-        "tasks": { "total": job.operators.len() },
+        "start-time": started,
+        "end-time": end.unwrap_or(-1),
+        "duration": end.unwrap_or(now.0).saturating_sub(started).max(0),
+        "last-modification": end.unwrap_or(started),
+        "tasks": tasks(job),
     })
+}
+
+/// How many of a job's tasks are in each of Flink's states. All follow the job's own.
+fn tasks(job: &JobStatus) -> Value {
+    const STATES: [&str; 10] = [
+        "created",
+        "scheduled",
+        "deploying",
+        "running",
+        "finished",
+        "canceling",
+        "canceled",
+        "failed",
+        "reconciling",
+        "initializing",
+    ];
+    let own = match job.state {
+        JobState::Created | JobState::Restarting => "scheduled",
+        JobState::Running => "running",
+        JobState::Failed => "failed",
+        JobState::Canceled => "canceled",
+        JobState::Finished => "finished",
+    };
+    let total = job.operators.len();
+    let mut tasks = json!({ "total": total });
+    for state in STATES {
+        tasks[state] = json!(if state == own { total } else { 0 });
+    }
+    tasks
 }
 
 async fn details(
@@ -158,9 +192,10 @@ async fn details(
             json!({ "topic": topic, "partition": partition, "offset": offset })
         })
         .collect();
-    let mut body = summary(rooms, &job);
+    let now = rooms.clock.now();
+    let mut body = summary(now, &job);
     body["isStoppable"] = json!(runs(job.state));
-    body["now"] = json!(rooms.clock.now().0);
+    body["now"] = json!(now.0);
     body["vertices"] = json!(vertices);
     // Flink has these in its metrics and exceptions resources; one look should do.
     body["attempt"] = json!(job.attempt);
@@ -309,7 +344,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::types::Timestamp;
 
     #[test]
     fn a_stop_can_be_asked_for_its_outcome() {
@@ -328,6 +362,33 @@ mod tests {
         let requests: Vec<String> = (0..=Stops::REMEMBERED).map(|_| stops.begin("job")).collect();
         assert_eq!(stops.outcome("job", &requests[0]), None);
         assert_eq!(stops.outcome("job", &requests[1]), Some(None));
+    }
+
+    #[test]
+    fn a_job_that_ended_grows_no_older() {
+        let job = JobStatus {
+            id: crate::stream::job::JobId("0af1".into()),
+            name: "counts".to_owned(),
+            state: JobState::Finished,
+            started_at: Timestamp(1_000),
+            ended_at: Some(Timestamp(4_000)),
+            failure: None,
+            attempt: 0,
+            records_in: 0,
+            records_out: 0,
+            watermark: None,
+            checkpoint: None,
+            operators: Vec::new(),
+            positions: std::collections::BTreeMap::new(),
+        };
+        let body = summary(Timestamp(9_000), &job);
+        assert_eq!((&body["end-time"], &body["duration"]), (&json!(4_000), &json!(3_000)));
+        assert_eq!(body["last-modification"], 4_000);
+        assert_eq!(body["tasks"]["finished"], 0);
+
+        let running = JobStatus { state: JobState::Running, ended_at: None, ..job };
+        let body = summary(Timestamp(9_000), &running);
+        assert_eq!((&body["end-time"], &body["duration"]), (&json!(-1), &json!(8_000)));
     }
 
     #[test]

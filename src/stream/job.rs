@@ -85,6 +85,8 @@ pub struct JobStatus {
     pub state: JobState,
     /// When it was submitted.
     pub started_at: Timestamp,
+    /// When it ended, if it did and the time is known.
+    pub ended_at: Option<Timestamp>,
     /// Why it failed last, if it did.
     pub failure: Option<String>,
     /// How often it was restarted, also by the broker's restarts.
@@ -192,6 +194,7 @@ impl Entry {
             name: submitted.name.clone(),
             state,
             started_at: Timestamp(submitted.at_ms),
+            ended_at: None,
             failure,
             attempt: 0,
             records_in: 0,
@@ -249,8 +252,8 @@ impl Jobs {
         let jobs = DashMap::new();
         for (id, image) in journal.jobs().await {
             let Image { submitted: Some(submitted), ended, .. } = image else { continue };
-            let (state, failure) = match ended {
-                None => (JobState::Created, None),
+            let (state, failure, ended_at) = match ended {
+                None => (JobState::Created, None, None),
                 Some(ended) => (
                     match ended.state.as_str() {
                         FINISHED => JobState::Finished,
@@ -258,9 +261,11 @@ impl Jobs {
                         _ => JobState::Failed,
                     },
                     ended.failure,
+                    ended.at_ms.map(Timestamp),
                 ),
             };
             let entry = Entry::new(&id, submitted, state, failure);
+            entry.update(|status| status.ended_at = ended_at);
             jobs.insert(id, Arc::new(entry));
         }
         Ok(Jobs { inner: Arc::new(Inner { rooms, journal: Arc::new(journal), metrics, jobs }) })
@@ -474,11 +479,14 @@ impl Inner {
         failure: Option<String>,
     ) -> Result<(), JobError> {
         let name = if state == JobState::Finished { FINISHED } else { CANCELED };
-        let event = Event::Ended(Ended { state: name.to_owned(), failure: failure.clone() });
+        let now = self.rooms.clock.now();
+        let ended = Ended { state: name.to_owned(), failure: failure.clone(), at_ms: Some(now.0) };
+        let event = Event::Ended(ended);
         let written = self.journal.append(id, event).await;
         entry.update(|status| {
             status.state = state;
             status.failure = failure;
+            status.ended_at = Some(now);
         });
         self.metrics.forget(id);
         info!(job = %id, state = name, "job ended");

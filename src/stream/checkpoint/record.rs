@@ -150,6 +150,9 @@ pub struct Ended {
     pub state: String,
     /// Why it failed.
     pub failure: Option<String>,
+    /// When, in milliseconds since 1970; records of old lack it.
+    #[serde(default)]
+    pub at_ms: Option<i64>,
 }
 
 /// A job as its records tell it; the last of each kind counts.
