@@ -81,7 +81,7 @@ pub(super) const KEYS: &[Key] = keys! {
             "Address of the Kafka protocol. Port 0 picks a free one.";
         "http.listen" => http_listen: Kind::Address,
             "Address of metrics, health, SQL and jobs. It has no authentication yet: keep it on loopback.";
-        "advertised.host" => advertised_host: Kind::Text,
+        "advertised.host" => advertised_host: Kind::Host,
             "Host name that clients are told to connect to. Empty: the address in kafka.listen.";
         "node.id" => node_id: integer(0, INT_MAX),
             "This broker's id.";

@@ -99,6 +99,14 @@ fn a_wrong_value_is_named_with_what_is_allowed() {
         refusal(&flags(&["durability=ram"])),
         "--set: config 'durability' cannot be 'ram': it must be disk or page-cache"
     );
+    assert_eq!(
+        refusal(&flags(&["advertised.host=broker.example:9092"])),
+        "--set: config 'advertised.host' cannot be 'broker.example:9092': it must be a host name \
+         or address without a port, like broker.example"
+    );
+    let (_file, sources) = file("advertised.host = \" \"");
+    assert!(refusal(&sources).contains("'advertised.host' cannot be ' '"));
+    assert!(Config::load(&flags(&["advertised.host=fe80::1"])).is_ok());
     let (_file, sources) = file("num.partitions = 1.5");
     assert!(refusal(&sources).contains("cannot be '1.5'"));
     let (_file, sources) = file("node.id = -1");

@@ -14,8 +14,8 @@ pub(super) enum Kind {
     Path,
     /// `ip:port`, or `localhost:port`.
     Address,
-    /// Free text; empty means not set.
-    Text,
+    /// A host name or address without a port; empty means not set.
+    Host,
     /// `true` or `false`.
     Bool,
     /// One of these words.
@@ -35,7 +35,7 @@ impl Kind {
         match self {
             Kind::Path => "a path".to_owned(),
             Kind::Address => "an address with a port, like 127.0.0.1:9092".to_owned(),
-            Kind::Text => "text".to_owned(),
+            Kind::Host => "a host name or address without a port, like broker.example".to_owned(),
             Kind::Bool => "true or false".to_owned(),
             Kind::Choice(words) => words.join(" or "),
             Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
@@ -54,7 +54,12 @@ impl Kind {
                 text.parse::<u64>().is_ok_and(|number| (min..=max).contains(&number))
             }
             Kind::Path => !text.is_empty(),
-            Kind::Address | Kind::Text | Kind::Bool | Kind::Choice(_) => true,
+            // A port belongs to kafka.listen; clients would look the whole text up as a name.
+            Kind::Host => {
+                let named = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
+                text.bytes().all(named) || text.parse::<IpAddr>().is_ok()
+            }
+            Kind::Address | Kind::Bool | Kind::Choice(_) => true,
         }
     }
 }
