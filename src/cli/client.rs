@@ -18,6 +18,7 @@ pub(super) struct Client {
 }
 
 impl Client {
+    /// `url` may leave out `http://`: the ready line names the address without it.
     pub(super) fn new(url: &str) -> Client {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
@@ -27,7 +28,8 @@ impl Client {
             .proxy(None)
             .build()
             .new_agent();
-        Client { agent, url: url.trim_end_matches('/').to_owned() }
+        let scheme = if url.contains("://") { "" } else { "http://" };
+        Client { agent, url: format!("{scheme}{}", url.trim_end_matches('/')) }
     }
 
     pub(super) fn get(&self, path: &str) -> anyhow::Result<Value> {

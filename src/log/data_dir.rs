@@ -18,7 +18,7 @@ use crate::types::LeaderEpoch;
 pub enum DataDirError {
     /// It cannot be created, read or written.
     #[error(
-        "data directory {path}: {action}: {source}; choose another with --data-dir or mend its permissions"
+        "data directory {path}: {action}: {source}; choose another directory or mend its permissions"
     )]
     Io {
         /// The directory or a file in it.
@@ -30,12 +30,12 @@ pub enum DataDirError {
     },
     /// Another process serves it.
     #[error(
-        "data directory {0} is in use by another process; stop that one or choose another with --data-dir"
+        "data directory {0} is in use by another process; stop that one or choose another directory"
     )]
     Locked(PathBuf),
     /// It holds something else.
     #[error(
-        "{0} is not empty and was not made by Ottla; choose an empty or new directory with --data-dir"
+        "{0} is not empty and was not made by Ottla; name a directory of Ottla's, or an empty or new one to serve from"
     )]
     Foreign(PathBuf),
     /// A newer Ottla wrote it.
