@@ -92,7 +92,7 @@ impl Producer {
     fn batch(&self, values: &[Vec<u8>], sequence: i32) -> Batch {
         let batch = Batch::of(values);
         match self.id {
-            Some((id, epoch)) => batch.from_producer(id, epoch, sequence),
+            Some((id, epoch)) => batch.by_producer(id, epoch, sequence),
             None => batch,
         }
     }
@@ -296,7 +296,7 @@ fn a_batch_sent_again_after_a_crash_gets_the_offset_it_had() {
     let mut client = Client::connect(broker.kafka());
     let topic = Topic::create(&mut client);
     let (id, epoch) = new_producer(&mut client);
-    let batch = |sequence| Batch::of(["x", "y"]).from_producer(id, epoch, sequence);
+    let batch = |sequence| Batch::of(["x", "y"]).by_producer(id, epoch, sequence);
     for at in 0..6 {
         let answer = append(&mut client, &topic, &batch(at * 2));
         assert_eq!(answer, (0, i64::from(at) * 2));
@@ -392,7 +392,7 @@ fn filled() -> (Broker, Vec<Topic>, Seen, (i64, i16)) {
     for (topic, committed) in topics.iter().zip(7..) {
         for sequence in 0..10 {
             let batch = Batch::of([format!("{}-{sequence}", topic.name)]);
-            let batch = batch.from_producer(producer.0, producer.1, sequence);
+            let batch = batch.by_producer(producer.0, producer.1, sequence);
             assert_eq!(append(&mut client, topic, &batch).0, 0);
         }
         commit(&mut client, topic, committed);
@@ -528,7 +528,7 @@ fn a_lost_or_damaged_view_is_rebuilt_from_the_logs() {
         let mut client = Client::connect(broker.kafka());
         for (topic, sequence) in topics.iter().skip(1).zip([9, 9]) {
             let again = Batch::of([format!("{}-{sequence}", topic.name)]);
-            let again = again.from_producer(id, epoch, sequence);
+            let again = again.by_producer(id, epoch, sequence);
             let answer = append(&mut client, topic, &again);
             assert_eq!(answer, (0, 9), "after the view was {what}");
         }

@@ -66,7 +66,7 @@ impl Batch {
     }
 
     /// As an idempotent producer sends it.
-    pub fn from_producer(mut self, id: i64, epoch: i16, base_sequence: i32) -> Batch {
+    pub fn by_producer(mut self, id: i64, epoch: i16, base_sequence: i32) -> Batch {
         (self.producer_id, self.producer_epoch, self.base_sequence) = (id, epoch, base_sequence);
         self
     }
@@ -202,7 +202,10 @@ fn compress(codec: Codec, records: &[u8]) -> Vec<u8> {
 fn decompress(codec: i16, bytes: &[u8]) -> Vec<u8> {
     let mut records = Vec::new();
     let read = match codec {
-        0 => Ok(records.extend_from_slice(bytes)),
+        0 => {
+            records.extend_from_slice(bytes);
+            Ok(())
+        }
         1 => flate2::read::GzDecoder::new(bytes).read_to_end(&mut records).map(drop),
         2 => snap::raw::Decoder::new()
             .decompress_vec(bytes)

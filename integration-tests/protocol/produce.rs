@@ -176,7 +176,7 @@ fn a_batch_sent_again_is_not_stored_again() {
     let mut client = broker.connect();
     let topic = Topic::create(&mut client);
     let (id, epoch) = new_producer(&mut client);
-    let batch = |sequence: i32| Batch::of(["x", "y"]).from_producer(id, epoch, sequence);
+    let batch = |sequence: i32| Batch::of(["x", "y"]).by_producer(id, epoch, sequence);
     for at in 0..7 {
         let answer = append(&mut client, &topic, &batch(at * 2));
         assert_eq!(answer, (code::NONE, i64::from(at) * 2));
@@ -197,7 +197,7 @@ fn a_gap_in_the_sequence_is_refused() {
     let mut client = broker.connect();
     let topic = Topic::create(&mut client);
     let (id, epoch) = new_producer(&mut client);
-    let batch = |sequence| Batch::of(["x", "y"]).from_producer(id, epoch, sequence);
+    let batch = |sequence| Batch::of(["x", "y"]).by_producer(id, epoch, sequence);
     assert_eq!(append(&mut client, &topic, &batch(0)), (code::NONE, 0));
     for gap in [3, 100, 1] {
         let (error, _) = append(&mut client, &topic, &batch(gap));
@@ -212,7 +212,7 @@ fn the_sequence_wraps_after_the_largest_number() {
     let mut client = broker.connect();
     let topic = Topic::create(&mut client);
     let (id, epoch) = new_producer(&mut client);
-    let batch = |sequence| Batch::of(["x", "y"]).from_producer(id, epoch, sequence);
+    let batch = |sequence| Batch::of(["x", "y"]).by_producer(id, epoch, sequence);
     // A producer that the log does not know may start anywhere.
     assert_eq!(append(&mut client, &topic, &batch(i32::MAX)), (code::NONE, 0));
     assert_eq!(append(&mut client, &topic, &batch(1)), (code::NONE, 2));
@@ -225,7 +225,7 @@ fn a_new_epoch_starts_at_sequence_0_and_fences_the_old_one() {
     let mut client = broker.connect();
     let topic = Topic::create(&mut client);
     let (id, epoch) = new_producer(&mut client);
-    let batch = |epoch, sequence| Batch::of(["x"]).from_producer(id, epoch, sequence);
+    let batch = |epoch, sequence| Batch::of(["x"]).by_producer(id, epoch, sequence);
     assert_eq!(append(&mut client, &topic, &batch(epoch, 0)), (code::NONE, 0));
     let (error, _) = append(&mut client, &topic, &batch(epoch + 1, 1));
     assert_eq!(error, code::OUT_OF_ORDER_SEQUENCE_NUMBER);
@@ -244,7 +244,7 @@ fn pipelined_batches_keep_their_order() {
     let version = client.latest::<ProduceRequest>();
     let sent: Vec<i32> = (0..20)
         .map(|at| {
-            let batch = Batch::of([at.to_string()]).from_producer(id, epoch, at);
+            let batch = Batch::of([at.to_string()]).by_producer(id, epoch, at);
             client.send(version, &produce(version, &topic, 0, -1, Some(batch.encode())))
         })
         .collect();

@@ -72,7 +72,7 @@ fn a_null_list_means_all_topics_and_an_empty_one_none() {
     let topic = Topic::create(&mut client);
     for version in client.versions::<MetadataRequest>() {
         // In v0 a list cannot be null, and the empty one means all.
-        let all = (version >= 1).then_some(None).unwrap_or_else(|| Some(Vec::new()));
+        let all = if version >= 1 { None } else { Some(Vec::new()) };
         let answer = client.call(version, &MetadataRequest::default().with_topics(all));
         let name = Some(topic.topic_name());
         assert!(answer.topics.iter().any(|listed| listed.name == name), "v{version}");
