@@ -10,7 +10,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::local_store::sync_dir;
+use super::local_store::{create_dir, sync_dir};
 use crate::types::LeaderEpoch;
 
 /// Why a directory cannot be served.
@@ -81,7 +81,7 @@ impl DataDir {
     pub fn open(path: &Path) -> Result<DataDir, DataDirError> {
         let failed =
             |action| move |source| DataDirError::Io { path: path.to_owned(), action, source };
-        fs::create_dir_all(path).map_err(failed("create"))?;
+        create_dir(path).map_err(failed("create"))?;
         let claimed = path.join(IDENTITY).try_exists().map_err(failed("read"))?;
         if !claimed && !is_unclaimed(path).map_err(failed("read"))? {
             return Err(DataDirError::Foreign(path.to_owned()));

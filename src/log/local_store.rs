@@ -22,8 +22,9 @@ const SUFFIX: &str = ".log";
 pub struct LocalRecordStore {
     dir: PathBuf,
     handles: Mutex<Handles>,
-    /// Files whose directory entry was not synced yet.
-    created: Mutex<HashSet<ObjectId>>,
+    /// Files whose directory entries this process has synced. Of others nobody knows: whoever made
+    /// them may have been killed before.
+    entered: Mutex<HashSet<ObjectId>>,
 }
 
 #[derive(Default)]
@@ -35,7 +36,7 @@ struct Handles {
 impl LocalRecordStore {
     /// Over `dir`, created if absent.
     pub fn open(dir: &Path) -> io::Result<LocalRecordStore> {
-        fs::create_dir_all(dir)?;
+        create_dir(dir)?;
         LocalRecordStore::existing(dir)
     }
 
@@ -45,7 +46,7 @@ impl LocalRecordStore {
         Ok(LocalRecordStore {
             dir: dir.to_owned(),
             handles: Mutex::default(),
-            created: Mutex::default(),
+            entered: Mutex::default(),
         })
     }
 
@@ -73,9 +74,7 @@ impl LocalRecordStore {
         let file = match options.open(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound && create => {
                 fs::create_dir_all(self.log_dir(object.log))?;
-                let file = options.create(true).truncate(false).open(&path)?;
-                lock(&self.created).insert(object);
-                file
+                options.create(true).truncate(false).open(&path)?
             }
             other => other?,
         };
@@ -122,11 +121,11 @@ impl RecordStore for LocalRecordStore {
 
     fn sync(&self, object: ObjectId) -> io::Result<()> {
         self.file(object, false)?.sync_data()?;
-        if lock(&self.created).contains(&object) {
-            // A new file survives power loss only when its entry and its directory's do.
+        if !lock(&self.entered).contains(&object) {
+            // A file survives power loss only when its entry and its directory's do.
             sync_dir(&self.log_dir(object.log))?;
             sync_dir(&self.dir)?;
-            lock(&self.created).remove(&object);
+            lock(&self.entered).insert(object);
         }
         Ok(())
     }
@@ -137,14 +136,16 @@ impl RecordStore for LocalRecordStore {
 
     fn delete(&self, object: ObjectId) -> io::Result<()> {
         lock(&self.handles).files.remove(&object);
-        lock(&self.created).remove(&object);
+        lock(&self.entered).remove(&object);
         absent_is_fine(fs::remove_file(self.path(object)))
     }
 
     fn delete_log(&self, log: LogId) -> io::Result<()> {
+        let removed = absent_is_fine(fs::remove_dir_all(self.log_dir(log)));
+        // Last, since a reader may have opened a file until now: an open one would keep its space.
         lock(&self.handles).files.retain(|object, _| object.log != log);
-        lock(&self.created).retain(|object| object.log != log);
-        absent_is_fine(fs::remove_dir_all(self.log_dir(log)))
+        lock(&self.entered).retain(|object| object.log != log);
+        removed
     }
 
     fn list(&self, log: LogId) -> io::Result<Vec<(Offset, u64)>> {
@@ -192,6 +193,22 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+/// Creates `dir` with its parents, and makes all of their entries survive power loss.
+pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
+    let missing = dir.ancestors().skip(1).take_while(|parent| !parent.exists()).count();
+    fs::create_dir_all(dir)?;
+    // Also the entry of a directory that was there: its maker may have been killed before this.
+    for parent in dir.ancestors().skip(1).take(missing + 1) {
+        let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+        match sync_dir(parent) {
+            // One that may not be listed was made by somebody else, who saw to its entries.
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
+    }
+    Ok(())
 }
 
 /// Makes the entries of `dir` survive power loss.
@@ -249,6 +266,21 @@ mod tests {
             let location = Location { object: object(base), position: 0, length: 8 };
             assert_eq!(store.read(location).unwrap()[..], base.to_be_bytes());
         }
+    }
+
+    #[test]
+    fn a_file_that_an_earlier_process_made_is_synced_with_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        // It was killed before it could sync what it had made.
+        LocalRecordStore::open(dir.path()).unwrap().append(object(0), 0, b"a").unwrap();
+        let store = LocalRecordStore::open(dir.path()).unwrap();
+        store.append(object(0), 1, b"b").unwrap();
+        let path = store.log_dir(object(0).log);
+        fs::rename(&path, dir.path().join("elsewhere")).unwrap();
+        // The handle is open, so only the directory is missed.
+        assert_eq!(store.sync(object(0)).unwrap_err().kind(), ErrorKind::NotFound);
+        fs::rename(dir.path().join("elsewhere"), &path).unwrap();
+        store.sync(object(0)).unwrap();
     }
 
     #[test]

@@ -308,8 +308,9 @@ impl OwnedLog {
         let (object, position) = match self.active {
             Some(active) if !self.roll_due => (active, self.active_bytes),
             _ => {
-                // Only the last segment may have a torn end, so an older one is synced for good.
-                self.sync(settings)?;
+                // Only the last segment may have a torn end, so an older one is synced for good,
+                // whatever the durability.
+                self.force_sync(settings)?;
                 (ObjectId { log: id, base: self.end }, 0)
             }
         };
@@ -436,12 +437,15 @@ impl OwnedLog {
         let Some(active) = self.active.filter(|_| self.unsynced) else {
             return Ok(());
         };
+        // After a failed sync the kernel may have dropped the pages: asking again would lie.
+        if let Some(reason) = self.refused.clone().filter(|_| self.sync_failed) {
+            return Err(reason);
+        }
         match settings.store.sync(active) {
             Ok(()) => {
                 self.unsynced = false;
                 Ok(())
             }
-            // After a failed sync the kernel may have dropped the pages: asking again would lie.
             Err(error) => {
                 self.sync_failed = true;
                 Err(self.refuse(format!("a sync failed: {error}"), settings))

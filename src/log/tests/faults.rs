@@ -15,6 +15,8 @@ struct Faults {
     append: Option<i32>,
     /// Every sync, with this errno.
     sync: Option<i32>,
+    /// The sync of this number, from 1.
+    nth_sync: Option<usize>,
     /// Syncs asked for.
     syncs: usize,
     /// Length of each object as a power loss leaves it.
@@ -72,10 +74,14 @@ impl RecordStore for FaultyStore {
     }
 
     fn sync(&self, object: ObjectId) -> io::Result<()> {
-        self.set(|faults| faults.syncs += 1);
+        let mut number = 0;
+        self.set(|faults| {
+            faults.syncs += 1;
+            number = faults.syncs;
+        });
         let _passed = self.gate.lock().unwrap();
         let mut faults = self.faults.lock().unwrap();
-        if let Some(errno) = faults.sync {
+        if let Some(errno) = faults.sync.or((faults.nth_sync == Some(number)).then_some(EIO)) {
             return Err(io::Error::from_raw_os_error(errno));
         }
         let objects = self.inner.list(object.log)?;
@@ -103,6 +109,10 @@ impl RecordStore for FaultyStore {
     fn logs(&self) -> io::Result<Vec<LogId>> {
         self.inner.logs()
     }
+}
+
+fn one_batch_per_segment() -> Config {
+    Config { log_segment_bytes: 100, ..config() }
 }
 
 const ENOSPC: i32 = 28;
@@ -160,6 +170,47 @@ fn a_failed_sync_is_never_acknowledged_and_fences_the_log() {
     assert!(matches!(fixture.append(plain(&["b"])), Err(AppendError::Storage { .. })));
     assert_eq!(store.syncs(), syncs, "a failed sync is not asked again");
     assert_eq!(fixture.values(0), ["a"]);
+}
+
+#[test]
+fn a_failed_sync_of_a_full_segment_fails_everything_it_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &one_batch_per_segment());
+    let held = store.gate.lock().unwrap();
+    let first = block_on(fixture.log.enqueue(plain(&["a"]), synced()));
+    while store.syncs() == 0 {
+        std::thread::yield_now();
+    }
+    // Both are written in one cycle, and the second needs a new segment: the first one's is synced
+    // before that, which fails, and would succeed if it were asked again.
+    let second = block_on(fixture.log.enqueue(plain(&["b"]), synced()));
+    let third = block_on(fixture.log.enqueue(plain(&["c"]), synced()));
+    store.set(|faults| faults.nth_sync = Some(2));
+    drop(held);
+    assert!(block_on(first).is_ok());
+    assert!(matches!(block_on(third), Err(AppendError::Storage { .. })));
+    assert!(matches!(block_on(second), Err(AppendError::Storage { .. })));
+    assert_eq!((store.syncs(), fixture.log.span().high_watermark), (2, Offset::new(1)));
+}
+
+#[test]
+fn power_loss_under_page_cache_durability_leaves_a_log_that_takes_appends() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let config = Config { durability: Durability::PageCache, ..one_batch_per_segment() };
+    let fixture = Fixture::over(store.clone(), dir.path(), &config);
+    for value in ["a", "b", "c"] {
+        fixture.append(plain(&[value])).unwrap();
+    }
+    drop(fixture);
+    store.lose_power();
+    let fixture = Fixture::over(store, dir.path(), &config);
+    assert_eq!(
+        (fixture.values(0), fixture.values(1)),
+        (vec!["a".to_owned()], vec!["b".to_owned()])
+    );
+    assert_eq!(fixture.append(plain(&["c"])).unwrap().base_offset, Offset::new(2));
 }
 
 #[test]
