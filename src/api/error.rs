@@ -52,6 +52,7 @@ impl Coded for AppendError {
         match self {
             AppendError::Corrupt(_) => Kafka::CorruptMessage,
             AppendError::Invalid(_) => Kafka::InvalidRecord,
+            AppendError::TimestampType => Kafka::InvalidTimestamp,
             AppendError::TooLarge { .. } => Kafka::MessageTooLarge,
             AppendError::OutOfOrderSequence { .. } => Kafka::OutOfOrderSequenceNumber,
             AppendError::Fenced { .. } => Kafka::InvalidProducerEpoch,
@@ -118,8 +119,9 @@ impl Coded for GroupError {
             GroupError::MetadataTooLarge(_) => Kafka::OffsetMetadataTooLarge,
             GroupError::Full => Kafka::GroupMaxSizeReached,
             GroupError::NotAvailable => Kafka::CoordinatorNotAvailable,
-            // Kafka's coordinator turns a failed append into this: clients look for it and retry.
-            GroupError::Storage(_) => Kafka::CoordinatorNotAvailable,
+            // Kafka's coordinator turns a storage error of its topic into this: clients look for
+            // the coordinator again and retry.
+            GroupError::Storage(_) => Kafka::NotCoordinator,
         }
     }
 }
@@ -144,5 +146,6 @@ mod tests {
         assert_eq!(code(&Err::<(), _>(ReadError::Deleted)), 3);
         assert_eq!(code(&Err::<(), _>(CatalogError::Exists("t".into()))), 36);
         assert_eq!(code(&Err::<(), _>(GroupError::RebalanceInProgress)), 27);
+        assert_eq!(code(&Err::<(), _>(GroupError::Storage(String::new()))), 16);
     }
 }

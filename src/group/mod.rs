@@ -221,7 +221,7 @@ pub enum GroupError {
     /// 15: the broker is starting or stopping.
     #[error("the coordinator is not available")]
     NotAvailable,
-    /// 56.
+    /// 16, as Kafka answers for 56 of the topic's log: the client asks for the coordinator anew.
     #[error("offsets could not be written: {0}")]
     Storage(String),
 }

@@ -10,8 +10,8 @@ use super::effect::GroupMetadata;
 use super::offsets::{self, Entry};
 use super::task::Place;
 use crate::catalog::Snapshot;
-use crate::log::{Isolation, Partition, ReadRequest, records};
-use crate::types::TopicName;
+use crate::log::{Isolation, Partition, ReadError, ReadRequest, records};
+use crate::types::{Offset, TopicName};
 
 /// How much is read at once, except for a single larger batch.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -41,7 +41,19 @@ pub(super) async fn replay(
             at_least_one: true,
             isolation: Isolation::ReadUncommitted,
         };
-        let read = log.read(request).await.map_err(|error| storage(&error))?;
+        let read = match log.read(request).await {
+            Ok(read) => read,
+            // A damaged batch must not keep all other groups from starting.
+            Err(ReadError::Corrupt { next, reason, .. }) => {
+                let behind = next.filter(|next| *next > from);
+                error!(log = %log.id(), offset = %from, next = behind.map(Offset::get), reason,
+                    "a batch of __consumer_offsets is damaged, skipped: its groups may go back to \
+                     older offsets");
+                from = behind.unwrap_or(end);
+                continue;
+            }
+            Err(error) => return Err(storage(&error)),
+        };
         let batches =
             records::decode(read.records, INFLATED_BYTES_MAX).map_err(|error| storage(&error))?;
         let Some(last) = batches.last() else { break };

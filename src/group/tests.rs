@@ -112,6 +112,38 @@ async fn a_member_goes_on_after_a_restart_without_an_error() {
 }
 
 #[tokio::test]
+async fn a_damaged_batch_costs_only_the_groups_in_it() {
+    for with_view in [true, false] {
+        let dir = TempDir::new().unwrap();
+        let bench = Bench::start(&dir).await;
+        let topic = bench.topic("t", 1).await;
+        let first = groups(&bench).await;
+        for n in 0..20 {
+            let group = format!("g{n}");
+            first.commit(&group, MemberRef::default(), vec![offset(topic.id, n)]).await.unwrap();
+        }
+        let offsets = bench.catalog.snapshot().topic(OFFSETS_TOPIC).unwrap().clone();
+        drop(first);
+        bench.stop().await;
+        for log in offsets.logs() {
+            let path = dir.path().join(format!("logs/{log}/{:020}.log", 0));
+            let mut bytes = std::fs::read(&path).unwrap();
+            bytes[70] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+        if !with_view {
+            std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+        }
+
+        let bench = Bench::start(&dir).await;
+        let again = groups(&bench).await;
+        let kept = (0..20).filter(|n| !again.committed(&format!("g{n}")).is_empty()).count();
+        assert_eq!(kept, 20 - offsets.partitions as usize);
+        bench.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_stale_generation_cannot_move_an_offset() {
     let dir = TempDir::new().unwrap();
     let bench = Bench::start(&dir).await;

@@ -40,12 +40,15 @@ pub struct Appended {
 /// Why an append stored nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AppendError {
-    /// CRC mismatch, truncated or empty batch (error 2).
+    /// Wrong CRC, or a batch that is cut short or has an impossible length (error 2).
     #[error("record batch is corrupt: {0}")]
     Corrupt(String),
-    /// Wrong magic, count or deltas (error 87).
+    /// No batch at all, or a wrong magic, count, delta or flag (error 87).
     #[error("record batch is invalid: {0}")]
     Invalid(String),
+    /// It claims the broker's append time, which only a broker may stamp (error 32).
+    #[error("record batch has timestamp type LogAppendTime, which producers may not set")]
+    TimestampType,
     /// Over `message.max.bytes` / `max.message.bytes` (error 10).
     #[error(
         "record batch has {bytes} bytes, at most {bytes_max} are allowed; lower the producer's batch.size or raise message.max.bytes"
@@ -171,6 +174,8 @@ pub enum ReadError {
     Corrupt {
         /// Offset asked for.
         offset: Offset,
+        /// Where the log is readable again, if it is: beyond `offset`.
+        next: Option<Offset>,
         /// What was found.
         reason: String,
     },

@@ -76,10 +76,12 @@ impl Shared {
 
     /// The answer, from memory or disk.
     pub(super) fn read(&self, request: &ReadRequest) -> Result<ReadResult, ReadError> {
-        let result = self.read_anywhere(request);
-        if let Err(ReadError::Corrupt { offset, reason }) = &result {
+        let mut result = self.read_anywhere(request);
+        if let Err(ReadError::Corrupt { offset, next, reason }) = &mut result {
+            *next = next.or_else(|| self.segment_after(*offset));
             self.settings.meter.corrupt_reads.inc();
-            tracing::error!(log = %self.id, %offset, reason, "read met a damaged batch");
+            let next = next.map(Offset::get);
+            tracing::error!(log = %self.id, %offset, next, reason, "read met a damaged batch");
         }
         result
     }
@@ -146,7 +148,7 @@ impl Shared {
         let mut base = None;
         while let Some(place) = self.place(window.from, base) {
             if base.is_some() && place.object.base > window.from {
-                return Err(corrupt(window.from, "the segment that held it is missing"));
+                return Err(corrupt(window.from, None, "the segment that held it is missing"));
             }
             base = Some(place.object.base);
             if let Some(records) = self.read_place(place, window)? {
@@ -155,7 +157,13 @@ impl Shared {
             // Nothing of this segment is at or after the offset: it was damaged to its end.
         }
         // Readers ask for nothing past the limit, so the offset was here once.
-        Err(corrupt(window.from, "its batch is missing"))
+        Err(corrupt(window.from, None, "its batch is missing"))
+    }
+
+    /// Where the first segment begins that has nothing of `offset`.
+    fn segment_after(&self, offset: Offset) -> Option<Offset> {
+        let readable = self.readable();
+        readable.segments.iter().map(|segment| segment.object.base).find(|base| *base > offset)
     }
 
     /// Where to look for `from`: in the segment after the one with base `after`, if given.
@@ -220,7 +228,7 @@ impl Shared {
         let position = scan.position();
         match scan.resync(position, damaged.plus(1)).map_err(|e| self.failed(&e))? {
             Some((behind, offset)) if offset <= from => Ok((behind, offset)),
-            _ => Err(corrupt(from, reason)),
+            next => Err(corrupt(from, next.map(|(_, offset)| offset), reason)),
         }
     }
 
@@ -232,7 +240,7 @@ impl Shared {
             let position = scan.position();
             if let Some(damage) = place.damaged.iter().find(|d| d.position == position) {
                 if from < damage.next {
-                    return Err(corrupt(from, &damage.reason));
+                    return Err(corrupt(from, Some(damage.next), &damage.reason));
                 }
                 scan.seek(damage.end);
                 expected = damage.next;
@@ -336,7 +344,7 @@ impl Shared {
             }
             let header = match scan.peek().map_err(|e| self.failed(&e))? {
                 None => return Ok(None),
-                Some(Err(e)) => return Err(corrupt(place.object.base, &e.to_string())),
+                Some(Err(e)) => return Err(corrupt(place.object.base, None, &e.to_string())),
                 Some(Ok(header)) => header,
             };
             if header.control() || !wanted(header.max_timestamp) {
@@ -346,7 +354,7 @@ impl Shared {
             match scan.advance().map_err(|e| self.failed(&e))? {
                 None => return Ok(None),
                 Some(Found::Bad { reason, .. }) => {
-                    return Err(corrupt(header.base_offset, &reason));
+                    return Err(corrupt(header.base_offset, None, &reason));
                 }
                 Some(Found::Batch { header, bytes, .. }) => {
                     if let Some(found) = first_wanted(&header, &bytes, &wanted) {
@@ -409,8 +417,8 @@ fn checked(records: Bytes) -> Option<Bytes> {
     (good > 0).then(|| records.slice(..good))
 }
 
-fn corrupt(offset: Offset, reason: &str) -> ReadError {
-    ReadError::Corrupt { offset, reason: reason.to_owned() }
+fn corrupt(offset: Offset, next: Option<Offset>, reason: &str) -> ReadError {
+    ReadError::Corrupt { offset, next, reason: reason.to_owned() }
 }
 
 /// Offset of the last record in whole batches.
