@@ -31,19 +31,18 @@ pub(super) async fn handle(
     request: &Request,
     body: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
-    let mut seen = BTreeSet::new();
-    let twice: BTreeSet<String> = body
-        .topics
-        .iter()
-        .filter(|topic| !seen.insert(topic.name.as_str()))
-        .map(|topic| topic.name.to_string())
-        .collect();
-    let mut results = Vec::with_capacity(body.topics.len());
+    let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
     for topic in &body.topics {
+        if !once.insert(topic.name.as_str()) {
+            twice.insert(topic.name.as_str());
+        }
+    }
+    let mut results = Vec::with_capacity(once.len());
+    for topic in &body.topics {
+        if !once.remove(topic.name.as_str()) {
+            continue;
+        }
         let outcome = if twice.contains(topic.name.as_str()) {
-            if results.iter().any(|done: &CreatableTopicResult| done.name == topic.name) {
-                continue;
-            }
             Err(Refused::new(ResponseError::InvalidRequest, "Duplicate topic name."))
         } else {
             create(ctx, topic, body.validate_only).await

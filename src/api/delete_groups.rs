@@ -1,5 +1,7 @@
 //! DeleteGroups (key 42), v0-2: removes empty groups with their offsets. Gaps: none.
 
+use std::collections::HashSet;
+
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{ApiKey, DeleteGroupsRequest, DeleteGroupsResponse};
 
@@ -19,8 +21,13 @@ pub(super) async fn handle(
     _request: &Request,
     body: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
-    let mut results = Vec::with_capacity(body.groups_names.len());
+    let mut seen = HashSet::new();
+    let mut results = Vec::new();
     for group in body.groups_names {
+        // Kafka answers each group once, too.
+        if !seen.insert(group.clone()) {
+            continue;
+        }
         let deleted = ctx.groups.delete(group.as_str()).await;
         let result = DeletableGroupResult::default().with_error_code(error::code(&deleted));
         results.push(result.with_group_id(group));

@@ -3,6 +3,8 @@
 //! v4 asks for many keys at once (KIP-699), v6 knows share groups (KIP-932). Gaps: share groups are
 //! refused; transactional ids are answered, although their APIs are not served yet.
 
+use std::collections::HashSet;
+
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{ApiKey, FindCoordinatorRequest, FindCoordinatorResponse};
@@ -28,7 +30,9 @@ pub(super) async fn handle(
     body: FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     if request.version >= 4 {
-        let keys = body.coordinator_keys.into_iter();
+        // Each key once: an empty one takes a single byte, and its answer hundreds.
+        let mut seen = HashSet::new();
+        let keys = body.coordinator_keys.into_iter().filter(|key| seen.insert(key.clone()));
         let found = keys.map(|key| coordinator(key.clone(), find(ctx, body.key_type, &key)));
         return FindCoordinatorResponse::default().with_coordinators(found.collect());
     }
@@ -89,7 +93,7 @@ mod tests {
             assert_eq!(place, (0, "broker.test", 9092), "v{version}");
         }
         for version in 4..=6 {
-            let keys = vec![wire_text("g"), wire_text("h")];
+            let keys = vec![wire_text("g"), wire_text("g"), wire_text("h")];
             let request = FindCoordinatorRequest::default().with_coordinator_keys(keys);
             let found = bench.call(version, request.with_key_type(1)).await;
             let keys: Vec<_> =
