@@ -133,6 +133,17 @@ fn summary(now: Timestamp, job: &JobStatus) -> Value {
     })
 }
 
+/// Flink's `ExecutionState` of a job's tasks: it knows no restart, there tasks wait for their turn.
+fn task_state(job: JobState) -> &'static str {
+    match job {
+        JobState::Created | JobState::Restarting => "SCHEDULED",
+        JobState::Running => "RUNNING",
+        JobState::Failed => "FAILED",
+        JobState::Canceled => "CANCELED",
+        JobState::Finished => "FINISHED",
+    }
+}
+
 /// How many of a job's tasks are in each of Flink's states. All follow the job's own.
 fn tasks(job: &JobStatus) -> Value {
     const STATES: [&str; 10] = [
@@ -147,13 +158,7 @@ fn tasks(job: &JobStatus) -> Value {
         "reconciling",
         "initializing",
     ];
-    let own = match job.state {
-        JobState::Created | JobState::Restarting => "scheduled",
-        JobState::Running => "running",
-        JobState::Failed => "failed",
-        JobState::Canceled => "canceled",
-        JobState::Finished => "finished",
-    };
+    let own = task_state(job.state).to_ascii_lowercase();
     let total = job.operators.len();
     let mut tasks = json!({ "total": total });
     for state in STATES {
@@ -175,7 +180,7 @@ async fn details(
             json!({
                 "id": format!("{:032x}", operator.id),
                 "name": operator.name,
-                "status": state_name(job.state),
+                "status": task_state(job.state),
                 "metrics": {
                     "read-records": operator.records_in,
                     "read-records-complete": true,
