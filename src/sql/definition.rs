@@ -47,7 +47,7 @@ impl Definition {
         let mut tables = Tables::new();
         for ddl in &self.tables {
             if let Statement::CreateTable(create) = parse::parse(ddl)? {
-                let table = Table::resolve(create, ddl, config)?;
+                let table = Table::resolve(*create, ddl, config)?;
                 tables.insert(table.name.clone(), Arc::new(table));
             }
         }

@@ -195,7 +195,7 @@ fn resolve_columns(
             ColumnKind::Computed { expr, text } => {
                 let text = parse::excerpt(ddl, &text);
                 let at = name.span.start;
-                let expr = plan::expression(expr, physical).map_err(|fault| fault.at(at))?;
+                let expr = plan::expression(*expr, physical).map_err(|fault| fault.at(at))?;
                 let data_type = expr.get_type(physical)?;
                 let sql_type = SqlType::from_arrow(&data_type).ok_or_else(|| {
                     Fault::unsupported(format!("a column of type {}", describe(&data_type))).at(at)

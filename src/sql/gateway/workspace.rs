@@ -34,7 +34,7 @@ pub(super) struct Workspace {
 
 /// A statement, as far as it can be understood without the rooms.
 enum Planned {
-    CreateTable { table: Table, if_not_exists: bool },
+    CreateTable { table: Box<Table>, if_not_exists: bool },
     Insert { graph: Graph, sinks: Vec<String>, statement: String, mentioned: Tables },
     Explain(String),
     Simple(Statement),
@@ -70,7 +70,7 @@ impl Workspace {
         let config = Arc::clone(&self.config);
         match planning::run_async(move || plan(text, &tables, &config)).await? {
             Planned::CreateTable { table, if_not_exists } => {
-                self.create(table, if_not_exists)?;
+                self.create(*table, if_not_exists)?;
                 Ok(pages::ok())
             }
             Planned::Insert { graph, sinks, statement, mentioned } => {
@@ -225,7 +225,7 @@ fn plan(text: String, tables: &Tables, config: &Config) -> Result<Planned> {
     Ok(match parse::parse(&text)? {
         Statement::CreateTable(create) => {
             let if_not_exists = create.if_not_exists;
-            let table = Table::resolve(create, &text, config)?;
+            let table = Box::new(Table::resolve(*create, &text, config)?);
             Planned::CreateTable { table, if_not_exists }
         }
         Statement::Insert(inserts) => {

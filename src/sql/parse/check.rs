@@ -291,7 +291,7 @@ fn check_expr(expr: &mut Expr, depth: usize) -> Result<()> {
         }
         Expr::Substring { expr: inner, substring_from, substring_for, .. } => {
             check_expr(inner, depth)?;
-            check_substring(substring_from.as_deref(), substring_for.as_deref(), &**inner)
+            check_substring(substring_from.as_deref(), substring_for.as_deref(), inner)
         }
         Expr::Function(_) => check_function(expr, depth),
         Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {

@@ -36,7 +36,7 @@ pub(in crate::sql) enum ColumnKind {
     /// The record's value.
     Physical { data_type: DataType, not_null: bool, at: Location },
     /// An expression over physical columns.
-    Computed { expr: Expr, text: Range<Location> },
+    Computed { expr: Box<Expr>, text: Range<Location> },
 }
 
 /// `WATERMARK FOR column AS expr`.
@@ -118,7 +118,7 @@ fn parse_element(parser: &mut Parser, table: &mut CreateTable) -> Result<()> {
     let name = parser.parse_identifier()?;
     let kind = if parser.parse_keyword(Keyword::AS) {
         let (expr, text) = parse_written_expr(parser)?;
-        ColumnKind::Computed { expr, text }
+        ColumnKind::Computed { expr: Box::new(expr), text }
     } else {
         parse_physical(parser)?
     };

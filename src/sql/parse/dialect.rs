@@ -72,9 +72,9 @@ impl Dialect for FlinkDialect {
         }
         let keyword = parser.next_token();
         let prefix = Ident::with_span(keyword.span, "TABLE");
-        Some(parser.parse_object_name(true).and_then(|name| {
+        Some(parser.parse_object_name(true).map(|name| {
             let parts = name.0.iter().filter_map(|part| part.as_ident().cloned()).collect();
-            Ok(Expr::Prefixed { prefix, value: Box::new(Expr::CompoundIdentifier(parts)) })
+            Expr::Prefixed { prefix, value: Box::new(Expr::CompoundIdentifier(parts)) }
         }))
     }
 }

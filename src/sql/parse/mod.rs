@@ -23,7 +23,7 @@ use super::fault::{Fault, Result};
 #[derive(Clone, Debug)]
 pub(super) enum Statement {
     /// `CREATE TABLE`.
-    CreateTable(CreateTable),
+    CreateTable(Box<CreateTable>),
     /// `DROP TABLE [IF EXISTS] name`.
     DropTable { name: Ident, if_exists: bool },
     /// `SHOW TABLES`.
@@ -134,7 +134,7 @@ fn parse_statement(parser: &mut Parser) -> Result<Statement> {
         return Err(not_a_statement(&first));
     };
     match word.value.to_uppercase().as_str() {
-        "CREATE" => create_table::parse(parser).map(Statement::CreateTable),
+        "CREATE" => create_table::parse(parser).map(Box::new).map(Statement::CreateTable),
         "DROP" => parse_drop(parser),
         "SHOW" => parse_show(parser),
         "DESCRIBE" | "DESC" => {
@@ -370,8 +370,8 @@ pub(super) fn words(text: &str) -> BTreeSet<String> {
 
 /// Where a statement names a table last: after the sink that may have the same name.
 pub(super) fn last_mention(text: &str, name: &str) -> Option<Location> {
-    let words = tokens(text).into_iter().filter_map(word);
-    words.filter(|(word, _)| word == name).last().map(|(_, place)| place)
+    let mut words = tokens(text).into_iter().filter_map(word);
+    words.rfind(|(word, _)| word == name).map(|(_, place)| place)
 }
 
 fn tokens(text: &str) -> Vec<TokenWithSpan> {

@@ -30,8 +30,11 @@ pub(super) fn flink_aggregates(plan: LogicalPlan) -> Result<LogicalPlan> {
 /// One result of Flink's: what DataFusion aggregates for it, and how they become the result.
 struct Finished {
     aggregates: Vec<Expr>,
-    finish: Box<dyn FnOnce(&[Expr]) -> Expr>,
+    finish: Finish,
 }
+
+/// Makes Flink's result of the columns that DataFusion aggregated.
+type Finish = Box<dyn FnOnce(&[Expr]) -> Expr>;
 
 fn rewrite(aggregate: Aggregate) -> std::result::Result<Transformed<LogicalPlan>, DataFusionError> {
     let input_schema = Arc::clone(aggregate.input.schema());
