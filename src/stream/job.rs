@@ -1,11 +1,13 @@
 //! Jobs: submitted, running, checkpointed, restarted, stopped.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use futures_util::FutureExt;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -184,6 +186,8 @@ struct Entry {
     inbox: Mutex<Option<mpsc::UnboundedReceiver<Command>>>,
     /// Whether a supervisor is at work.
     supervised: watch::Sender<bool>,
+    /// How many attempts have failed.
+    failures: watch::Sender<u64>,
 }
 
 impl Entry {
@@ -210,6 +214,7 @@ impl Entry {
             commands,
             inbox: Mutex::new(Some(inbox)),
             supervised: watch::Sender::new(false),
+            failures: watch::Sender::new(0),
         }
     }
 
@@ -280,6 +285,14 @@ impl Jobs {
             .filter(|entry| entry.status.load().state == JobState::Created)
             .map(|entry| (entry.key().clone(), entry.value().clone()))
             .collect();
+        let ended = self.inner.jobs.iter().filter(|entry| {
+            let state = entry.status.load().state;
+            matches!(state, JobState::Failed | JobState::Canceled | JobState::Finished)
+        });
+        let ended: Vec<_> = ended.map(|entry| entry.key().clone()).collect();
+        for id in ended {
+            self.inner.conclude(&id).await;
+        }
         for (id, entry) in waiting {
             match planner.plan(&entry.submitted.definition) {
                 Ok((graph, options)) => self.supervise(&id, &entry, graph, options),
@@ -291,6 +304,7 @@ impl Jobs {
                         status.failure =
                             Some(format!("the job cannot be planned after a restart: {reason}"));
                     });
+                    self.inner.conclude(&id).await;
                 }
             }
         }
@@ -375,9 +389,14 @@ impl Jobs {
                  runs, or cancel it to go without"
             )));
         }
+        let mut failures = entry.failures.subscribe();
         // The supervisor may just have ended: then there is nothing left to tell.
         let _ = entry.commands.send(command);
-        unsupervised(&entry).await;
+        tokio::select! {
+            () = unsupervised(&entry) => {}
+            // Without its last checkpoint the job goes on, as Flink's does: say so.
+            _ = failures.changed(), if command == Command::Stop => {}
+        }
         let status = entry.status.load();
         match status.state {
             JobState::Canceled | JobState::Finished => Ok(()),
@@ -406,7 +425,16 @@ impl Jobs {
         };
         let (inner, entry) = (self.inner.clone(), entry.clone());
         tokio::spawn(async move {
-            inner.run(job, &entry, commands).await;
+            let id = job.id.clone();
+            let run = AssertUnwindSafe(inner.run(job, &entry, commands)).catch_unwind();
+            if run.await.is_err() {
+                // Its subtasks' panics end an attempt; this is one of the supervisor's own.
+                error!(job = %id, "the job's supervisor panicked, the next start of the broker runs it again");
+                entry.update(|status| {
+                    status.state = JobState::Failed;
+                    status.failure = Some("the job's supervisor panicked, see the log".to_owned());
+                });
+            }
             entry.supervised.send_replace(false);
         });
     }
@@ -439,6 +467,10 @@ impl Inner {
             .await;
             let ran = self.rooms.clock.monotonic().saturating_sub(begun);
             let failure = match outcome {
+                Outcome::Grown => {
+                    info!(job = %job.id, "a source's topic has more partitions, starting again to read them");
+                    continue;
+                }
                 Outcome::Shutdown => return,
                 Outcome::Canceled => return self.ended(&job.id, entry, JobState::Canceled).await,
                 Outcome::Finished => return self.ended(&job.id, entry, JobState::Finished).await,
@@ -452,6 +484,7 @@ impl Inner {
                 status.state = JobState::Restarting;
                 status.failure = Some(failure.to_string());
             });
+            entry.failures.send_modify(|failures| *failures += 1);
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Cancel | Command::Stop) => {
@@ -470,6 +503,12 @@ impl Inner {
         }
     }
 
+    async fn conclude(&self, id: &str) {
+        if let Err(failure) = attempt::conclude(&self.rooms, &self.journal, id).await {
+            warn!(job = %id, %failure, "open transactions of a job could not be ended, the next start tries again");
+        }
+    }
+
     /// Writes down that a job will not run again.
     async fn finish(
         &self,
@@ -483,6 +522,9 @@ impl Inner {
         let ended = Ended { state: name.to_owned(), failure: failure.clone(), at_ms: Some(now.0) };
         let event = Event::Ended(ended);
         let written = self.journal.append(id, event).await;
+        if written.is_ok() {
+            self.conclude(id).await;
+        }
         entry.update(|status| {
             status.state = state;
             status.failure = failure;

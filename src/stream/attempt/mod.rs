@@ -6,7 +6,7 @@ mod start;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -27,7 +27,8 @@ use super::metrics::JobMetrics;
 use super::operator::Failure;
 use super::subtask::{Ack, Control, Report};
 use crate::group::{CommittedOffset, GroupOffset, MemberRef};
-use crate::types::{Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp};
+use crate::log::Marker;
+use crate::types::{Offset, PartitionId, ProducerEpoch, Timestamp};
 
 /// A checkpoint that takes longer ends the attempt (Flink's
 /// `execution.checkpointing.timeout`).
@@ -53,6 +54,8 @@ pub(crate) enum Outcome {
     Finished,
     Shutdown,
     Failed(Failure),
+    /// A source's topic has more partitions than the attempt reads.
+    Grown,
     /// A test's kill -9: nothing was tidied up.
     #[cfg(test)]
     Killed,
@@ -124,16 +127,47 @@ pub(crate) async fn run(
     if outcome == Outcome::Killed {
         return outcome;
     }
+    if attempt.undecided {
+        // An ABORT could contradict the commit record. The next record of the job, a start or its
+        // end, comes after it or in its place: whoever writes that one settles.
+        return outcome;
+    }
     // What is not committed is taken back at once, so that it does not hold readers up until the
     // next attempt; that one would do it again.
     let committed = attempt.last.as_ref().map_or(&[][..], |commit| &commit.outputs);
     let epoch = ProducerEpoch(attempt.running.started.producer_epoch);
-    if let Err(failure) =
-        settle(&attempt.running.written_logs, &attempt.running.producers(), committed, epoch).await
+    if let Err(failure) = settle(
+        &attempt.running.written_logs,
+        &attempt.running.started.producers(),
+        committed,
+        epoch,
+    )
+    .await
     {
         warn!(job = %job.id, %failure, "open transactions could not be ended, the next attempt tries again");
     }
     outcome
+}
+
+/// Ends what a job that has no attempt left open, as its last commit record decides. A job that
+/// will not run again must not hold up the readers of its topics.
+pub(crate) async fn conclude(
+    rooms: &Rooms,
+    journal: &JobJournal,
+    job: &str,
+) -> Result<(), Failure> {
+    let snapshot = rooms.catalog.snapshot();
+    let partitions = snapshot.topics().flat_map(|topic| {
+        (0..topic.partitions).filter_map(|id| rooms.catalog.log(topic.id, PartitionId(id)))
+    });
+    let waiting: Vec<_> = partitions.filter(|log| !log.open_transactions().is_empty()).collect();
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let image = journal.image(job).await?;
+    let Some(started) = image.started else { return Ok(()) };
+    let outputs = image.commit.as_ref().map_or(&[][..], |commit| &commit.outputs);
+    settle(&waiting, &started.producers(), outputs, ProducerEpoch(started.producer_epoch)).await
 }
 
 struct Attempt<'a> {
@@ -149,6 +183,15 @@ struct Attempt<'a> {
     acks: Vec<Ack>,
     triggered: Option<(Timestamp, Duration, bool)>,
     checkpoint: Option<CheckpointStatus>,
+    /// A commit record was sent off and not answered: it may be written or not.
+    undecided: bool,
+}
+
+impl Drop for Attempt<'_> {
+    /// Threads of an attempt that is dropped half way end as well.
+    fn drop(&mut self) {
+        self.cancel();
+    }
 }
 
 impl<'a> Attempt<'a> {
@@ -173,6 +216,7 @@ impl<'a> Attempt<'a> {
             last,
             acks: Vec::new(),
             triggered: None,
+            undecided: false,
         };
         for subtask in subtasks {
             let name = format!("job-{}-{}", &job.id[..job.id.len().min(6)], subtask.index);
@@ -222,6 +266,9 @@ impl<'a> Attempt<'a> {
                 }
                 _ = shows.tick() => {
                     publish(self.progress());
+                    if let Some(outcome) = self.topics_changed() {
+                        return outcome;
+                    }
                     if self.overdue() {
                         return Outcome::Failed(Failure::Storage(format!(
                             "a checkpoint did not complete within {CHECKPOINT_TIMEOUT:?}"
@@ -324,7 +371,9 @@ impl<'a> Attempt<'a> {
             outputs: outputs.collect(),
         };
         let event = record::Event::Committed(Box::new(commit.clone()));
+        self.undecided = true;
         self.job.journal.append(&self.job.id, event).await?;
+        self.undecided = false;
         self.job.metrics.checkpoint_seconds.observe(took.as_secs_f64());
         debug!(job = %self.job.id, epoch, ?took, state_bytes, "checkpoint committed");
         self.checkpoint = Some(CheckpointStatus { epoch, triggered_at: at, took, state_bytes });
@@ -344,15 +393,14 @@ impl<'a> Attempt<'a> {
             if index == 1 {
                 self.failpoint(epoch, Failpoint::BetweenMarkers)?;
             }
-            let logs: Vec<_> = self
-                .running
-                .written_logs
-                .iter()
-                .filter(|log| touched.log() == Some(log.id()))
-                .cloned()
-                .collect();
-            let producer = HashSet::from([touched.producer()]);
-            settle(&logs, &producer, std::slice::from_ref(touched), producer_epoch).await?;
+            let producer = touched.producer();
+            for log in &self.running.written_logs {
+                if touched.log() == Some(log.id()) {
+                    log.end_transaction(producer, producer_epoch, Marker::Commit)
+                        .await
+                        .map_err(|error| append_failure(log.id(), &error))?;
+                }
+            }
         }
         self.failpoint(epoch, Failpoint::AfterMarkers)
     }
@@ -390,18 +438,45 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// Whether the topics are still those that the attempt began with. Asked now and then: a caught
+    /// up source would never touch a log that is gone.
+    fn topics_changed(&self) -> Option<Outcome> {
+        let snapshot = self.job.rooms.catalog.snapshot();
+        for used in &self.running.topics {
+            match snapshot.topic(&used.name) {
+                Some(topic) if topic.id == used.id => {
+                    if used.read && topic.partitions as usize > used.partitions {
+                        return Some(Outcome::Grown);
+                    }
+                }
+                // Created again under this name or not: the logs the attempt holds are gone.
+                _ => {
+                    return Some(Outcome::Failed(Failure::Topic(format!(
+                        "topic '{}' was deleted while the job ran",
+                        used.name
+                    ))));
+                }
+            }
+        }
+        None
+    }
+
     fn overdue(&self) -> bool {
         self.triggered.is_some_and(|(_, begun, _)| {
             self.job.rooms.clock.monotonic().saturating_sub(begun) > CHECKPOINT_TIMEOUT
         })
     }
 
-    /// Ends every thread and waits for them.
-    async fn stop_threads(&mut self) {
+    fn cancel(&self) {
         self.control.send_modify(|control| control.cancelled = true);
         for ring in &self.running.rings {
             ring.close();
         }
+    }
+
+    /// Ends every thread and waits for them.
+    async fn stop_threads(&mut self) {
+        self.cancel();
         let threads = std::mem::take(&mut self.threads);
         let joined = tokio::task::spawn_blocking(move || {
             // A panic inside was reported before the thread ended.
@@ -488,10 +563,4 @@ fn source_groups(job: &Job) -> Vec<(u32, String)> {
     sources
         .map(|(node, group)| (node, group.unwrap_or_else(|| format!("ottla-job-{}", job.id))))
         .collect()
-}
-
-impl Running {
-    fn producers(&self) -> HashSet<ProducerId> {
-        self.started.producers.iter().flatten().copied().map(ProducerId).collect()
-    }
 }

@@ -1,6 +1,6 @@
 //! The start of an attempt: logs, producer ids, positions, state, and subtasks ready to run.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
@@ -28,7 +28,7 @@ use crate::stream::operators::source::{Source, SourceCounters, StartPartition};
 use crate::stream::operators::tumble_aggregate::TumbleAggregate;
 use crate::stream::state::{KeyEncoder, KeyGroups};
 use crate::stream::subtask::{Control, Report, Root, StateTarget, Subtask};
-use crate::types::{Offset, PartitionId, ProducerEpoch, ProducerId};
+use crate::types::{Offset, PartitionId, ProducerEpoch, ProducerId, TopicId};
 
 /// Builds what can be built of each operator without touching a log.
 pub(super) fn check(graph: &Graph) -> Result<(), Failure> {
@@ -58,8 +58,31 @@ pub(super) struct Running {
     /// Per node, in graph order.
     pub(super) counters: Vec<Arc<OperatorCounters>>,
     pub(super) progress: Arc<AtomicU64>,
+    /// The topics it reads and writes, as it found them.
+    pub(super) topics: Vec<UsedTopic>,
     /// Per source subtask.
     pub(super) watermarks: Vec<Arc<AtomicI64>>,
+}
+
+/// A topic that an attempt holds logs of.
+pub(super) struct UsedTopic {
+    pub(super) name: String,
+    pub(super) id: TopicId,
+    pub(super) partitions: usize,
+    /// Whether it is read: then its growth matters.
+    pub(super) read: bool,
+}
+
+impl UsedTopic {
+    fn new<'a>(
+        name: &str,
+        mut logs: impl ExactSizeIterator<Item = &'a Partition>,
+        read: bool,
+    ) -> Option<UsedTopic> {
+        let partitions = logs.len();
+        let id = logs.next()?.id().topic;
+        Some(UsedTopic { name: name.to_owned(), id, partitions, read })
+    }
 }
 
 /// Begins an attempt: fences and settles the one before, restores, builds the subtasks.
@@ -88,8 +111,11 @@ pub(super) async fn start(
         rings: Vec::new(),
         counters,
         progress: Arc::default(),
+        topics: Vec::new(),
         watermarks: Vec::new(),
     };
+    let written = sinks.iter().filter_map(|(name, logs)| UsedTopic::new(name, logs.iter(), false));
+    running.topics.extend(written);
     let mut builder = Builder {
         job,
         plan,
@@ -104,6 +130,10 @@ pub(super) async fn start(
         match section.root {
             SectionRoot::Source(position) => {
                 let positions = positions(job, &job.graph.nodes[position], last.as_ref()).await?;
+                if let Op::Source(source) = &job.graph.nodes[position].op {
+                    let logs = positions.iter().map(|start| &start.log);
+                    running.topics.extend(UsedTopic::new(&source.topic, logs, true));
+                }
                 builder.positions.insert(position, positions);
             }
             SectionRoot::Exchange(_) => {
@@ -147,8 +177,7 @@ async fn begin(
     let used_up = before.producer_epoch >= i16::MAX - 2;
     let fresh = before.producers.len() != writers || used_up;
     let next_epoch = ProducerEpoch(before.producer_epoch + i16::from(before.attempt > 0));
-    let producers: HashSet<_> =
-        before.producers.iter().flatten().copied().map(ProducerId).collect();
+    let producers = before.producers();
     let outputs = image.commit.as_ref().map_or(&[][..], |commit| &commit.outputs);
     let mut logs = written_logs.to_vec();
     // Also logs that the new plan no longer writes.

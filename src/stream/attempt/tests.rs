@@ -1,6 +1,9 @@
 //! Whole jobs over real logs in a temporary directory: their results, and what a read_committed
 //! reader sees after a kill at each step of a checkpoint.
 
+mod faults;
+
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -29,7 +32,7 @@ use crate::stream::graph::{
 };
 use crate::stream::job::{JobState, Jobs, NewJob, Planner};
 use crate::txn::ProducerIds;
-use crate::types::{Clock, LeaderEpoch, SystemClock};
+use crate::types::{Clock, LeaderEpoch, ProducerId, SystemClock};
 
 const MILLIS: DataType = DataType::Timestamp(TimeUnit::Millisecond, None);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -227,9 +230,19 @@ async fn attempt(
     failpoint: Option<(u64, Failpoint)>,
     until: usize,
 ) -> Outcome {
+    attempt_of(broker, graph(), parallelism, failpoint, until).await
+}
+
+async fn attempt_of(
+    broker: &Broker,
+    graph: Graph,
+    parallelism: usize,
+    failpoint: Option<(u64, Failpoint)>,
+    until: usize,
+) -> Outcome {
     let job = Job {
         id: "j".into(),
-        graph: graph(),
+        graph,
         options: options(parallelism),
         rooms: broker.rooms.clone(),
         journal: Arc::new(JobJournal::open(broker.rooms.journal.clone()).await.unwrap()),

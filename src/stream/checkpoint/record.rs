@@ -1,6 +1,7 @@
 //! What the journal knows of a job: submitted, started, committed, ended. JSON, each record with
 //! its own version, so that a person can read a broken journal.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,13 @@ pub struct Started {
     pub producer_epoch: i16,
     /// Two producer ids per writer; epochs alternate between them.
     pub producers: Vec<[i64; 2]>,
+}
+
+impl Started {
+    /// All its producer ids.
+    pub fn producers(&self) -> HashSet<ProducerId> {
+        self.producers.iter().flatten().copied().map(ProducerId).collect()
+    }
 }
 
 /// The commit decision of one epoch: everything that must be known to go on from it.

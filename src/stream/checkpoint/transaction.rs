@@ -93,7 +93,8 @@ pub fn append_failure(log: LogId, error: &AppendError) -> Failure {
 }
 
 /// Ends every transaction that `producers` have open in `logs`: those that `committed` covers with
-/// COMMIT, all others with ABORT. Harmless when repeated.
+/// COMMIT, all others with ABORT. Harmless when repeated. A log that refuses does not keep the
+/// others from being settled; the first refusal is returned.
 pub async fn settle(
     logs: &[Partition],
     producers: &HashSet<ProducerId>,
@@ -107,20 +108,28 @@ pub async fn settle(
             Some(((touched.log()?, touched.producer()), last))
         })
         .collect();
+    let mut outcome = Ok(());
     for log in logs {
-        for open in log.open_transactions() {
-            if !producers.contains(&open.producer) {
-                continue;
-            }
-            let marker = match covered.get(&(log.id(), open.producer)) {
-                Some(last) if open.first_offset <= *last => Marker::Commit,
+        let open = log.open_transactions();
+        for &producer in producers {
+            let first = open.iter().find(|open| open.producer == producer);
+            let marker = match (first, covered.get(&(log.id(), producer))) {
+                (Some(open), Some(last)) if open.first_offset <= *last => Marker::Commit,
+                // Also without an open transaction: an append may still wait in the log's queue,
+                // and what is not answered yet is part of no committed epoch.
                 _ => Marker::Abort,
             };
-            debug!(log = %log.id(), producer = %open.producer, ?marker, "ending a job's open transaction");
-            log.end_transaction(open.producer, producer_epoch, marker)
-                .await
-                .map_err(|error| append_failure(log.id(), &error))?;
+            match log.end_transaction(producer, producer_epoch, marker).await {
+                Ok(Some(_)) => {
+                    debug!(log = %log.id(), %producer, ?marker, "ended a job's open transaction");
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    outcome = outcome.and(Err(append_failure(log.id(), &error)));
+                    break;
+                }
+            }
         }
     }
-    Ok(())
+    outcome
 }

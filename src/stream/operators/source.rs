@@ -143,7 +143,10 @@ impl Source {
         let Some(watermarks) = &self.watermarks else { return Ok(()) };
         if let Some(timeout) = watermarks.idle_timeout {
             for reader in &mut self.partitions {
-                reader.idle = now.saturating_sub(reader.active_at) >= timeout;
+                // A partition with records to read is not idle, however long a full ring or a
+                // slow operator kept the source from reading them.
+                let caught_up = reader.position >= reader.changes.borrow().last_stable;
+                reader.idle = caught_up && now.saturating_sub(reader.active_at) >= timeout;
             }
         }
         let due = match watermarks.emit {
@@ -215,8 +218,10 @@ impl Source {
             }
         }
         self.push(index, out)?;
+        let now = self.clock.monotonic();
         let reader = &mut self.partitions[index];
         reader.position = next;
+        reader.active_at = now;
         self.counters.progress.fetch_add(next.since(from).max(1), Ordering::Relaxed);
         Ok(true)
     }
