@@ -49,6 +49,7 @@ struct SlotLog {
 impl LocalJournal {
     /// A journal over `logs`. Opens nothing yet.
     pub fn new(logs: Logs, clock: Arc<dyn Clock>) -> LocalJournal {
+        logs.name_topic(journal_topic(), "__ottla_journal");
         let slots = (0..SLOTS).map(|_| SlotLog::default()).collect();
         LocalJournal { shared: Arc::new(Shared { logs, clock, slots }) }
     }

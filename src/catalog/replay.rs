@@ -105,6 +105,9 @@ pub(super) async fn open_logs(
 ) -> Result<(), CatalogError> {
     let begun = clock.monotonic();
     let ids: Vec<LogId> = snapshot.topics().flat_map(|topic| topic.logs()).collect();
+    for topic in snapshot.topics() {
+        logs.name_topic(topic.id, topic.name.as_str());
+    }
     let partitions = ids.len();
     open(logs, ids).await?;
     let took = clock.monotonic().saturating_sub(begun);

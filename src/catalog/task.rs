@@ -125,6 +125,7 @@ impl Owner {
     async fn add(&mut self, topic: Topic) -> Result<Arc<Topic>, CatalogError> {
         // The logs come first: a published topic can be written at once. They are empty until
         // then, so what a crash in between leaves behind holds nothing.
+        self.published.logs.name_topic(topic.id, topic.name.as_str());
         open(&self.published.logs, topic.logs().collect()).await?;
         let change = Change::TopicCreated {
             id: topic.id.0,

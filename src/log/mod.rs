@@ -134,6 +134,7 @@ impl Logs {
             epoch,
             clock,
             meter,
+            names: DashMap::new(),
         });
         let count = config.log_writer_threads.max(1);
         let mut writers = Vec::with_capacity(count);
@@ -151,6 +152,11 @@ impl Logs {
         }
         let inner = Inner { settings, open: DashMap::new(), writers, threads: Mutex::new(threads) };
         Ok(Logs { inner: Arc::new(inner) })
+    }
+
+    /// Tells what a topic is called, for log lines about its logs; best before they are opened.
+    pub fn name_topic(&self, topic: TopicId, name: &str) {
+        self.inner.settings.names.insert(topic, name.to_owned());
     }
 
     /// Opens a log, recovering it if it exists and creating it if not. Blocking: call it at
@@ -191,6 +197,7 @@ impl Logs {
         for id in ids {
             self.inner.delete(id)?;
         }
+        self.inner.settings.names.remove(&topic);
         Ok(())
     }
 

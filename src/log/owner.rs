@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dashmap::DashMap;
 use rustix::io::Errno;
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -21,7 +22,7 @@ use super::segment::Segment;
 use super::tail::TailBudget;
 use super::writer::{Append, End};
 use crate::store::{AbortedEntry, Anchor, LogSnapshot, LogUpdate, Store};
-use crate::types::{Clock, LeaderEpoch, LogId, Offset};
+use crate::types::{Clock, LeaderEpoch, LogId, Offset, TopicId};
 
 /// Bytes written at once. Readers hold on to whole runs while they send them: keep them small.
 const RUN_BYTES_MAX: usize = 1 << 20;
@@ -42,6 +43,18 @@ pub(super) struct Settings {
     pub(super) epoch: LeaderEpoch,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) meter: Meter,
+    /// Topics' names, for people who read log lines.
+    pub(super) names: DashMap<TopicId, String>,
+}
+
+impl Settings {
+    /// A log as log lines name it: `clicks-3 (<topic uuid>-3)`, or by its id alone.
+    pub(super) fn label(&self, log: LogId) -> String {
+        match self.names.get(&log.topic) {
+            Some(name) => format!("{}-{} ({log})", *name, log.partition),
+            None => log.to_string(),
+        }
+    }
 }
 
 /// See the module's header.
@@ -341,7 +354,7 @@ impl OwnedLog {
             .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
         match rolled_back {
             Ok(()) if passing => {
-                warn!(log = %self.shared.id, %error, "append failed and was taken back");
+                warn!(log = settings.label(self.shared.id), %error, "append failed and was taken back");
                 format!("{error}; make room, appends go on by themselves")
             }
             Ok(()) => self.refuse(format!("a write failed: {error}"), settings),
@@ -456,7 +469,10 @@ impl OwnedLog {
     /// Gives the log up for writing; reading goes on.
     fn refuse(&mut self, reason: String, settings: &Settings) -> String {
         settings.meter.refusing.inc();
-        error!(log = %self.shared.id, reason, "log is fenced: it takes no more appends");
+        error!(
+            log = settings.label(self.shared.id),
+            reason, "log is fenced: it takes no more appends"
+        );
         let reason = format!("{reason}; check the disk and restart the broker");
         self.refused = Some(reason.clone());
         reason

@@ -81,7 +81,7 @@ impl Shared {
             *next = next.or_else(|| self.segment_after(*offset));
             self.settings.meter.corrupt_reads.inc();
             let next = next.map(Offset::get);
-            tracing::error!(log = %self.id, %offset, next, reason, "read met a damaged batch");
+            tracing::error!(log = self.settings.label(self.id), %offset, next, reason, "read met a damaged batch");
         }
         result
     }
@@ -377,7 +377,7 @@ impl Shared {
         if self.is_deleted() {
             return ReadError::Deleted;
         }
-        tracing::error!(log = %self.id, %error, "log could not be read");
+        tracing::error!(log = self.settings.label(self.id), %error, "log could not be read");
         ReadError::Storage { log: self.id, reason: error.to_string() }
     }
 }

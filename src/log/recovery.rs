@@ -68,14 +68,18 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     };
     let (interval, now) = (settings.index_interval_bytes, settings.clock.monotonic());
     let mut replayed = walk(log, &objects, known, store, interval, now, keep_index)?;
+    let label = settings.label(log);
     if let Some(reason) = &replayed.refused {
         settings.meter.refusing.inc();
-        error!(%log, reason, "log is damaged: it is readable around the damage, and takes no appends");
+        error!(
+            log = label,
+            reason, "log is damaged: it is readable around the damage, and takes no appends"
+        );
     }
     if let Some(Torn { object, position, bytes, reason }) = replayed.torn.take() {
         store.truncate(object, position).map_err(|e| failed("truncate", object, e))?;
         warn!(
-            %log, segment = %object.base, position, truncated_bytes = bytes, reason,
+            log = label, segment = %object.base, position, truncated_bytes = bytes, reason,
             end = %replayed.end, "log tail was torn, truncated to the last valid batch"
         );
     }
@@ -86,7 +90,7 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
             store.sync(last.object).map_err(|e| failed("sync", last.object, e))?;
         }
         info!(
-            %log, start = %replayed.start, end = %replayed.end,
+            log = label, start = %replayed.start, end = %replayed.end,
             scanned_bytes = replayed.scanned_bytes, "log recovered"
         );
     }

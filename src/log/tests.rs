@@ -647,3 +647,15 @@ fn a_view_damaged_anywhere_changes_nothing_for_readers_and_producers() {
         }
     }
 }
+
+#[test]
+fn log_lines_name_the_topic_until_it_is_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let settings = fixture.logs.inner.settings.clone();
+    assert_eq!(settings.label(id()), id().to_string());
+    fixture.logs.name_topic(id().topic, "clicks");
+    assert_eq!(settings.label(id()), format!("clicks-0 ({})", id()));
+    fixture.logs.delete_topic(id().topic).unwrap();
+    assert_eq!(settings.label(id()), id().to_string());
+}
