@@ -268,3 +268,78 @@ async fn a_sink_topic_that_is_deleted_and_created_again_gets_what_comes_after() 
     jobs.cancel(&id).await.unwrap();
     broker.end().await;
 }
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+/// Every file below `dir`.
+fn files(dir: &std::path::Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+/// Where the last batch of a log begins.
+fn last_batch(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    loop {
+        let length = u32::from_be_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize + 12;
+        if at + length >= bytes.len() {
+            return at;
+        }
+        at += length;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_record_torn_anywhere_means_the_checkpoint_before_it() {
+    let dir = TempDir::new().unwrap();
+    let broker = Broker::start(&dir, 1).await;
+    broker.create("clicks", 1).await;
+    broker.produce("clicks", 0, &[click("a", 1), click("a", 12)]).await;
+    attempt(&broker, 1, None, 1).await;
+    broker.end().await;
+    let broker = Broker::start(&dir, 2).await;
+    let before = last_epoch(&broker).await;
+    broker.produce("clicks", 0, &[click("b", 13), click("a", 22)]).await;
+    let failpoint = Some((before + 1, Failpoint::AfterCommit));
+    assert_eq!(attempt(&broker, 1, failpoint, usize::MAX).await, Outcome::Killed);
+    broker.end().await;
+
+    let committed: &[u8] = br#""event":"committed""#;
+    let journal = files(&dir.path().join("logs")).into_iter().find(|path| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.windows(committed.len()).any(|window| window == committed)
+    });
+    let journal = journal.unwrap();
+    let whole = std::fs::read(&journal).unwrap();
+    let start = last_batch(&whole);
+    // Each byte of the header, then strides, then the last byte.
+    let cuts = (start..start + 61).chain((start + 61..whole.len() - 1).step_by(41));
+    let cuts: Vec<usize> = cuts.chain([whole.len() - 1]).collect();
+    for (index, &cut) in cuts.iter().enumerate() {
+        let torn = TempDir::new().unwrap();
+        copy(&dir.path().join("logs"), &torn.path().join("logs"));
+        let path = torn.path().join(journal.strip_prefix(dir.path()).unwrap());
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let broker = Broker::start(&torn, 3).await;
+        assert_eq!(last_epoch(&broker).await, before, "cut at byte {}", cut - start);
+        if index % 20 == 0 {
+            broker.produce("clicks", 0, &[click("a", 32)]).await;
+            attempt(&broker, 1, None, 4).await;
+            let mut expected =
+                [counted("a", 0, 1), counted("a", 10, 1), counted("a", 20, 1), counted("b", 10, 1)];
+            expected.sort();
+            assert_eq!(broker.committed("counts").await, expected, "cut at byte {}", cut - start);
+        }
+        broker.end().await;
+    }
+}
