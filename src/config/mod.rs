@@ -78,6 +78,8 @@ pub struct Config {
     pub stream_parallelism: usize,
     /// `stream.ring.bytes`: bound of each exchange ring.
     pub stream_ring_bytes: usize,
+    /// `stream.state.bytes.max`: bound of a job's operator state in memory.
+    pub stream_state_bytes_max: usize,
 }
 
 impl Default for Config {
@@ -106,6 +108,7 @@ impl Default for Config {
             stream_checkpoint_interval: Duration::from_secs(1),
             stream_parallelism: 1,
             stream_ring_bytes: 8 << 20,
+            stream_state_bytes_max: 256 << 20,
         }
     }
 }

@@ -131,6 +131,8 @@ pub(super) const KEYS: &[Key] = keys! {
             "Default of parallelism.default: subtasks of an operator.";
         "stream.ring.bytes" => stream_ring_bytes: integer(64 << 10, 1 << 32),
             "Bound of each ring between two subtasks.";
+        "stream.state.bytes.max" => stream_state_bytes_max: integer(64 << 10, 1 << 40),
+            "Bound of one job's operator state in memory; a job that needs more fails and says so.";
     }
 };
 

@@ -9,6 +9,7 @@ use crate::metrics::Metrics;
 pub(crate) struct JobMetrics {
     pub(crate) records_in: IntCounterVec,
     pub(crate) records_out: IntCounterVec,
+    pub(crate) late_records: IntCounterVec,
     pub(crate) watermark_seconds: GaugeVec,
     pub(crate) checkpoint_seconds: Histogram,
 }
@@ -22,6 +23,13 @@ impl JobMetrics {
         )?;
         let records_out = IntCounterVec::new(
             per_job("ottla_job_records_out_total", "Rows that jobs wrote to topics."),
+            &["job"],
+        )?;
+        let late_records = IntCounterVec::new(
+            per_job(
+                "ottla_job_late_records_total",
+                "Rows that windows dropped because the watermark had passed their end.",
+            ),
             &["job"],
         )?;
         let watermark_seconds = GaugeVec::new(
@@ -41,9 +49,16 @@ impl JobMetrics {
         let registry = metrics.registry();
         registry.register(Box::new(records_in.clone()))?;
         registry.register(Box::new(records_out.clone()))?;
+        registry.register(Box::new(late_records.clone()))?;
         registry.register(Box::new(watermark_seconds.clone()))?;
         registry.register(Box::new(checkpoint_seconds.clone()))?;
-        Ok(JobMetrics { records_in, records_out, watermark_seconds, checkpoint_seconds })
+        Ok(JobMetrics {
+            records_in,
+            records_out,
+            late_records,
+            watermark_seconds,
+            checkpoint_seconds,
+        })
     }
 
     /// Forgets an ended job's series, so that they do not pile up.
@@ -51,6 +66,7 @@ impl JobMetrics {
         // A series that was never touched is not there to remove.
         let _ = self.records_in.remove_label_values(&[job]);
         let _ = self.records_out.remove_label_values(&[job]);
+        let _ = self.late_records.remove_label_values(&[job]);
         let _ = self.watermark_seconds.remove_label_values(&[job]);
     }
 }

@@ -26,7 +26,7 @@ use crate::stream::operators::project::Project;
 use crate::stream::operators::sink::Sink;
 use crate::stream::operators::source::{Source, SourceCounters, StartPartition};
 use crate::stream::operators::tumble_aggregate::TumbleAggregate;
-use crate::stream::state::{KeyEncoder, KeyGroups};
+use crate::stream::state::{KeyEncoder, KeyGroups, StateBudget};
 use crate::stream::subtask::{Control, Report, Root, StateTarget, Subtask};
 use crate::types::{Offset, PartitionId, ProducerEpoch, ProducerId, TopicId};
 
@@ -120,6 +120,7 @@ pub(super) async fn start(
         job,
         plan,
         epoch: last.as_ref().map_or(0, |commit| commit.epoch) + 1,
+        budget: StateBudget::new(job.rooms.config.stream_state_bytes_max),
         sinks,
         entries,
         writers: running.started.producers.clone().into_iter(),
@@ -371,6 +372,7 @@ struct Builder<'a> {
     plan: &'a Plan,
     /// The first epoch that will be written.
     epoch: u64,
+    budget: StateBudget,
     sinks: BTreeMap<String, Vec<Partition>>,
     entries: BTreeMap<u32, Vec<StateEntry>>,
     /// Producer ids not handed out yet.
@@ -536,7 +538,9 @@ impl Builder<'_> {
             Op::TumbleAggregate(plan) => {
                 let key_groups = KeyGroups { subtask: shard, parallelism: self.plan.parallelism };
                 let schema = node.schema.clone();
-                Box::new(TumbleAggregate::new(plan.clone(), &input(), schema, key_groups)?)
+                let late = self.job.metrics.late_records.with_label_values(&[&self.job.id]);
+                let window = TumbleAggregate::new(plan.clone(), &input(), schema, key_groups)?;
+                Box::new(window.accounted(late, self.budget.clone()))
             }
             Op::Sink(sink) => {
                 let Format::Json(json) = &sink.format;

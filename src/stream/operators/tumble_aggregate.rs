@@ -16,12 +16,13 @@ use bytes::Bytes;
 use datafusion_expr::{EmitTo, GroupsAccumulator};
 use datafusion_physical_expr::GroupsAccumulatorAdapter;
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
+use prometheus::IntCounter;
 
 use crate::stream::graph::TumbleAggregate as Plan;
 use crate::stream::operator::{
     Barrier, Batch, Failure, Operator, Output, Snapshot, StateEntry, Watermark,
 };
-use crate::stream::state::{self, EncodedKeys, KeyEncoder, KeyGroups, KeyIndex};
+use crate::stream::state::{self, EncodedKeys, KeyEncoder, KeyGroups, KeyIndex, StateBudget};
 use crate::types::Timestamp;
 
 /// Keys per piece of state: what is handed over when one of them changed.
@@ -48,6 +49,8 @@ pub struct TumbleAggregate {
     /// Chunks of windows that fired since the last barrier and were handed over before.
     removed: Vec<Vec<u8>>,
     late_rows: u64,
+    late_records: Option<IntCounter>,
+    budget: StateBudget,
 }
 
 /// One window's keys and their accumulators.
@@ -56,6 +59,8 @@ struct Window {
     accumulators: Vec<Box<dyn GroupsAccumulator>>,
     /// Per chunk of keys: changed since the last barrier, handed over before.
     chunks: Vec<Chunk>,
+    /// What it takes of the budget.
+    bytes: usize,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -93,7 +98,15 @@ impl TumbleAggregate {
             watermark_dirty: false,
             removed: Vec::new(),
             late_rows: 0,
+            late_records: None,
+            budget: StateBudget::new(usize::MAX),
         })
+    }
+
+    /// Counts late rows into `late_records` and takes its state from `budget`.
+    #[must_use]
+    pub fn accounted(self, late_records: IntCounter, budget: StateBudget) -> TumbleAggregate {
+        TumbleAggregate { late_records: Some(late_records), budget, ..self }
     }
 
     /// Rows dropped because their window had already fired.
@@ -132,6 +145,7 @@ impl TumbleAggregate {
         mut window: Window,
         out: &mut dyn Output,
     ) -> Result<(), Failure> {
+        self.budget.resize(window.bytes, 0)?;
         let rows = window.keys.len();
         let end = start.saturating_add(self.size_ms);
         let mut columns = self.keys.decode(window.keys.keys())?;
@@ -172,7 +186,14 @@ fn accumulator(
 impl Window {
     fn new(aggregates: &[Arc<AggregateFunctionExpr>]) -> Result<Window, Failure> {
         let accumulators = aggregates.iter().map(accumulator).collect::<Result<_, _>>()?;
-        Ok(Window { keys: KeyIndex::default(), accumulators, chunks: Vec::new() })
+        Ok(Window { keys: KeyIndex::default(), accumulators, chunks: Vec::new(), bytes: 0 })
+    }
+
+    /// Tells the budget how large it has become.
+    fn account(&mut self, budget: &StateBudget) -> Result<(), Failure> {
+        let accumulators: usize = self.accumulators.iter().map(|a| a.size()).sum();
+        let before = std::mem::replace(&mut self.bytes, self.keys.size_bytes() + accumulators);
+        budget.resize(before, self.bytes)
     }
 
     /// Finds each row's group and marks its chunk.
@@ -242,6 +263,7 @@ impl Operator for TumbleAggregate {
         }
         let times = self.times(&batch.rows)?;
         let mut by_window: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        let late_before = self.late_rows;
         // Rows of a window often stand together: remember the last one's list.
         let mut last: Option<(i64, Vec<u32>)> = None;
         for (row, &time) in times.values().iter().enumerate() {
@@ -267,6 +289,9 @@ impl Operator for TumbleAggregate {
             }
         }
         by_window.extend(last);
+        if let Some(late_records) = &self.late_records {
+            late_records.inc_by(self.late_rows - late_before);
+        }
         if by_window.is_empty() {
             return Ok(());
         }
@@ -304,6 +329,7 @@ impl Operator for TumbleAggregate {
                     accumulator.update_batch(&picked, &groups, None, total)?;
                 }
             }
+            window.account(&self.budget)?;
         }
         Ok(())
     }
@@ -403,7 +429,7 @@ impl TumbleAggregate {
                 .collect::<Result<Vec<_>, _>>()?;
             accumulator.merge_batch(&states, &groups, total)?;
         }
-        Ok(())
+        window.account(&self.budget)
     }
 }
 

@@ -1,9 +1,11 @@
 //! Keyed state: keys are row-encoded bytes in one buffer, hashed into key groups that subtasks own;
 //! values live in accumulators beside them, addressed by the key's position. No object per key.
 
+mod budget;
 mod codec;
 mod key;
 
+pub use budget::StateBudget;
 pub use codec::{decode, encode};
 pub use key::{EncodedKeys, KeyEncoder, KeyIndex};
 

@@ -278,3 +278,32 @@ fn damaged_state_is_an_error() {
     assert!(window.restore(&[entry(vec![KEY_WATERMARK])]).is_err());
     assert!(window.restore(&[entry(chunk_key(0, 0))]).is_err());
 }
+
+#[test]
+fn late_rows_are_counted_where_people_see_them() {
+    let late = prometheus::IntCounter::new("late", "late").unwrap();
+    let mut window = counts().accounted(late.clone(), StateBudget::new(1 << 20));
+    window.watermark(mark(10_000), &mut Kept::default()).unwrap();
+    window
+        .batch(rows(&[("a", 1, 0), ("a", 9_999, 0), ("a", 10_000, 0)]), &mut Kept::default())
+        .unwrap();
+    assert_eq!(late.get(), 2);
+}
+
+#[test]
+fn state_beyond_the_budget_is_refused_by_name_and_fired_windows_give_theirs_back() {
+    let late = prometheus::IntCounter::new("late", "late").unwrap();
+    let mut window = counts().accounted(late, StateBudget::new(64 << 10));
+    let pages: Vec<String> = (0..400).map(|page| format!("page-{page:032}")).collect();
+    for start in 0..20 {
+        let batch: Vec<_> = pages.iter().map(|page| (page.as_str(), start * 10_000, 0)).collect();
+        window.batch(rows(&batch), &mut Kept::default()).unwrap();
+        window.watermark(mark((start + 1) * 10_000), &mut Kept::default()).unwrap();
+    }
+    let refused = (100..120).find_map(|start| {
+        let batch: Vec<_> = pages.iter().map(|page| (page.as_str(), start * 10_000, 0)).collect();
+        window.batch(rows(&batch), &mut Kept::default()).err()
+    });
+    let reason = refused.unwrap().to_string();
+    assert!(reason.contains("more than stream.state.bytes.max = 65536"), "{reason}");
+}
