@@ -160,7 +160,9 @@ async fn open_logs(
 ) -> anyhow::Result<(Arc<DataDir>, Logs)> {
     let (config, clock, metrics) = (config.clone(), clock.clone(), metrics.clone());
     let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<(Arc<DataDir>, Logs)> {
-        let dir = DataDir::open(&config.data_dir)?;
+        // The doctor refuses with the same words, but has another way to name a directory.
+        let dir = DataDir::open(&config.data_dir)
+            .map_err(|error| anyhow!("{error} (--data-dir or the config data.dir names it)"))?;
         let store = Store::open(&dir.view())?;
         let view_lost = store.opened_empty();
         let logs = Logs::start(&dir.logs(), store, &config, clock, dir.epoch(), &metrics)?;
