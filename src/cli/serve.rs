@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
@@ -13,10 +14,14 @@ use super::ServeArgs;
 use crate::config::{Config, ConfigError, Sources};
 use crate::server::Server;
 
+/// File handles that connections leave alone: 512 of logs, 512 of HTTP, the view and the rest.
+const RESERVED_HANDLES: usize = 1280;
+
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     start_logging()?;
     log_panics();
-    let config = Config::load(&sources(args, environment())?)?;
+    let mut config = Config::load(&sources(args, environment())?)?;
+    keep_handles_for_logs(&mut config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
         .thread_name("ottla-worker")
@@ -62,6 +67,34 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             warn!(signal = name, "ended at once, without waiting for requests in flight");
             Ok(ExitCode::FAILURE)
         }
+    }
+}
+
+/// Raises the soft limit of open files as far as this process may, and accepts only as many
+/// connections as leave handles for logs: a broker that cannot open a log serves nobody.
+fn keep_handles_for_logs(config: &mut Config) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            warn!(%error, "the limit of open files could not be raised");
+            limit.current
+        }
+    };
+    let Some(handles) = current.and_then(|handles| usize::try_from(handles).ok()) else {
+        return;
+    };
+    let connections_max = handles.saturating_sub(RESERVED_HANDLES).max(1);
+    if connections_max < config.max_connections {
+        warn!(
+            handles,
+            connections_max,
+            wanted = config.max_connections,
+            "fewer connections than max.connections are accepted, since each needs a file handle; \
+             raise the limit of open files (ulimit -n, or LimitNOFILE= in a systemd unit)"
+        );
+        config.max_connections = connections_max;
     }
 }
 

@@ -336,8 +336,8 @@ impl OwnedLog {
         }
     }
 
-    /// Takes a failed write back. A full disk or a lack of file handles is tried again with the
-    /// next append; after any other failure, or when taking back fails, the log is given up.
+    /// Takes a failed write back. A full disk is tried again with the next append, and so is a lack
+    /// of file handles; after any other failure, or when taking back fails, the log is given up.
     fn write_failed(
         &mut self,
         error: &io::Error,
@@ -345,13 +345,15 @@ impl OwnedLog {
         position: u64,
         settings: &Settings,
     ) -> String {
+        // The file could not be opened: nothing was written, and taking back would fail alike.
+        if out_of_handles(error) {
+            return self.wait_for_handles("append", error, settings);
+        }
         let rolled_back = match settings.store.truncate(object, position) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && position == 0 => Ok(()),
             other => other,
         };
-        let passing = [Errno::NOSPC, Errno::DQUOT, Errno::MFILE, Errno::NFILE]
-            .iter()
-            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+        let passing = is_one_of(error, &[Errno::NOSPC, Errno::DQUOT]);
         match rolled_back {
             Ok(()) if passing => {
                 warn!(log = settings.label(self.shared.id), %error, "append failed and was taken back");
@@ -459,11 +461,21 @@ impl OwnedLog {
                 self.unsynced = false;
                 Ok(())
             }
+            // Nothing was asked of the disk yet, so asking again is honest.
+            Err(error) if out_of_handles(&error) => {
+                Err(self.wait_for_handles("sync", &error, settings))
+            }
             Err(error) => {
                 self.sync_failed = true;
                 Err(self.refuse(format!("a sync failed: {error}"), settings))
             }
         }
+    }
+
+    /// Tells of a file that could not be opened now but may be later.
+    fn wait_for_handles(&self, action: &str, error: &io::Error, settings: &Settings) -> String {
+        warn!(log = settings.label(self.shared.id), action, %error, "no file handle was free");
+        format!("{error}; raise the limit of open files (ulimit -n), appends go on by themselves")
     }
 
     /// Gives the log up for writing; reading goes on.
@@ -565,4 +577,13 @@ impl OwnedLog {
             }
         }
     }
+}
+
+/// Whether the process or the machine has no file handle left.
+fn out_of_handles(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::MFILE, Errno::NFILE])
+}
+
+fn is_one_of(error: &io::Error, errnos: &[Errno]) -> bool {
+    errnos.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

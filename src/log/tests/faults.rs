@@ -13,6 +13,8 @@ use crate::types::Offset;
 struct Faults {
     /// Every append, with this errno, after half of its bytes were written.
     append: Option<i32>,
+    /// No file can be opened, neither for an append nor to take one back.
+    handles_gone: bool,
     /// Every sync, with this errno.
     sync: Option<i32>,
     /// The sync of this number, from 1.
@@ -40,6 +42,13 @@ impl FaultyStore {
         change(&mut self.faults.lock().unwrap());
     }
 
+    fn handle(&self) -> io::Result<()> {
+        match self.faults.lock().unwrap().handles_gone {
+            true => Err(io::Error::from_raw_os_error(EMFILE)),
+            false => Ok(()),
+        }
+    }
+
     fn syncs(&self) -> usize {
         self.faults.lock().unwrap().syncs
     }
@@ -59,6 +68,7 @@ impl FaultyStore {
 
 impl RecordStore for FaultyStore {
     fn append(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<Location> {
+        self.handle()?;
         let errno = self.faults.lock().unwrap().append;
         match errno {
             None => self.inner.append(object, position, bytes),
@@ -91,6 +101,7 @@ impl RecordStore for FaultyStore {
     }
 
     fn truncate(&self, object: ObjectId, length: u64) -> io::Result<()> {
+        self.handle()?;
         self.inner.truncate(object, length)
     }
 
@@ -117,6 +128,7 @@ fn one_batch_per_segment() -> Config {
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
+const EMFILE: i32 = 24;
 
 #[test]
 fn a_full_disk_refuses_appends_keeps_reads_and_heals_by_itself() {
@@ -138,6 +150,29 @@ fn a_full_disk_refuses_appends_keeps_reads_and_heals_by_itself() {
     drop(fixture);
     let fixture = Fixture::open(dir.path());
     assert_eq!(fixture.values(0), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_lack_of_file_handles_refuses_appends_and_heals_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    fixture.append(by(1, 0, 0, false, &["a"])).unwrap();
+
+    // No handle for the append: nothing was written. Taking it back would need a handle too.
+    store.set(|faults| faults.handles_gone = true);
+    let second = by(1, 0, 1, false, &["b"]);
+    assert!(matches!(fixture.append(second.clone()), Err(AppendError::Storage { .. })));
+    store.set(|faults| faults.handles_gone = false);
+
+    // No handle for the sync: written, but neither acknowledged nor shown before it is synced.
+    store.set(|faults| faults.sync = Some(EMFILE));
+    assert!(matches!(fixture.append(second.clone()), Err(AppendError::Storage { .. })));
+    assert_eq!(fixture.log.span().high_watermark, Offset::new(1));
+    store.set(|faults| faults.sync = None);
+    let stored = fixture.append(second).unwrap();
+    assert_eq!((stored.base_offset.get(), stored.duplicate), (1, true));
+    assert_eq!(fixture.values(0), ["a", "b"]);
 }
 
 #[test]
