@@ -205,7 +205,10 @@ fn sql_that_cannot_be_planned_names_its_place() {
             &["expected: )", "line 1", "column 59"],
         ),
         ("INSERT INTO counts\nSELECT * FROM nowhere", &["table 'nowhere'", "line 2", "column 15"]),
-        ("INSERT INTO clickz SELECT * FROM clicks", &["'clickz'", "did you mean 'clicks'"]),
+        (
+            "INSERT INTO clickz SELECT * FROM clicks",
+            &["'clickz'", "line 1", "column 13", "did you mean 'clicks'"],
+        ),
         (
             "INSERT INTO counts\n  SELECT pag, n FROM clicks",
             &["column 'pag'", "line 2", "column 10", "did you mean 'page'"],
@@ -225,7 +228,7 @@ fn sql_that_cannot_be_planned_names_its_place() {
     let finished =
         statement(&broker, &format!("{unknown_topic}\nINSERT INTO counts SELECT * FROM clicks"));
     assert_eq!(finished.status.code(), Some(1), "{finished:?}");
-    for word in ["table 'clicks'", "topic 'click'"] {
+    for word in ["table 'clicks'", "topic 'click'", "line 1", "column 34"] {
         assert!(finished.stderr.contains(word), "'{word}' in {}", finished.stderr);
     }
     // Nothing was started and nothing was written.

@@ -62,6 +62,32 @@ fn choice(seed: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// What all producers of a round share.
+#[derive(Default)]
+struct Load {
+    /// Set to end the round without ending the broker.
+    stop: AtomicBool,
+    /// Set before the broker is ended: until then no connection may break.
+    broker_ends: AtomicBool,
+    acked: AtomicU64,
+}
+
+impl Load {
+    #[track_caller]
+    fn may_break(&self, error: &std::io::Error) {
+        let told = self.broker_ends.load(Ordering::Relaxed);
+        assert!(told, "a connection broke before the broker was ended: {error}");
+    }
+
+    #[track_caller]
+    fn wait_for(&self, enough: u64) {
+        until("enough acknowledged batches", PATIENCE, || {
+            let batches = self.acked.load(Ordering::Relaxed);
+            if batches >= enough { Ok(()) } else { Err(format!("{batches} of {enough}")) }
+        });
+    }
+}
+
 impl Producer {
     fn new(partition: i32, id: Option<(i64, i16)>) -> Producer {
         Producer {
@@ -97,17 +123,19 @@ impl Producer {
         }
     }
 
-    /// Produces with `acks=all` until the connection breaks or `stop` is set; counts what was
-    /// acknowledged.
-    fn run(&mut self, broker: SocketAddr, topic: &Topic, stop: &AtomicBool, acked: &AtomicU64) {
-        let Ok(mut client) = Client::try_connect(broker) else { return };
+    /// Produces with `acks=all` until the broker ends or is told to; counts what was acknowledged.
+    fn run(&mut self, broker: SocketAddr, topic: &Topic, load: &Load) {
+        let mut client = match Client::try_connect(broker) {
+            Ok(client) => client,
+            Err(error) => return load.may_break(&error),
+        };
         const VERSION: i16 = 13;
         let mut on_the_way: Vec<(i32, i32, Vec<Vec<u8>>)> = Vec::new();
         let mut again = std::mem::take(&mut self.unanswered);
         again.reverse();
         let mut is_open = true;
         while is_open || !on_the_way.is_empty() {
-            let may_send = is_open && !stop.load(Ordering::Relaxed);
+            let may_send = is_open && !load.stop.load(Ordering::Relaxed);
             if may_send && on_the_way.len() < PIPELINE {
                 let (sequence, values) = again.pop().unwrap_or_else(|| {
                     let values = self.values();
@@ -122,7 +150,8 @@ impl Producer {
                 let request = produce(VERSION, topic, self.partition, -1, Some(records));
                 match client.try_send(VERSION, &request) {
                     Ok(correlation_id) => on_the_way.push((correlation_id, sequence, values)),
-                    Err(_) => {
+                    Err(error) => {
+                        load.may_break(&error);
                         is_open = false;
                         again.push((sequence, values));
                     }
@@ -138,10 +167,11 @@ impl Producer {
                     let answer = produced(answer);
                     assert_eq!(answer.error_code, 0, "sequence {sequence} of {:?}", self.id);
                     self.ledger.push(Acknowledged { base_offset: answer.base_offset, values });
-                    acked.fetch_add(1, Ordering::Relaxed);
+                    load.acked.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) => {
                     assert_ne!(error.kind(), ErrorKind::InvalidData, "{error}");
+                    load.may_break(&error);
                     // All that follows on this connection is unanswered as well.
                     self.unanswered.push((sequence, values));
                     self.unanswered.extend(
@@ -157,6 +187,11 @@ impl Producer {
             // Whether these were stored nobody can know: they may be there or not.
             self.unanswered.clear();
         }
+    }
+
+    /// The values of all acknowledged batches, in order.
+    fn acknowledged(&self) -> Vec<&[u8]> {
+        self.ledger.iter().flat_map(|batch| batch.values.iter().map(Vec::as_slice)).collect()
     }
 
     /// Compares the ledger with what the partition holds; returns how many records are lost.
@@ -200,38 +235,38 @@ fn nothing_acknowledged_is_lost_doubled_or_moved_by_kill_9() {
             Producer::new(partition, (partition % 2 == 0).then(|| new_producer(&mut client)))
         })
         .collect();
+    let mut rounds_with_unanswered = 0;
     for round in 0..ROUNDS {
-        let (stop, acked) = (AtomicBool::new(false), AtomicU64::new(0));
+        let load = Load::default();
         // The moment of the kill is a number of answers, not a time, and then a little more.
         let enough = 5 + choice(round) % 120;
         let address = broker.kafka();
         thread::scope(|scope| {
             for producer in &mut producers {
-                let (topic, stop, acked) = (&topic, &stop, &acked);
-                scope.spawn(move || producer.run(address, topic, stop, acked));
+                let (topic, load) = (&topic, &load);
+                scope.spawn(move || producer.run(address, topic, load));
             }
-            until("enough acknowledged batches", PATIENCE, || {
-                let batches = acked.load(Ordering::Relaxed);
-                if batches >= enough { Ok(()) } else { Err(format!("{batches} of {enough}")) }
-            });
+            load.wait_for(enough);
             thread::sleep(Duration::from_micros(choice(round + 1_000) % 5_000));
+            load.broker_ends.store(true, Ordering::Relaxed);
             broker.kill();
         });
+        let is_caught = producers.iter().any(|producer| !producer.unanswered.is_empty());
+        rounds_with_unanswered += u64::from(is_caught);
         broker.restart();
     }
+    // Or the kills came between the requests and show nothing.
+    assert!(rounds_with_unanswered >= ROUNDS / 2, "{rounds_with_unanswered} of {ROUNDS} rounds");
     // The idempotent ones send what was unanswered once more.
-    let (stop, acked) = (AtomicBool::new(false), AtomicU64::new(0));
+    let load = Load::default();
     let address = broker.kafka();
     thread::scope(|scope| {
         for producer in &mut producers {
-            let (topic, stop, acked) = (&topic, &stop, &acked);
-            scope.spawn(move || producer.run(address, topic, stop, acked));
+            let (topic, load) = (&topic, &load);
+            scope.spawn(move || producer.run(address, topic, load));
         }
-        until("the last batches", PATIENCE, || {
-            let batches = acked.load(Ordering::Relaxed);
-            if batches >= 50 { Ok(()) } else { Err(format!("{batches} of 50")) }
-        });
-        stop.store(true, Ordering::Relaxed);
+        load.wait_for(50);
+        load.stop.store(true, Ordering::Relaxed);
     });
     let mut client = Client::connect(broker.kafka());
     let (mut batches, mut stored, mut lost) = (0, 0, 0);
@@ -240,13 +275,12 @@ fn nothing_acknowledged_is_lost_doubled_or_moved_by_kill_9() {
         lost += producer.check(&records);
         if producer.id.is_some() {
             // Everything it sent was acknowledged in the end: nothing more, and in its order.
-            let sent: Vec<&[u8]> = producer
-                .ledger
-                .iter()
-                .flat_map(|batch| batch.values.iter().map(Vec::as_slice))
-                .collect();
             let read: Vec<&[u8]> = records.iter().map(|record| &record.value[..]).collect();
-            assert!(sent == read, "partition {} differs from its ledger", producer.partition);
+            assert!(
+                producer.acknowledged() == read,
+                "partition {} differs from its ledger",
+                producer.partition
+            );
         }
         batches += producer.ledger.len();
         stored += records.len();
@@ -266,22 +300,33 @@ fn sigterm_under_load_ends_with_0_and_keeps_what_was_acknowledged() {
         })
         .collect();
     for round in 0..10 {
-        let (stop, acked) = (AtomicBool::new(false), AtomicU64::new(0));
+        let load = Load::default();
         let enough = 20 + choice(round) % 60;
         let address = broker.kafka();
         thread::scope(|scope| {
             for producer in &mut producers {
-                let (topic, stop, acked) = (&topic, &stop, &acked);
-                scope.spawn(move || producer.run(address, topic, stop, acked));
+                let (topic, load) = (&topic, &load);
+                scope.spawn(move || producer.run(address, topic, load));
             }
-            until("enough acknowledged batches", PATIENCE, || {
-                let batches = acked.load(Ordering::Relaxed);
-                if batches >= enough { Ok(()) } else { Err(format!("{batches} of {enough}")) }
-            });
+            load.wait_for(enough);
+            load.broker_ends.store(true, Ordering::Relaxed);
             let status = broker.terminate_within(Duration::from_secs(15));
             assert_eq!(status.code(), Some(0));
         });
         broker.restart();
+        // What was in flight was finished: a request that was carried out was answered, too.
+        let mut client = Client::connect(broker.kafka());
+        for producer in &producers {
+            let records = read_partition(&mut client, &topic, producer.partition, 0);
+            let stored: Vec<&[u8]> = records.iter().map(|record| &record.value[..]).collect();
+            assert!(
+                producer.acknowledged() == stored,
+                "round {round}: {} records of partition {} are stored, {} acknowledged",
+                stored.len(),
+                producer.partition,
+                producer.acknowledged().len()
+            );
+        }
     }
     let mut client = Client::connect(broker.kafka());
     for producer in &producers {
@@ -454,6 +499,9 @@ fn a_bit_flipped_at_rest_costs_its_own_batch_and_no_other() {
         assert_eq!((error, &offsets[..]), (0, &[0, 1, 2][..]), "byte {at}");
         let (error, offsets) = read_at(3);
         assert_eq!((error, &offsets[..]), (2, &[][..]), "byte {at}");
+        assert!(broker.metric("ottla_log_corrupt_reads_total") >= 1.0, "byte {at}");
+        let names_it = |line: &str| line.contains("damaged") && line.contains(&damaged.name);
+        assert!(broker.log().lines().any(names_it), "{}", broker.log());
         let (error, offsets) = read_at(4);
         assert_eq!((error, &offsets[..]), (0, &[4, 5, 6, 7, 8, 9][..]), "byte {at}");
         assert_eq!(read_partition(&mut client, sound, 0, 0).len(), 10 + appended);

@@ -14,4 +14,5 @@ mod hostile;
 mod prometheus;
 mod protocol;
 mod sql_job;
+mod start;
 mod tidy;

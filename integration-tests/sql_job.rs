@@ -339,6 +339,9 @@ fn sql_statements_over_http_start_a_job_that_the_job_rest_shows() {
     }
 
     let job = job.expect("the INSERT names its job");
+    let clicks = Clicks::generate(2_000);
+    produce_to(broker.kafka(), 0, &clicks.lines);
+    holds(broker.kafka(), "page_counts", "/end", &clicks.rows);
     until("the job to run", PATIENCE, || {
         let overview: Value =
             serde_json::from_str(&broker.get("/jobs/overview")).expect("a JSON answer");

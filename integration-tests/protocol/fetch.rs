@@ -111,6 +111,7 @@ fn a_fetch_waits_until_there_are_min_bytes() {
     let topic = Topic::create(&mut client);
     let version = client.latest::<FetchRequest>();
     let request = fetch(version, &topic, 0, 0).with_max_wait_ms(25_000).with_min_bytes(20_000);
+    let start = Instant::now();
     let waiting = client.send(version, &request);
     for _ in 0..3 {
         let (error, _) = append(&mut producer, &topic, &Batch::of_size(8_000));
@@ -118,6 +119,7 @@ fn a_fetch_waits_until_there_are_min_bytes() {
     }
     let answer = fetched(client.receive::<FetchRequest>(version, waiting));
     assert_eq!(read(answer.records.expect("records")).len(), 3);
+    assert!(start.elapsed() < Duration::from_secs(10), "enough bytes did not end the wait");
 }
 
 #[test]

@@ -193,9 +193,8 @@ fn a_topic_that_cannot_be_is_refused_with_its_reason() {
         for (topic, error) in &cases {
             let refused = client.call(version, &create_topics(vec![topic.clone()]));
             assert_eq!(refused.topics[0].error_code, *error, "v{version} {topic:?}");
-            if let Some(message) = &refused.topics[0].error_message {
-                assert!(!message.is_empty());
-            }
+            let reason = refused.topics[0].error_message.as_deref();
+            assert!(reason.is_some_and(|reason| !reason.is_empty()), "v{version} {topic:?}");
         }
         let twice = client.call(version, &create_topics(vec![topic(), topic()]));
         assert!(twice.topics.iter().all(|topic| topic.error_code == code::INVALID_REQUEST));

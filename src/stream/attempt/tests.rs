@@ -290,6 +290,7 @@ async fn killed_at_each_step_of_each_checkpoint_every_window_comes_out_once() {
     ] {
         let dir = TempDir::new().unwrap();
         let mut expected = Vec::new();
+        let mut kills = 0;
         // Each round brings a window of its own, is killed in its first or second checkpoint, and
         // fires the window before, whose state crossed the kill before.
         for round in 0..5_i64 {
@@ -316,12 +317,14 @@ async fn killed_at_each_step_of_each_checkpoint_every_window_comes_out_once() {
             }
             if let Ok(outcome) = killed {
                 assert_eq!(outcome, Outcome::Killed, "{failpoint:?} in round {round}");
+                kills += 1;
             }
             broker.end().await;
             if round < 4 {
                 expected.extend([counted("a", start, 25), counted("b", start, 25)]);
             }
         }
+        assert!(kills > 0, "{failpoint:?} was never reached");
         let broker = Broker::start(&dir, 9).await;
         let outcome = attempt(&broker, 1, None, expected.len()).await;
         assert_eq!(outcome, Outcome::Shutdown);

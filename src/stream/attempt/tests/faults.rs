@@ -86,6 +86,7 @@ async fn three_partitions_read_by_two_subtasks_lose_no_window_to_a_dozen_kills()
     ];
     let dir = TempDir::new().unwrap();
     let rounds = 12;
+    let mut kills = 0;
     let mut expected: BTreeMap<(i64, &str), u64> = BTreeMap::new();
     for round in 0..rounds {
         let broker = Broker::start(&dir, round as u32 + 1).await;
@@ -118,9 +119,14 @@ async fn three_partitions_read_by_two_subtasks_lose_no_window_to_a_dozen_kills()
         let killed = attempt_of(&broker, periodic(), 2, Some((epoch, failpoint)), usize::MAX);
         // An attempt that never gets there is dropped with the broker.
         let killed = tokio::time::timeout(Duration::from_millis(800), killed);
-        let (_, ()) = tokio::join!(killed, producing);
+        let (killed, ()) = tokio::join!(killed, producing);
+        if let Ok(outcome) = killed {
+            assert_eq!(outcome, Outcome::Killed, "{failpoint:?} in round {round}");
+            kills += 1;
+        }
         broker.end().await;
     }
+    assert!(kills >= rounds / 2, "{kills} kills in {rounds} rounds");
     let broker = Broker::start(&dir, 99).await;
     for partition in 0..3 {
         broker.produce("clicks", partition, &[click("end", 1000)]).await;
