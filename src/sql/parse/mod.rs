@@ -257,6 +257,10 @@ fn parse_explain(parser: &mut Parser) -> Result<Statement> {
         parser.expect_keyword_is(Keyword::FOR)?;
     }
     let place = parser.peek_token().span.start;
+    // Refused before it is parsed: each EXPLAIN of a long row of them would take a stack frame.
+    if parser.peek_keyword(Keyword::EXPLAIN) {
+        return Err(Fault::new("EXPLAIN cannot be explained").at(place).hint("write it once"));
+    }
     match parse_statement(parser)? {
         statement @ (Statement::Insert(_) | Statement::Query(_)) => {
             Ok(Statement::Explain(Box::new(statement)))
