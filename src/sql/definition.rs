@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::fault::{Fault, Result};
@@ -76,16 +78,29 @@ impl SqlPlanner {
 }
 
 impl Planner for SqlPlanner {
-    fn plan(&self, definition: &str) -> std::result::Result<(Graph, JobOptions), String> {
-        let definition: Definition = serde_json::from_str(definition)
-            .map_err(|error| format!("the job's definition cannot be read: {error}"))?;
-        if definition.version != VERSION {
-            return Err(format!(
-                "the job's definition has version {}, this binary knows {VERSION}; start a newer one",
-                definition.version
-            ));
-        }
+    fn plan(
+        &self,
+        definition: &str,
+    ) -> BoxFuture<'static, std::result::Result<(Graph, JobOptions), String>> {
+        let definition = read(definition);
         let config = Arc::clone(&self.config);
-        planning::run(move || definition.plan(&config)).map_err(|fault| fault.to_string())
+        async move {
+            let definition = definition?;
+            let planned = planning::run(move || definition.plan(&config)).await;
+            planned.map_err(|fault| fault.to_string())
+        }
+        .boxed()
     }
+}
+
+fn read(definition: &str) -> std::result::Result<Definition, String> {
+    let definition: Definition = serde_json::from_str(definition)
+        .map_err(|error| format!("the job's definition cannot be read: {error}"))?;
+    if definition.version != VERSION {
+        return Err(format!(
+            "the job's definition has version {}, this binary knows {VERSION}; start a newer one",
+            definition.version
+        ));
+    }
+    Ok(definition)
 }

@@ -10,40 +10,20 @@ use super::fault::{Fault, Result};
 /// Planners recurse into nested expressions; the parser bounds how deep. Only touched pages count.
 const STACK_BYTES: usize = 256 << 20;
 
-/// Runs `plan` and waits for it.
-pub(super) fn run<T, F>(plan: F) -> Result<T>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T> + Send + 'static,
-{
-    match spawn(plan)?.join() {
-        Ok(outcome) => outcome,
-        Err(_) => Err(panicked()),
-    }
-}
-
 /// Runs `plan` without blocking the calling task.
-pub(super) async fn run_async<T, F>(plan: F) -> Result<T>
+pub(super) async fn run<T, F>(plan: F) -> Result<T>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T> + Send + 'static,
 {
     let (done, outcome) = oneshot::channel();
     // The receiver is only gone when the session was closed meanwhile: no one waits then.
-    drop(spawn(move || drop(done.send(plan())))?);
-    outcome.await.unwrap_or_else(|_| Err(panicked()))
-}
-
-fn spawn<T, F>(run: F) -> Result<thread::JoinHandle<T>>
-where
-    T: Send + 'static,
-    F: FnOnce() -> T + Send + 'static,
-{
     thread::Builder::new()
         .name("sql-plan".to_owned())
         .stack_size(STACK_BYTES)
-        .spawn(run)
-        .map_err(|error| Fault::new(format!("no thread could be started to plan on: {error}")))
+        .spawn(move || drop(done.send(plan())))
+        .map_err(|error| Fault::new(format!("no thread could be started to plan on: {error}")))?;
+    outcome.await.unwrap_or_else(|_| Err(panicked()))
 }
 
 fn panicked() -> Fault {
@@ -55,9 +35,9 @@ fn panicked() -> Fault {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_panic_is_that_statements_error() {
-        let outcome: Result<()> = run(|| std::panic::resume_unwind(Box::new("planner bug")));
+    #[tokio::test]
+    async fn a_panic_is_that_statements_error() {
+        let outcome: Result<()> = run(|| std::panic::resume_unwind(Box::new("planner bug"))).await;
         assert_eq!(outcome, Err(panicked()));
     }
 }

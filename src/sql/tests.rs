@@ -254,7 +254,7 @@ async fn a_persisted_job_is_planned_to_the_same_graph() {
     let job = submitted(script).await;
     assert_eq!(job.name, "insert-into_page_counts");
     let planner = SqlPlanner::new(Arc::new(Config::default()));
-    let (graph, options) = planner.plan(&job.definition).unwrap();
+    let (graph, options) = planner.plan(&job.definition).await.unwrap();
     assert_eq!(explain::explain(&graph), explain::explain(&job.graph));
     assert_eq!(options, job.options);
     assert_eq!((options.parallelism, options.checkpoint_interval.as_secs()), (2, 3));
@@ -263,7 +263,7 @@ async fn a_persisted_job_is_planned_to_the_same_graph() {
     // Tables that the job does not name are none of its business.
     assert!(!job.definition.contains("took_ms"));
     let newer = job.definition.replace("\"version\":1", "\"version\":2");
-    assert!(planner.plan(&newer).unwrap_err().contains("version 2"));
+    assert!(planner.plan(&newer).await.unwrap_err().contains("version 2"));
 }
 
 #[tokio::test]
@@ -302,6 +302,21 @@ async fn hostile_statements_are_refused_without_harm() {
         let shown: String = statement.chars().take(60).collect();
         assert!(!text.contains("planner failed"), "{shown}: {text}");
         assert!(text.len() < 2_000, "{shown}: {} bytes of error", text.len());
+    }
+}
+
+#[tokio::test]
+async fn an_explain_of_an_explain_is_refused_with_its_place() {
+    let (gateway, _rooms) = gateway();
+    let session = gateway.open_session(BTreeMap::new()).unwrap();
+    for (statement, at) in [("EXPLAIN EXPLAIN SELECT 1", 9), ("EXPLAIN PLAN FOR\texplain", 18)] {
+        match run(&gateway, session, statement).await {
+            Err(SqlError::Statement { message, line: Some(1), column: Some(column) }) => {
+                assert!(message.contains("EXPLAIN cannot be explained"), "{message}");
+                assert_eq!(column, at, "{statement}");
+            }
+            other => panic!("{statement}: {other:?}"),
+        }
     }
 }
 

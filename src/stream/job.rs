@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -55,8 +56,8 @@ pub struct JobOptions {
 
 /// Turns a persisted definition back into a graph; `sql/` implements it.
 pub trait Planner: Send + Sync + 'static {
-    /// Plans again what `NewJob::definition` holds.
-    fn plan(&self, definition: &str) -> Result<(Graph, JobOptions), String>;
+    /// Plans again what `NewJob::definition` holds, without blocking the calling task.
+    fn plan(&self, definition: &str) -> BoxFuture<'static, Result<(Graph, JobOptions), String>>;
 }
 
 /// Flink's job states.
@@ -177,13 +178,16 @@ struct Inner {
     jobs: DashMap<String, Arc<Entry>>,
 }
 
+/// Commands that wait for a job's supervisor; who sends one more waits.
+const COMMANDS_MAX: usize = 16;
+
 /// One job: its supervisor task owns it, others see its status and send it commands.
 struct Entry {
     status: ArcSwap<JobStatus>,
     submitted: Submitted,
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::Sender<Command>,
     /// Taken by the supervisor.
-    inbox: Mutex<Option<mpsc::UnboundedReceiver<Command>>>,
+    inbox: Mutex<Option<mpsc::Receiver<Command>>>,
     /// Whether a supervisor is at work.
     supervised: watch::Sender<bool>,
     /// How many attempts have failed.
@@ -192,7 +196,7 @@ struct Entry {
 
 impl Entry {
     fn new(id: &str, submitted: Submitted, state: JobState, failure: Option<String>) -> Entry {
-        let (commands, inbox) = mpsc::unbounded_channel();
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let status = JobStatus {
             id: JobId(id.into()),
             name: submitted.name.clone(),
@@ -223,6 +227,15 @@ impl Entry {
         let mut status = JobStatus::clone(&self.status.load());
         change(&mut status);
         self.status.store(Arc::new(status));
+    }
+
+    /// Waits for room in the supervisor's inbox. A job without a supervisor has nobody to tell.
+    async fn tell(&self, command: Command) {
+        tokio::select! {
+            biased;
+            _ = self.commands.send(command) => {}
+            () = unsupervised(self) => {}
+        }
     }
 
     fn show(&self, graph: &Graph, progress: Progress) {
@@ -294,7 +307,7 @@ impl Jobs {
             self.inner.conclude(&id).await;
         }
         for (id, entry) in waiting {
-            match planner.plan(&entry.submitted.definition) {
+            match planner.plan(&entry.submitted.definition).await {
                 Ok((graph, options)) => self.supervise(&id, &entry, graph, options),
                 Err(reason) => {
                     // Not an end in the journal: the next start may be able to plan it.
@@ -359,13 +372,11 @@ impl Jobs {
     /// Stops all attempts without ending the jobs: they go on at the next start.
     pub async fn shutdown(&self) {
         let entries: Vec<_> = self.inner.jobs.iter().map(|entry| entry.value().clone()).collect();
-        for entry in &entries {
-            // A job without a supervisor has nobody to tell.
-            let _ = entry.commands.send(Command::Shutdown);
-        }
-        for entry in entries {
-            unsupervised(&entry).await;
-        }
+        join_all(entries.iter().map(|entry| async {
+            entry.tell(Command::Shutdown).await;
+            unsupervised(entry).await;
+        }))
+        .await;
     }
 
     async fn end(&self, id: &str, command: Command) -> Result<(), JobError> {
@@ -390,8 +401,7 @@ impl Jobs {
             )));
         }
         let mut failures = entry.failures.subscribe();
-        // The supervisor may just have ended: then there is nothing left to tell.
-        let _ = entry.commands.send(command);
+        entry.tell(command).await;
         tokio::select! {
             () = unsupervised(&entry) => {}
             // Without its last checkpoint the job goes on, as Flink's does: say so.
@@ -451,12 +461,7 @@ async fn unsupervised(entry: &Entry) {
 
 impl Inner {
     /// A job's supervisor: attempts, and pauses between them, until it ends.
-    async fn run(
-        &self,
-        job: attempt::Job,
-        entry: &Entry,
-        mut commands: mpsc::UnboundedReceiver<Command>,
-    ) {
+    async fn run(&self, job: attempt::Job, entry: &Entry, mut commands: mpsc::Receiver<Command>) {
         let mut backoff = Backoff::default();
         loop {
             entry.update(|status| status.state = JobState::Running);

@@ -65,7 +65,7 @@ pub(crate) struct Subtask {
     pub(crate) chain: Chain,
     pub(crate) state: StateTarget,
     pub(crate) control: watch::Receiver<Control>,
-    pub(crate) reports: mpsc::UnboundedSender<Report>,
+    pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) runtime: Handle,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -95,7 +95,7 @@ impl Subtask {
             ),
         };
         // Nobody listens any more when the attempt is gone already.
-        let _ = reports.send(Report::Ended(failure));
+        let _ = reports.try_send(Report::Ended(failure));
     }
 
     fn work(&mut self) -> Result<(), Failure> {
@@ -179,6 +179,6 @@ impl Subtask {
         appends.extend(target.writer.end_epoch(barrier.epoch));
         let ack =
             Ack { subtask: self.index, epoch: barrier.epoch, positions, appends, state_bytes };
-        self.reports.send(Report::Acked(ack)).map_err(|_| Failure::Stopped)
+        self.reports.try_send(Report::Acked(ack)).map_err(|_| Failure::Stopped)
     }
 }

@@ -68,7 +68,7 @@ impl Workspace {
     ) -> std::result::Result<Vec<Page>, SqlError> {
         let (text, tables) = (statement.to_owned(), self.tables.clone());
         let config = Arc::clone(&self.config);
-        match planning::run_async(move || plan(text, &tables, &config)).await? {
+        match planning::run(move || plan(text, &tables, &config)).await? {
             Planned::CreateTable { table, if_not_exists } => {
                 self.create(*table, if_not_exists)?;
                 Ok(pages::ok())

@@ -36,6 +36,9 @@ const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(600);
 /// How often counters and watermarks are shown while nothing else happens.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(200);
 
+/// A subtask has one barrier to acknowledge at a time, and it ends once: its reports always fit.
+const REPORTS_PER_SUBTASK: usize = 2;
+
 /// What an attempt is told from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
@@ -109,7 +112,7 @@ pub(crate) fn check(graph: &Graph, options: &JobOptions) -> Result<(), Failure> 
 /// Runs one attempt to its end. `publish` is called whenever there is something new to show.
 pub(crate) async fn run(
     job: &Job,
-    commands: &mut mpsc::UnboundedReceiver<Command>,
+    commands: &mut mpsc::Receiver<Command>,
     publish: impl Fn(Progress),
 ) -> Outcome {
     let plan = match Plan::new(&job.graph, job.options.parallelism) {
@@ -175,7 +178,7 @@ struct Attempt<'a> {
     running: Running,
     coordinator: Coordinator,
     control: watch::Sender<Control>,
-    reports: mpsc::UnboundedReceiver<Report>,
+    reports: mpsc::Receiver<Report>,
     threads: Vec<JoinHandle<()>>,
     /// The newest commit, of this attempt or an earlier one.
     last: Option<Commit>,
@@ -197,7 +200,7 @@ impl Drop for Attempt<'_> {
 impl<'a> Attempt<'a> {
     async fn start(job: &'a Job, plan: &Plan) -> Result<Attempt<'a>, Failure> {
         let (control, control_of_subtasks) = watch::channel(Control::default());
-        let (reporter, reports) = mpsc::unbounded_channel();
+        let (reporter, reports) = mpsc::channel(REPORTS_PER_SUBTASK * plan.subtasks().max(1));
         let (running, subtasks, last) =
             start::start(job, plan, &control_of_subtasks, &reporter).await?;
         let coordinator = Coordinator::new(
@@ -236,7 +239,7 @@ impl<'a> Attempt<'a> {
 
     async fn work(
         &mut self,
-        commands: &mut mpsc::UnboundedReceiver<Command>,
+        commands: &mut mpsc::Receiver<Command>,
         publish: &impl Fn(Progress),
     ) -> Outcome {
         let mut checkpoints = tokio::time::interval(self.job.options.checkpoint_interval);

@@ -90,7 +90,7 @@ pub(super) async fn start(
     job: &Job,
     plan: &Plan,
     control: &watch::Receiver<Control>,
-    reports: &mpsc::UnboundedSender<Report>,
+    reports: &mpsc::Sender<Report>,
 ) -> Result<(Running, Vec<Subtask>, Option<Commit>), Failure> {
     let image = job.journal.image(&job.id).await?;
     let state_log = state_log(job).await?;
@@ -391,7 +391,7 @@ impl Builder<'_> {
         index: usize,
         shard: usize,
         control: &watch::Receiver<Control>,
-        reports: &mpsc::UnboundedSender<Report>,
+        reports: &mpsc::Sender<Report>,
     ) -> Result<Subtask, Failure> {
         let plan = self.plan;
         let section = &plan.sections[index];

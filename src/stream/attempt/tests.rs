@@ -16,6 +16,8 @@ use datafusion_functions_aggregate::count::count_udaf;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::AggregateExprBuilder;
 use datafusion_physical_expr::expressions::{BinaryExpr, col, lit};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 
 use super::*;
@@ -249,11 +251,11 @@ async fn attempt_of(
         metrics: JobMetrics::register(&Metrics::default()).unwrap(),
         failpoint,
     };
-    let (commands, mut inbox) = mpsc::unbounded_channel();
+    let (commands, mut inbox) = mpsc::channel(1);
     let attempt = run(&job, &mut inbox, |_| ());
     let judge = async {
         broker.wait_for("counts", until).await;
-        commands.send(Command::Shutdown).unwrap();
+        commands.send(Command::Shutdown).await.unwrap();
         std::future::pending::<()>().await;
     };
     tokio::select! {
@@ -366,9 +368,9 @@ async fn two_subtasks_share_partitions_and_keys_and_survive_a_kill() {
 struct Replan;
 
 impl Planner for Replan {
-    fn plan(&self, definition: &str) -> Result<(Graph, JobOptions), String> {
+    fn plan(&self, definition: &str) -> BoxFuture<'static, Result<(Graph, JobOptions), String>> {
         assert_eq!(definition, "the definition");
-        Ok((graph(), options(1)))
+        std::future::ready(Ok((graph(), options(1)))).boxed()
     }
 }
 
