@@ -2,12 +2,12 @@
 //! takes barriers aligned and the smallest watermark of its channels.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::{Array, Int8Array, UInt32Array};
 use arrow::compute::{take, take_record_batch};
+use prometheus::Counter;
 
 use super::operator::{Barrier, Batch, Failure, Operator, Output, Snapshot, Watermark};
 use super::state::{self, KeyEncoder};
@@ -43,7 +43,8 @@ pub struct Ring {
     readable: Condvar,
     writable: Condvar,
     bytes_max: usize,
-    full_nanos: AtomicU64,
+    /// How long senders waited for room: the back-pressure of the subtask behind it.
+    full_seconds: Option<Counter>,
 }
 
 struct RingState {
@@ -68,8 +69,14 @@ impl Ring {
             readable: Condvar::new(),
             writable: Condvar::new(),
             bytes_max,
-            full_nanos: AtomicU64::new(0),
+            full_seconds: None,
         }
+    }
+
+    /// Adds the time that senders wait for room to `full_seconds`.
+    #[must_use]
+    pub fn measured(self, full_seconds: Counter) -> Ring {
+        Ring { full_seconds: Some(full_seconds), ..self }
     }
 
     /// Adds an element; waits while the channel is full. An element larger than the bound goes
@@ -86,7 +93,9 @@ impl Ring {
             while full(&state) {
                 state = self.writable.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            self.full_nanos.fetch_add(since.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            if let Some(full_seconds) = &self.full_seconds {
+                full_seconds.inc_by(since.elapsed().as_secs_f64());
+            }
         }
         if state.closed {
             return Err(Failure::Stopped);
@@ -138,11 +147,6 @@ impl Ring {
         self.lock().closed = true;
         self.readable.notify_all();
         self.writable.notify_all();
-    }
-
-    /// How long senders waited for room: the back-pressure of the subtask behind it.
-    pub fn full_time(&self) -> Duration {
-        Duration::from_nanos(self.full_nanos.load(Ordering::Relaxed))
     }
 
     fn lock(&self) -> MutexGuard<'_, RingState> {
@@ -374,8 +378,10 @@ mod tests {
     #[test]
     fn a_full_channel_makes_its_sender_wait_until_there_is_room() {
         let bytes = Element::Batch(numbers(0..10)).bytes();
-        let ring = Arc::new(Ring::new(2, bytes));
+        let full_seconds = Counter::new("full_seconds", "Time.").unwrap();
+        let ring = Arc::new(Ring::new(2, bytes).measured(full_seconds.clone()));
         ring.send(0, Element::Batch(numbers(0..10))).unwrap();
+        assert_eq!(full_seconds.get(), 0.0);
         let sender = ring.clone();
         let waiting = std::thread::spawn(move || sender.send(0, Element::Batch(numbers(10..20))));
         // The other channel has room of its own.

@@ -1,6 +1,6 @@
 //! What Prometheus sees of jobs.
 
-use prometheus::{GaugeVec, Histogram, HistogramOpts, IntCounterVec, Opts};
+use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, IntCounterVec, Opts};
 
 use crate::metrics::Metrics;
 
@@ -10,6 +10,7 @@ pub(crate) struct JobMetrics {
     pub(crate) records_in: IntCounterVec,
     pub(crate) records_out: IntCounterVec,
     pub(crate) late_records: IntCounterVec,
+    pub(crate) backpressured_seconds: CounterVec,
     pub(crate) watermark_seconds: GaugeVec,
     pub(crate) checkpoint_seconds: Histogram,
 }
@@ -32,6 +33,13 @@ impl JobMetrics {
             ),
             &["job"],
         )?;
+        let backpressured_seconds = CounterVec::new(
+            per_job(
+                "ottla_job_backpressured_seconds_total",
+                "Time that a job's subtasks waited for room in the queue of the next one.",
+            ),
+            &["job"],
+        )?;
         let watermark_seconds = GaugeVec::new(
             per_job(
                 "ottla_job_watermark_seconds",
@@ -50,12 +58,14 @@ impl JobMetrics {
         registry.register(Box::new(records_in.clone()))?;
         registry.register(Box::new(records_out.clone()))?;
         registry.register(Box::new(late_records.clone()))?;
+        registry.register(Box::new(backpressured_seconds.clone()))?;
         registry.register(Box::new(watermark_seconds.clone()))?;
         registry.register(Box::new(checkpoint_seconds.clone()))?;
         Ok(JobMetrics {
             records_in,
             records_out,
             late_records,
+            backpressured_seconds,
             watermark_seconds,
             checkpoint_seconds,
         })
@@ -67,6 +77,7 @@ impl JobMetrics {
         let _ = self.records_in.remove_label_values(&[job]);
         let _ = self.records_out.remove_label_values(&[job]);
         let _ = self.late_records.remove_label_values(&[job]);
+        let _ = self.backpressured_seconds.remove_label_values(&[job]);
         let _ = self.watermark_seconds.remove_label_values(&[job]);
     }
 }

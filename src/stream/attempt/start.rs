@@ -139,8 +139,10 @@ pub(super) async fn start(
             }
             SectionRoot::Exchange(_) => {
                 let bytes_max = job.rooms.config.stream_ring_bytes;
+                let full_seconds = job.metrics.backpressured_seconds.with_label_values(&[&*job.id]);
                 let rings: Vec<_> = (0..plan.parallelism)
-                    .map(|_| Arc::new(Ring::new(plan.parallelism, bytes_max)))
+                    .map(|_| Ring::new(plan.parallelism, bytes_max).measured(full_seconds.clone()))
+                    .map(Arc::new)
                     .collect();
                 running.rings.extend(rings.iter().cloned());
                 builder.rings.insert(index, rings);
