@@ -41,7 +41,7 @@ impl Member {
             client_host: request.client_host.clone(),
             session_timeout: request.session_timeout,
             rebalance_timeout: request.rebalance_timeout,
-            protocols: request.protocols.clone(),
+            protocols: copied(&request.protocols),
             assignment: Bytes::new(),
             joining: None,
             syncing: None,
@@ -93,7 +93,7 @@ impl Member {
         self.client_host.clone_from(&request.client_host);
         self.session_timeout = request.session_timeout;
         self.rebalance_timeout = request.rebalance_timeout;
-        self.protocols.clone_from(&request.protocols);
+        self.protocols = copied(&request.protocols);
         self.alive_at = now;
     }
 
@@ -128,4 +128,10 @@ impl Member {
         let waits = self.joining.is_some() || self.syncing.is_some();
         (!waits).then(|| self.alive_at.saturating_add(self.session_timeout))
     }
+}
+
+/// What is kept is copied: a slice would keep its whole request frame in memory with it.
+fn copied(protocols: &[(String, Bytes)]) -> Vec<(String, Bytes)> {
+    let protocols = protocols.iter();
+    protocols.map(|(name, metadata)| (name.clone(), Bytes::copy_from_slice(metadata))).collect()
 }

@@ -27,6 +27,9 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::types::{Clock, Generation, LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
 
+/// The most members a group may have, those included that were only given an id.
+const GROUP_MEMBERS_MAX: usize = 10_000;
+
 /// A member's request to join (KIP-62, KIP-345, KIP-394).
 #[derive(Clone, Debug)]
 pub struct Join {
@@ -216,7 +219,7 @@ pub enum GroupError {
     #[error("offset metadata has {0} bytes, at most 4096 are allowed")]
     MetadataTooLarge(usize),
     /// 81.
-    #[error("the group has as many members as group.max.size allows")]
+    #[error("the group has {max} members, the most it may have; use another group", max = GROUP_MEMBERS_MAX)]
     Full,
     /// 15: the broker is starting or stopping.
     #[error("the coordinator is not available")]

@@ -260,9 +260,10 @@ impl Reader {
         Ok(self.nullable()?.unwrap_or_default())
     }
 
+    /// Copied: a slice would keep all that was read with it in memory.
     fn bytes(&mut self) -> Result<Bytes, String> {
         let Ok(length) = usize::try_from(self.i32()?) else { return Ok(Bytes::new()) };
-        self.take(length)
+        Ok(Bytes::copy_from_slice(&self.take(length)?))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::effect::{Effect, Ticket};
 use super::member::Member;
 use super::state::{Group, InitialDelay, State, Writing};
-use super::{GroupError, Join, Joined, MemberRef};
+use super::{GROUP_MEMBERS_MAX, GroupError, Join, Joined, MemberRef};
 use crate::types::Generation;
 
 impl Group {
@@ -50,6 +50,11 @@ impl Group {
                 .any(|(name, _)| self.members.values().all(|member| member.supports(name)))
     }
 
+    /// Ids that were given out count: a client that never comes back with its id costs memory too.
+    fn is_full(&self) -> bool {
+        self.members.len() + self.pending.len() >= GROUP_MEMBERS_MAX
+    }
+
     /// `Ok(None)`: the answer comes later.
     fn join_new(
         &mut self,
@@ -67,7 +72,11 @@ impl Group {
                     self.replace_static(instance, &earlier, &id, request, ticket, now, effects);
                     return Ok(None);
                 }
+                if self.is_full() {
+                    return Err(GroupError::Full);
+                }
             }
+            None if self.is_full() => return Err(GroupError::Full),
             // Without this, a client that times out in its join and tries again would leave a
             // member behind each time (KIP-394).
             None if request.require_known_member => {

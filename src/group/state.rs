@@ -174,13 +174,18 @@ impl Group {
         GroupListing {
             group: self.id.clone(),
             protocol_type: self.protocol_type.clone().unwrap_or_default(),
-            state: match self.state {
-                State::Empty => "Empty",
-                State::PreparingRebalance { .. } => "PreparingRebalance",
-                State::CompletingRebalance => "CompletingRebalance",
-                State::Stable => "Stable",
-                State::Dead => "Dead",
-            },
+            state: self.state_name(),
+        }
+    }
+
+    /// Its state by Kafka's name.
+    pub(super) fn state_name(&self) -> &'static str {
+        match self.state {
+            State::Empty => "Empty",
+            State::PreparingRebalance { .. } => "PreparingRebalance",
+            State::CompletingRebalance => "CompletingRebalance",
+            State::Stable => "Stable",
+            State::Dead => "Dead",
         }
     }
 
@@ -345,12 +350,11 @@ impl Group {
         if is_written {
             return;
         }
-        let mut given: BTreeMap<String, Bytes> = given.into_iter().collect();
-        let assignments: BTreeMap<String, Bytes> = self
-            .members
-            .keys()
-            .map(|id| (id.clone(), given.remove(id).unwrap_or_default()))
-            .collect();
+        let given: BTreeMap<String, Bytes> = given.into_iter().collect();
+        // Copied: a slice would keep the leader's whole request frame in memory with it.
+        let copied = |id| given.get(id).map(|bytes| Bytes::copy_from_slice(bytes));
+        let assignments: BTreeMap<String, Bytes> =
+            self.members.keys().map(|id| (id.clone(), copied(id).unwrap_or_default())).collect();
         let metadata = self.metadata(Some(&assignments));
         self.write(metadata, Some(Writing::Assignment { generation, assignments }), effects);
     }

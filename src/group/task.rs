@@ -285,14 +285,15 @@ impl Shard {
             self.deadlines.extend(deadline.map(|new| (new, group.to_owned())));
             owned.deadline = deadline;
         }
-        let listing = owned.state.listing();
-        let has_offsets = self.directory.get(group).is_some_and(|shown| !shown.offsets.is_empty());
-        if owned.state.is_vacant() && owned.in_flight.is_empty() && !has_offsets {
+        let state = owned.state.state_name();
+        let has_offsets = || self.directory.get(group).is_some_and(|it| !it.offsets.is_empty());
+        if owned.state.is_vacant() && owned.in_flight.is_empty() && !has_offsets() {
             self.groups.remove(group);
             self.directory.remove(group);
-        } else if owned.shown != listing.state {
-            debug!(group, from = owned.shown, to = listing.state, "group changed its state");
-            owned.shown = listing.state;
+        } else if owned.shown != state {
+            debug!(group, from = owned.shown, to = state, "group changed its state");
+            owned.shown = state;
+            let listing = owned.state.listing();
             match self.directory.get_mut(group) {
                 Some(mut shown) => shown.listing = listing,
                 None => {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::group::effect::{Effect, Event, GroupMetadata, Ticket, WriteId};
 use crate::group::state::{Group, State};
-use crate::group::{GroupError, Join, Joined, MemberRef, Sync, Synced};
+use crate::group::{GROUP_MEMBERS_MAX, GroupError, Join, Joined, MemberRef, Sync, Synced};
 use crate::types::Generation;
 
 const SESSION: Duration = Duration::from_secs(10);
@@ -479,4 +479,51 @@ fn a_restored_group_is_stable_with_fresh_sessions() {
         format!("for {}", follower.member)
     );
     assert_eq!(after.group.leader.as_ref(), Some(&leader.member));
+}
+
+#[test]
+fn a_full_group_takes_no_newcomers_until_an_id_lapses() {
+    let mut stage = Stage::new(DELAY);
+    let (_, given) = stage.enter("first");
+    for n in 1..GROUP_MEMBERS_MAX {
+        stage.group.pending.insert(format!("silent-{n}"), stage.now + SESSION);
+    }
+    let asking = Join { require_known_member: true, ..join() };
+    let dynamic = stage.join(asking.clone());
+    let fixed = stage.join(Join { instance: Some("i".to_owned()), ..join() });
+    assert_eq!(stage.joined[&dynamic], Err(GroupError::Full));
+    assert_eq!(stage.joined[&fixed], Err(GroupError::Full));
+    assert!(stage.group.members.contains_key(&given));
+    let admitted = stage.join(Join { member: Some("silent-1".to_owned()), ..join() });
+    assert!(!stage.joined.contains_key(&admitted), "an id that was given out has its place");
+    stage.pass(SESSION);
+    let later = stage.join(asking);
+    assert!(matches!(stage.joined[&later], Err(GroupError::MemberIdRequired(_))));
+}
+
+#[test]
+fn what_is_kept_of_a_request_does_not_keep_its_frame() {
+    let frame = Bytes::from(vec![7; 1 << 10]);
+    let within = |kept: &Bytes| frame.as_ptr_range().contains(&kept.as_ptr());
+    let mut stage = Stage::new(Duration::ZERO);
+    let request = || Join { protocols: vec![("range".to_owned(), frame.slice(8..16))], ..join() };
+    let ticket = stage.join(request());
+    let joined = stage.joined(ticket);
+    stage.join(Join { member: Some(joined.member.clone()), ..request() });
+    let assignments = vec![(joined.member.clone(), frame.slice(16..24))];
+    let generation = stage.group.generation;
+    let request = Sync {
+        group: "g".to_owned(),
+        member: joined.member.clone(),
+        instance: None,
+        generation,
+        protocol_type: None,
+        protocol: None,
+        assignments,
+    };
+    stage.apply(Event::Sync { request, ticket: Ticket(99) });
+    stage.written(true);
+    let member = &stage.group.members[&joined.member];
+    assert_eq!((&member.protocols[0].1[..], &member.assignment[..]), (&[7; 8][..], &[7; 8][..]));
+    assert!(!within(&member.protocols[0].1) && !within(&member.assignment));
 }
