@@ -49,7 +49,8 @@ impl TopicName {
 
     /// Whether two names share their metric name: Kafka warns of `a.b` beside `a_b`.
     pub fn collides_with(&self, other: &TopicName) -> bool {
-        self != other && self.0.replace('.', "_") == other.0.replace('.', "_")
+        let plain = |byte: u8| if byte == b'.' { b'_' } else { byte };
+        self != other && self.0.bytes().map(plain).eq(other.0.bytes().map(plain))
     }
 }
 
@@ -83,5 +84,6 @@ mod tests {
         let (dotted, under) = (TopicName::parse("a.b").unwrap(), TopicName::parse("a_b").unwrap());
         assert!(dotted.collides_with(&under));
         assert!(!dotted.collides_with(&dotted.clone()));
+        assert!(!dotted.collides_with(&TopicName::parse("a_b_c").unwrap()));
     }
 }
