@@ -56,7 +56,6 @@ impl Coded for AppendError {
             AppendError::TooLarge { .. } => Kafka::MessageTooLarge,
             AppendError::OutOfOrderSequence { .. } => Kafka::OutOfOrderSequenceNumber,
             AppendError::Fenced { .. } => Kafka::InvalidProducerEpoch,
-            AppendError::UnknownProducer(_) => Kafka::UnknownProducerId,
             AppendError::InvalidTxnState(_) => Kafka::InvalidTxnState,
             AppendError::Deleted => Kafka::UnknownTopicOrPartition,
             AppendError::Storage { .. } => Kafka::KafkaStorageError,

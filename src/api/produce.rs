@@ -226,7 +226,6 @@ async fn outcome(topic: Queued) -> TopicProduceResponse {
                 }
                 answer
                     .with_base_offset(appended.base_offset.to_wire())
-                    .with_log_append_time_ms(appended.log_append_time.map_or(-1, |time| time.0))
                     .with_log_start_offset(appended.log_start.to_wire())
             }
             Err(error) => {

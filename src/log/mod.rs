@@ -29,7 +29,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
 use tokio::sync::{oneshot, watch};
 
 use crate::config::{Config, Durability};
@@ -63,6 +62,9 @@ pub struct Logs {
 struct Inner {
     settings: Arc<Settings>,
     open: DashMap<LogId, Partition>,
+    /// Always empty: a log's entry is held while it is opened or deleted, so that only one caller
+    /// does so at a time, and `open` stays free for whoever looks a log up.
+    turns: DashMap<LogId, ()>,
     writers: Vec<Queue<Command>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -79,16 +81,6 @@ pub enum LogError {
         path: String,
         /// The system's answer.
         source: std::io::Error,
-    },
-    /// The bytes on disk are not a log Ottla can read.
-    #[error("{path} is damaged at byte {position}: {reason}")]
-    Corrupt {
-        /// The segment.
-        path: String,
-        /// Where in it.
-        position: u64,
-        /// What was found.
-        reason: String,
     },
 }
 
@@ -150,7 +142,13 @@ impl Logs {
             writers.push(queue);
             threads.push(thread);
         }
-        let inner = Inner { settings, open: DashMap::new(), writers, threads: Mutex::new(threads) };
+        let inner = Inner {
+            settings,
+            open: DashMap::new(),
+            turns: DashMap::new(),
+            writers,
+            threads: Mutex::new(threads),
+        };
         Ok(Logs { inner: Arc::new(inner) })
     }
 
@@ -162,14 +160,13 @@ impl Logs {
     /// Opens a log, recovering it if it exists and creating it if not. Blocking: call it at
     /// start-up or inside `spawn_blocking`. Opening an open log returns the same handle.
     pub fn open(&self, id: LogId) -> Result<Partition, LogError> {
-        // The entry stays locked meanwhile: two callers must not recover the same log twice.
-        match self.inner.open.entry(id) {
-            Entry::Occupied(open) => Ok(open.get().clone()),
-            Entry::Vacant(vacant) => {
-                let partition = self.inner.recover(id)?;
-                Ok(vacant.insert(partition).clone())
-            }
+        let _turn = self.inner.turns.entry(id);
+        if let Some(open) = self.partition(id) {
+            return Ok(open);
         }
+        let partition = self.inner.recover(id)?;
+        self.inner.open.insert(id, partition.clone());
+        Ok(partition)
     }
 
     /// The handle of an open log.
@@ -237,6 +234,7 @@ impl Inner {
     }
 
     fn delete(&self, id: LogId) -> Result<(), LogError> {
+        let _turn = self.turns.entry(id);
         if let Some((_, partition)) = self.open.remove(&id) {
             partition.shared.mark_deleted();
             let (done, forgotten) = oneshot::channel();

@@ -33,8 +33,6 @@ pub struct Appended {
     pub log_start: Offset,
     /// The batch was one of the producer's last five, already stored.
     pub duplicate: bool,
-    /// Set by the log when the topic uses `LogAppendTime`.
-    pub log_append_time: Option<Timestamp>,
 }
 
 /// Why an append stored nothing.
@@ -79,9 +77,6 @@ pub enum AppendError {
         /// The epoch that fenced it.
         current: ProducerEpoch,
     },
-    /// A sequence above 0 from a producer this log does not know (error 59).
-    #[error("producer {0} is not known to this partition")]
-    UnknownProducer(ProducerId),
     /// Transactional data without an open transaction, or the reverse (error 48).
     #[error("producer {0} has no such transaction state")]
     InvalidTxnState(ProducerId),
@@ -201,7 +196,8 @@ pub struct OffsetSpan {
     pub last_stable: Offset,
     /// One past the last offset readers see.
     pub high_watermark: Offset,
-    /// One past the last offset written.
+    /// One past the last offset that the log has published, after its sync where one was asked
+    /// for: on a log without replicas, the high watermark. More may be written already.
     pub end: Offset,
 }
 

@@ -168,7 +168,6 @@ impl OwnedLog {
             last_offset: Offset::ZERO,
             log_start: self.start,
             duplicate: true,
-            log_append_time: None,
         };
         let mut position = 0;
         for (index, (header, admission)) in headers.iter_mut().zip(&admissions).enumerate() {
@@ -233,7 +232,6 @@ impl OwnedLog {
                 last_offset: offset,
                 log_start: self.start,
                 duplicate: false,
-                log_append_time: None,
             },
             _room: room,
         });
@@ -387,7 +385,11 @@ impl OwnedLog {
         self.written.extend(run.waiting);
 
         let chunks = chunks(&run.headers, &bytes, first);
+        let all_published = self.span.borrow().high_watermark == first;
         let mut readable = self.shared.readable_mut();
+        if all_published {
+            readable.published_largest = readable.largest();
+        }
         if readable.segments.last().is_none_or(|last| last.object != object) {
             readable.segments.push(Segment::new(object));
         }
@@ -563,7 +565,8 @@ impl OwnedLog {
                 }
             }
             Err(error) => {
-                warn!(log = %self.shared.id, %error, "view was not updated, the next start scans more");
+                let log = settings.label(self.shared.id);
+                warn!(log, %error, "view was not updated, the next start scans more");
             }
         }
     }

@@ -16,7 +16,7 @@ use super::outcome::{
 };
 use super::owner::Settings;
 use super::queue::{Closed, Queue, block_on};
-use super::segment::Segment;
+use super::segment::{LargestTimestamp, Segment};
 use super::tail::Tail;
 use super::validate;
 use super::writer::{Append, Command, End};
@@ -67,11 +67,21 @@ pub(super) struct Shared {
 pub(super) struct Readable {
     /// By base offset; the last one is appended to.
     pub(super) segments: Vec<Segment>,
+    /// The largest timestamp before the bytes that readers do not see yet.
+    pub(super) published_largest: Option<LargestTimestamp>,
     pub(super) tail: Tail,
     /// By the offset of the marker.
     pub(super) aborted: Vec<AbortedTxn>,
     /// By first offset.
     pub(super) open: Vec<OpenTxn>,
+}
+
+impl Readable {
+    /// The largest timestamp of all that is written; the earliest batch that has it.
+    pub(super) fn largest(&self) -> Option<LargestTimestamp> {
+        let all = self.segments.iter().filter_map(|segment| segment.largest);
+        all.reduce(|a, b| if b.timestamp > a.timestamp { b } else { a })
+    }
 }
 
 impl Shared {
@@ -105,7 +115,7 @@ impl Shared {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// Tells readers that the log is being deleted, and lets go of its recent bytes.
+    /// Tells readers that the log is being deleted. Its writer lets go of the recent bytes.
     pub(super) fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
     }

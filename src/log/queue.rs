@@ -78,7 +78,8 @@ impl<C> Queue<C> {
         Ok(Room { _permit: permit })
     }
 
-    /// Sends a command without asking for room: for the few that carry no records.
+    /// Sends a command at once. One that clients can cause in numbers holds its `Room` already;
+    /// those that come once per log or thread need none.
     pub fn send(&self, command: C) -> Result<(), Closed> {
         self.sender.send(command).map_err(|_| Closed)
     }

@@ -294,15 +294,16 @@ impl Shared {
         Ok(None)
     }
 
-    /// The earliest record with the largest timestamp.
+    /// The earliest record with the largest timestamp, below the high watermark.
     pub(super) fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
         if self.is_deleted() {
             return Err(ReadError::Deleted);
         }
+        let end = self.span.borrow().high_watermark;
         let largest = {
             let readable = self.readable();
-            let all = readable.segments.iter().filter_map(|segment| segment.largest);
-            all.reduce(|a, b| if b.timestamp > a.timestamp { b } else { a })
+            let all = readable.largest();
+            all.filter(|largest| largest.batch < end).or(readable.published_largest)
         };
         let Some(largest) = largest else { return Ok(None) };
         let Some(place) = self.place(largest.batch, None) else { return Ok(None) };
@@ -368,7 +369,7 @@ impl Shared {
     /// A view that fails only costs a walk from the segment's first byte.
     fn or_scan(&self, page: Result<Vec<IndexEntry>, StoreError>) -> Vec<IndexEntry> {
         page.unwrap_or_else(|error| {
-            tracing::warn!(log = %self.id, %error, "index page was not found, scanning instead");
+            tracing::warn!(log = self.settings.label(self.id), %error, "index page was not found, scanning instead");
             Vec::new()
         })
     }

@@ -14,7 +14,7 @@ use super::producer::{BatchFacts, Producers};
 use super::record_store::{ObjectId, RecordStore};
 use super::scan::{Found, Scan};
 use super::segment::{Damage, Segment};
-use crate::store::{AbortedEntry, Anchor, LogSnapshot, Store, StoreError};
+use crate::store::{AbortedEntry, Anchor, LogSnapshot, StoreError};
 use crate::types::{LogId, Offset};
 
 /// A log as its bytes say it is.
@@ -56,7 +56,7 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     if objects.is_empty() {
         return Ok(Replayed::default());
     }
-    let known = snapshot(log, &objects, store, &settings.view);
+    let known = snapshot(log, &objects, settings);
     // A whole index may not fit in memory: the view takes it over segment by segment.
     let keep_index = |segment: &mut Segment| match settings.view.keep_index(
         log,
@@ -64,7 +64,7 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
         &segment.index,
     ) {
         Ok(()) => segment.index = Vec::new(),
-        Err(error) => warn!(%log, %error, "index stays in memory"),
+        Err(error) => warn!(log = settings.label(log), %error, "index stays in memory"),
     };
     let (interval, now) = (settings.index_interval_bytes, settings.clock.monotonic());
     let mut replayed = walk(log, &objects, known, store, interval, now, keep_index)?;
@@ -148,9 +148,9 @@ pub(super) fn walk(
 fn snapshot(
     log: LogId,
     objects: &[(Offset, u64)],
-    store: &dyn RecordStore,
-    view: &Store,
+    settings: &Settings,
 ) -> Option<(LogSnapshot, Vec<AbortedEntry>)> {
+    let (store, view) = (&*settings.store, &settings.view);
     let known = || -> Result<_, StoreError> {
         let Some(snapshot) = view.log_snapshot(log)? else { return Ok(None) };
         Ok(Some((snapshot, view.log_aborted(log)?)))
@@ -163,9 +163,10 @@ fn snapshot(
         },
         Err(error) => error.to_string(),
     };
-    warn!(%log, misfit, "view does not fit the log, scanning the whole log");
+    let label = settings.label(log);
+    warn!(log = label, misfit, "view does not fit the log, scanning the whole log");
     if let Err(error) = view.forget_log(log) {
-        warn!(%log, %error, "view still holds what does not fit");
+        warn!(log = label, %error, "view still holds what does not fit");
     }
     None
 }

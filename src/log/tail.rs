@@ -145,8 +145,9 @@ impl TailBudget {
         }
     }
 
-    /// Stops accounting for a log whose tail was cleared.
+    /// Clears the tail of a deleted log, which readers may still hold, and stops accounting for it.
     pub fn forget(&mut self, log: &Arc<Shared>) {
+        log.readable_mut().tail = Tail::default();
         self.pushed.retain(|(other, _)| !Arc::ptr_eq(other, log));
         self.bytes = self.pushed.iter().map(|(_, cost)| cost).sum();
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::batch::{self, NewRecord, Producer};
 use super::queue::block_on;
+use super::tail::Window;
 use super::*;
 use crate::types::{ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp};
 
@@ -285,10 +286,31 @@ fn segments_roll_and_reads_walk_over_them() {
 }
 
 #[test]
+fn racing_opens_of_a_log_get_the_same_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let other = LogId { partition: PartitionId(1), ..id() };
+    let opened = std::thread::scope(|scope| {
+        let open = || fixture.logs.open(other).unwrap();
+        [scope.spawn(open), scope.spawn(open)].map(|opening| opening.join().unwrap())
+    });
+    assert!(Arc::ptr_eq(&opened[0].shared, &opened[1].shared));
+    let found = fixture.logs.partition(other).unwrap();
+    assert!(Arc::ptr_eq(&opened[0].shared, &found.shared));
+}
+
+#[test]
 fn deleted_topic_is_gone_for_readers_writers_and_the_disk() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());
     fixture.append(plain(&["a"])).unwrap();
+    let window = Window {
+        from: Offset::ZERO,
+        limit: Offset::new(1),
+        bytes_max: 1 << 20,
+        at_least_one: true,
+    };
+    assert!(fixture.log.shared.readable().tail.read(window).is_some());
     let mut seen = fixture.log.subscribe();
     assert_eq!(fixture.logs.on_disk().unwrap(), [id()]);
     fixture.logs.delete_topic(id().topic).unwrap();
@@ -298,6 +320,7 @@ fn deleted_topic_is_gone_for_readers_writers_and_the_disk() {
     assert!(block_on(seen.changed()).is_err());
     assert!(fixture.logs.on_disk().unwrap().is_empty());
     assert!(fixture.logs.partition(id()).is_none());
+    assert!(fixture.log.shared.readable().tail.read(window).is_none(), "its bytes are let go of");
 }
 
 /// Everything of a log that a reader or a producer can notice.

@@ -208,6 +208,35 @@ fn a_failed_sync_is_never_acknowledged_and_fences_the_log() {
 }
 
 #[test]
+fn the_largest_timestamp_is_that_of_a_published_record() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    let at = |ms: i64| {
+        let record = NewRecord { timestamp: Timestamp(ms), ..NewRecord::default() };
+        batch::encode(&[record], None)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let largest = || {
+        let found = runtime.block_on(fixture.log.max_timestamp()).unwrap();
+        found.map(|found| (found.timestamp.0, found.offset.get()))
+    };
+    fixture.append(at(7)).unwrap();
+    fixture.append(at(5)).unwrap();
+    assert_eq!(largest(), Some((7, 0)));
+    let held = store.gate.lock().unwrap();
+    let syncs = store.syncs();
+    let unpublished = block_on(fixture.log.enqueue(at(9), synced()));
+    while store.syncs() == syncs {
+        std::thread::yield_now();
+    }
+    assert_eq!(largest(), Some((7, 0)));
+    drop(held);
+    block_on(unpublished).unwrap();
+    assert_eq!(largest(), Some((9, 2)));
+}
+
+#[test]
 fn a_failed_sync_of_a_full_segment_fails_everything_it_held() {
     let dir = tempfile::tempdir().unwrap();
     let store = FaultyStore::open(dir.path());
