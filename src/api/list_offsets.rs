@@ -14,10 +14,10 @@ use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
 
 use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
-use super::{Context, Request, fenced};
+use super::{Context, Request};
 use crate::catalog::Topic;
 use crate::log::Isolation;
-use crate::types::{LeaderEpoch, LogId, Offset, PartitionId, Timestamp};
+use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 pub(super) const API: Api = Api::ordered(ApiKey::ListOffsets, 1..=10);
 
@@ -92,11 +92,8 @@ async fn list(
     asked: &ListOffsetsPartition,
     isolation: Isolation,
 ) -> Result<Option<Found>, ResponseError> {
-    let partition = PartitionId::from_wire(asked.partition_index)
-        .ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let log = ctx.catalog.log(topic.id, partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let (_, epoch) = ctx.placement.leader(LogId { topic: topic.id, partition });
-    fenced(asked.current_leader_epoch, epoch)?;
+    let (log, epoch) =
+        super::partition(ctx, topic, asked.partition_index, asked.current_leader_epoch)?;
     let wanted = Wanted::from_wire(asked.timestamp, version)?;
     let span = log.span();
     let visible = match isolation {
@@ -148,6 +145,7 @@ mod tests {
     use super::*;
     use crate::api::tests::fixture::{Bench, batch};
     use crate::log::{AppendOptions, Durable};
+    use crate::types::PartitionId;
 
     async fn bench_with_records() -> Bench {
         let bench = Bench::start().await;

@@ -43,13 +43,13 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages;
 use kafka_protocol::protocol::StrBytes;
 
-use crate::catalog::Catalog;
 use crate::catalog::placement::Placement;
+use crate::catalog::{Catalog, Topic};
 use crate::config::Config;
 use crate::group::Groups;
-use crate::log::Isolation;
+use crate::log::{Isolation, Partition};
 use crate::txn::ProducerIds;
-use crate::types::{Clock, LeaderEpoch, TopicName};
+use crate::types::{Clock, LeaderEpoch, PartitionId, TopicName};
 
 pub use call::{Begun, Order, Refusal, Reply, begin};
 pub use header::{PREFIX_BYTES, frame_bytes_max};
@@ -118,6 +118,22 @@ fn wire_text(text: &str) -> StrBytes {
 /// Kafka's isolation levels: 0 reads everything, 1 what is committed.
 fn isolation(level: i8) -> Isolation {
     if level == 0 { Isolation::ReadUncommitted } else { Isolation::ReadCommitted }
+}
+
+/// The log of a topic's partition and its leader epoch, for a client that believes in the leader
+/// epoch `believed`.
+fn partition(
+    ctx: &Context,
+    topic: &Topic,
+    index: i32,
+    believed: i32,
+) -> Result<(Partition, LeaderEpoch), ResponseError> {
+    let unknown = ResponseError::UnknownTopicOrPartition;
+    let partition = PartitionId::from_wire(index).ok_or(unknown)?;
+    let log = ctx.catalog.log(topic.id, partition).ok_or(unknown)?;
+    let (_, epoch) = ctx.placement.leader(log.id());
+    fenced(believed, epoch)?;
+    Ok((log, epoch))
 }
 
 /// Checks the leader epoch that a client believes in, -1 for none (KIP-320).

@@ -14,10 +14,10 @@ use kafka_protocol::messages::{ApiKey, OffsetForLeaderEpochRequest, OffsetForLea
 
 use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
-use super::{Context, Request, fenced};
+use super::{Context, Request};
 use crate::catalog::Topic;
 use crate::log::{Isolation, Partition, ReadError, ReadRequest};
-use crate::types::{LeaderEpoch, LogId, Offset, PartitionId};
+use crate::types::{LeaderEpoch, Offset};
 
 pub(super) const API: Api = Api::ordered(ApiKey::OffsetForLeaderEpoch, 2..=4);
 
@@ -74,11 +74,7 @@ async fn epoch_end(
     topic: &Topic,
     asked: &OffsetForLeaderPartition,
 ) -> Result<Option<EpochEnd>, ResponseError> {
-    let partition =
-        PartitionId::from_wire(asked.partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let log = ctx.catalog.log(topic.id, partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let (_, current) = ctx.placement.leader(LogId { topic: topic.id, partition });
-    fenced(asked.current_leader_epoch, current)?;
+    let (log, current) = super::partition(ctx, topic, asked.partition, asked.current_leader_epoch)?;
     let wanted = LeaderEpoch(asked.leader_epoch);
     if wanted.0 < 0 || wanted > current {
         return Ok(None);
@@ -154,7 +150,7 @@ mod tests {
     use crate::log::{AppendOptions, Durable, Logs};
     use crate::metrics::Metrics;
     use crate::store::Store;
-    use crate::types::{SystemClock, TopicId};
+    use crate::types::{LogId, PartitionId, SystemClock, TopicId};
 
     const OPTIONS: AppendOptions =
         AppendOptions { durable: Durable::Written, batch_bytes_max: 1 << 20 };
