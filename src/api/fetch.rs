@@ -13,8 +13,8 @@ mod response;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::future::select_all;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::fetch_request::FetchPartition;
 use kafka_protocol::messages::{ApiKey, FetchRequest, TopicName};
@@ -28,7 +28,7 @@ use super::meter::TopicCounters;
 use super::{Context, Later, Refusal};
 use crate::catalog::Topic;
 use crate::log::{Isolation, OffsetSpan, Partition, ReadRequest, ReadResult};
-use crate::types::{LogId, Offset, PartitionId, TopicId};
+use crate::types::{Offset, TopicId};
 
 pub(super) const API: Api = Api::parked(ApiKey::Fetch, 4..=18);
 
@@ -49,6 +49,25 @@ struct FetchedPartition {
     /// The log and the offset wanted, unless the request was refused at sight.
     source: Result<(Partition, Offset), ResponseError>,
     answer: Result<ReadResult, ResponseError>,
+}
+
+impl FetchedPartition {
+    /// Bytes of records in its answer.
+    fn bytes(&self) -> usize {
+        self.answer.as_ref().map_or(0, |read| read.records.len())
+    }
+
+    /// Whether it shows more than when it was read.
+    fn is_moved(&self, isolation: Isolation) -> bool {
+        let visible = |span: &OffsetSpan| match isolation {
+            Isolation::ReadUncommitted => span.high_watermark,
+            Isolation::ReadCommitted => span.last_stable,
+        };
+        match (&self.source, &self.answer) {
+            (Ok((log, _)), Ok(read)) => visible(&log.span()) != visible(&read.span),
+            _ => false,
+        }
+    }
 }
 
 /// How long to wait, and for how much.
@@ -79,7 +98,7 @@ async fn answer(call: Call, body: FetchRequest) -> Reply {
         isolation: super::isolation(body.isolation_level),
     };
     let mut topics = resolve(&call.ctx, version, body);
-    let ready = read(&mut topics, &patience).await;
+    let ready = read(&mut topics, &patience, |_| true).await;
     if !ready && !wait.is_zero() {
         wait_and_read(&mut topics, &patience).await;
     }
@@ -134,87 +153,81 @@ fn source(
     topic: &Topic,
     asked: &FetchPartition,
 ) -> Result<(Partition, Offset), ResponseError> {
-    let partition =
-        PartitionId::from_wire(asked.partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let log = ctx.catalog.log(topic.id, partition).ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let (_, epoch) = ctx.placement.leader(LogId { topic: topic.id, partition });
-    super::fenced(asked.current_leader_epoch, epoch)?;
+    let (log, _) = super::partition(ctx, topic, asked.partition, asked.current_leader_epoch)?;
     let offset = Offset::from_wire(asked.fetch_offset).ok_or(ResponseError::OffsetOutOfRange)?;
     Ok((log, offset))
 }
 
-/// Reads all partitions. Says whether the answer can go out: enough bytes, an error, or nothing
-/// that more could be expected of.
-async fn read(topics: &mut [FetchedTopic], patience: &Patience) -> bool {
-    let (mut bytes, mut failed, mut sources) = (0usize, false, 0usize);
+/// Reads the partitions that are due, in request order; the others keep their answers and the
+/// bytes these take. Says whether the answer can go out: enough bytes, an error, or nothing that
+/// more could be expected of.
+async fn read(
+    topics: &mut [FetchedTopic],
+    patience: &Patience,
+    is_due: impl Fn(&FetchedPartition) -> bool,
+) -> bool {
+    let partitions = || topics.iter().flat_map(|topic| &topic.partitions);
+    let mut bytes: usize = partitions().map(FetchedPartition::bytes).sum();
+    let waiting = partitions().any(|partition| partition.source.is_ok());
+    let mut failed = false;
     for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        if !is_due(partition) {
+            continue;
+        }
         let Ok((log, from)) = &partition.source else { continue };
-        sources += 1;
+        bytes -= partition.bytes();
         let request = ReadRequest {
             from: *from,
             bytes_max: partition.bytes_max.min(patience.bytes_max.saturating_sub(bytes)),
             at_least_one: bytes == 0,
             isolation: patience.isolation,
         };
-        partition.answer = match log.read(request).await {
-            Ok(read) => {
-                bytes += read.records.len();
-                Ok(read)
-            }
-            Err(error) => {
-                failed = true;
-                tracing::debug!(log = %log.id(), %error, "fetch refused");
-                Err(error.kafka())
-            }
-        };
+        let outcome = log.read(request).await;
+        partition.answer = outcome.map_err(|error| {
+            failed = true;
+            tracing::debug!(log = %log.id(), %error, "fetch refused");
+            error.kafka()
+        });
+        bytes += partition.bytes();
     }
-    failed || sources == 0 || bytes >= patience.bytes_min
+    failed || !waiting || bytes >= patience.bytes_min
 }
 
-/// Reads again whenever a partition has more to show, until it is enough or the time is over.
+/// Reads a partition again whenever it has more to show, until it is enough or the time is over.
 async fn wait_and_read(topics: &mut [FetchedTopic], patience: &Patience) {
-    let mut spans: Vec<watch::Receiver<OffsetSpan>> = topics
+    let sources = topics
         .iter()
         .flat_map(|topic| &topic.partitions)
-        .filter_map(|partition| partition.source.as_ref().ok())
-        .map(|(log, _)| log.subscribe())
-        .collect();
+        .filter_map(|partition| partition.source.as_ref().ok());
+    // Kept from wake to wake: only what fired is armed again, however many partitions wait.
+    let mut news: FuturesUnordered<_> =
+        sources.map(|(log, _)| next_change(log.subscribe())).collect();
     loop {
         // What moved between the last read and the subscription counts as news too.
-        for span in &mut spans {
-            span.mark_unchanged();
-        }
-        if moved(topics, patience.isolation) && read(topics, patience).await {
+        let isolation = patience.isolation;
+        let is_moved = |partition: &FetchedPartition| partition.is_moved(isolation);
+        if read(topics, patience, is_moved).await {
             return;
         }
-        if spans.is_empty() {
-            return;
+        let Ok(Some(first)) = timeout_at(patience.until, news.next()).await else { return };
+        let mut fired = vec![first];
+        while let Some(Some(next)) = news.next().now_or_never() {
+            fired.push(next);
         }
-        let news = select_all(spans.iter_mut().map(|span| span.changed().boxed()));
-        match timeout_at(patience.until, news).await {
-            Err(_) => return,
-            Ok((Ok(()), ..)) => {}
-            Ok((Err(_), ..)) => {
+        for span in fired {
+            let Some(span) = span else {
                 // The topic was deleted: the read finds out and says so.
-                read(topics, patience).await;
+                read(topics, patience, |_| true).await;
                 return;
-            }
+            };
+            news.push(next_change(span));
         }
     }
 }
 
-/// Whether a partition shows more, or another start, than when it was read.
-fn moved(topics: &[FetchedTopic], isolation: Isolation) -> bool {
-    let visible = |span: &OffsetSpan| match isolation {
-        Isolation::ReadUncommitted => span.high_watermark,
-        Isolation::ReadCommitted => span.last_stable,
-    };
-    topics.iter().flat_map(|topic| &topic.partitions).any(|partition| {
-        match (&partition.source, &partition.answer) {
-            (Ok((log, _)), Ok(read)) => visible(&log.span()) != visible(&read.span),
-            _ => false,
-        }
-    })
+/// The span's receiver once the span has changed; `None` when its log is gone.
+async fn next_change(mut span: watch::Receiver<OffsetSpan>) -> Option<watch::Receiver<OffsetSpan>> {
+    span.changed().await.ok().map(|()| span)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::*;
 use crate::api::tests::fixture::{Bench, batch, connection, decode, frame};
 use crate::log::AppendOptions;
 use crate::log::Durable;
+use crate::types::{LogId, PartitionId};
 
 const OPTIONS: AppendOptions =
     AppendOptions { durable: Durable::Written, batch_bytes_max: 1 << 20 };
@@ -190,4 +191,25 @@ async fn fetched_bytes_are_counted() {
     bench.call(12, request(12, &topic, &[(0, 0)])).await;
     let counters = bench.ctx.meter.topic(topic.id, &topic.name);
     assert_eq!(counters.bytes_out.get(), batch(1000, &["a"]).len() as u64);
+}
+
+#[tokio::test]
+async fn long_poll_gathers_from_all_partitions_until_there_is_enough() {
+    let bench = Bench::start().await;
+    let topic = bench.topic("clicks", 2).await;
+    let size = batch(1000, &["a"]).len();
+    append(&bench, &topic, 0, batch(1000, &["a"])).await;
+    let mut asked = request(12, &topic, &[(0, 0), (1, 0)]);
+    (asked.max_wait_ms, asked.min_bytes) = (60_000, 4 * size as i32);
+    let begun = crate::api::begin(&bench.ctx, connection(), frame(12, &asked)).await.unwrap();
+    let waiting = tokio::spawn(begun.reply);
+    for index in [1, 0, 1] {
+        tokio::task::yield_now().await;
+        append(&bench, &topic, index, batch(1000, &["a"])).await;
+    }
+    let Reply::Frame(chunks) = waiting.await.unwrap() else { panic!("no answer") };
+    let answer: FetchResponse = decode(12, chunks);
+    let partitions = answer.responses[0].partitions.iter();
+    let sizes: Vec<usize> = partitions.map(|p| p.records.as_ref().map_or(0, Bytes::len)).collect();
+    assert_eq!(sizes, [2 * size, 2 * size]);
 }
