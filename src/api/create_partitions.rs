@@ -11,7 +11,7 @@ use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicR
 use kafka_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse};
 
 use super::call::{Api, Outcome, first_error};
-use super::error::{Coded, Refused};
+use super::error::Refused;
 use super::{Context, Request, wire_text};
 use crate::catalog::CatalogError;
 
@@ -28,18 +28,14 @@ pub(super) async fn handle(
     _request: &Request,
     body: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
-    let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
-    for topic in &body.topics {
-        if !once.insert(topic.name.as_str()) {
-            twice.insert(topic.name.as_str());
-        }
-    }
+    let repeated = super::repeated(body.topics.iter().map(|topic| topic.name.as_str()));
+    let mut answered = BTreeSet::new();
     let mut results = Vec::with_capacity(body.topics.len());
     for topic in &body.topics {
-        if !once.remove(topic.name.as_str()) {
+        if !answered.insert(topic.name.as_str()) {
             continue;
         }
-        let outcome = if twice.contains(topic.name.as_str()) {
+        let outcome = if repeated.contains(topic.name.as_str()) {
             let reason = "Duplicate topic name in request.";
             Err(Refused::new(ResponseError::InvalidRequest, reason))
         } else {
@@ -61,16 +57,15 @@ async fn add(
     asked: &CreatePartitionsTopic,
     validate_only: bool,
 ) -> Result<(), Refused> {
-    let refused = |error: CatalogError| Refused::new(error.kafka(), error.to_string());
     let snapshot = ctx.catalog.snapshot();
     let topic = snapshot
         .topic(asked.name.as_str())
-        .ok_or_else(|| refused(CatalogError::UnknownName(asked.name.to_string())))?;
+        .ok_or_else(|| CatalogError::UnknownName(asked.name.to_string()))?;
     let Ok(count) = u32::try_from(asked.count) else {
         let reason = format!("The topic cannot have {} partitions.", asked.count);
         return Err(Refused::new(ResponseError::InvalidPartitions, reason));
     };
-    ctx.catalog.check_add_partitions(topic.id, count).await.map_err(refused)?;
+    ctx.catalog.check_add_partitions(topic.id, count).await?;
     if let Some(assignments) = &asked.assignments {
         let (node, added) = (ctx.config.node_id, count.saturating_sub(topic.partitions));
         let alone =
@@ -83,7 +78,7 @@ async fn add(
         }
     }
     if !validate_only {
-        ctx.catalog.add_partitions(topic.id, count).await.map_err(refused)?;
+        ctx.catalog.add_partitions(topic.id, count).await?;
         tracing::info!(topic = %topic.name, partitions = count, "partitions added");
     }
     Ok(())

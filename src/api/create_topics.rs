@@ -14,7 +14,7 @@ use kafka_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse
 use kafka_protocol::protocol::StrBytes;
 
 use super::call::{Api, Outcome, first_error};
-use super::error::{Coded, Refused};
+use super::error::Refused;
 use super::{Context, Request};
 use crate::catalog::{NewTopic, Topic};
 
@@ -31,18 +31,14 @@ pub(super) async fn handle(
     request: &Request,
     body: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
-    let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
+    let repeated = super::repeated(body.topics.iter().map(|topic| topic.name.as_str()));
+    let mut answered = BTreeSet::new();
+    let mut results = Vec::with_capacity(body.topics.len());
     for topic in &body.topics {
-        if !once.insert(topic.name.as_str()) {
-            twice.insert(topic.name.as_str());
-        }
-    }
-    let mut results = Vec::with_capacity(once.len());
-    for topic in &body.topics {
-        if !once.remove(topic.name.as_str()) {
+        if !answered.insert(topic.name.as_str()) {
             continue;
         }
-        let outcome = if twice.contains(topic.name.as_str()) {
+        let outcome = if repeated.contains(topic.name.as_str()) {
             Err(Refused::new(ResponseError::InvalidRequest, "Duplicate topic name."))
         } else {
             create(ctx, topic, body.validate_only).await
@@ -62,11 +58,7 @@ async fn create(
         partitions: partitions(ctx, asked)?,
         configs: configs(asked)?,
     };
-    let topic = ctx
-        .catalog
-        .create(topic, validate_only)
-        .await
-        .map_err(|error| Refused::new(error.kafka(), error.to_string()))?;
+    let topic = ctx.catalog.create(topic, validate_only).await?;
     if !validate_only {
         tracing::info!(topic = %topic.name, partitions = topic.partitions, "topic created");
     }

@@ -10,7 +10,7 @@ use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse};
 
 use super::call::{Api, Outcome, first_error};
-use super::error::{Coded, Refused};
+use super::error::Refused;
 use super::{Context, Request, wire_name, wire_text};
 use crate::catalog::CatalogError;
 use crate::types::TopicId;
@@ -86,9 +86,8 @@ async fn delete(
             snapshot.topic_by_id(id).ok_or(CatalogError::UnknownId(id))
         }
     };
-    let refused = |error: CatalogError| Refused::new(error.kafka(), error.to_string());
-    let topic = topic.map_err(refused)?;
-    ctx.catalog.delete(topic.id).await.map_err(refused)?;
+    let topic = topic?;
+    ctx.catalog.delete(topic.id).await?;
     ctx.meter.forget_topic(topic.id);
     tracing::info!(topic = %topic.name, id = %topic.id, "topic deleted");
     Ok((wire_name(&topic.name), topic.id))

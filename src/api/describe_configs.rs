@@ -15,7 +15,7 @@ use kafka_protocol::messages::describe_configs_response::{
 use kafka_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::call::{Api, Outcome, first_error};
-use super::error::{Coded, Refused};
+use super::error::Refused;
 use super::{Context, Request, wire_text};
 use crate::catalog::{CatalogError, Topic};
 use crate::types::TopicName;
@@ -104,7 +104,7 @@ fn configs(ctx: &Context, resource: &DescribeConfigsResource) -> Result<Vec<Show
                         Ok(_) => CatalogError::UnknownName(name.to_owned()),
                         Err(illegal) => illegal.into(),
                     };
-                    Err(Refused::new(error.kafka(), error.to_string()))
+                    Err(error.into())
                 }
             }
         }

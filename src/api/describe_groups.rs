@@ -17,7 +17,7 @@ use crate::group::{GroupDescription, MemberDescription};
 pub(super) const API: Api = Api::ordered(ApiKey::DescribeGroups, 0..=6);
 
 /// READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS: what Kafka knows of groups.
-const ALL_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+const ALL_OPERATIONS: i32 = super::metadata::bits(&[3, 6, 8, 10, 11]);
 
 impl Outcome for DescribeGroupsResponse {
     fn error(&self) -> i16 {

@@ -25,7 +25,7 @@ pub(super) fn code<T, E: Coded>(outcome: &Result<T, E>) -> i16 {
     }
 }
 
-/// A refusal that needs no error of a room: a request that contradicts itself or the protocol.
+/// A refusal with its reason: of a room, or of a request that contradicts itself or the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refused {
     /// Kafka's error.
@@ -38,6 +38,12 @@ impl Refused {
     /// `error` because of `reason`.
     pub(super) fn new(error: Kafka, reason: impl Into<String>) -> Refused {
         Refused { error, reason: reason.into() }
+    }
+}
+
+impl From<CatalogError> for Refused {
+    fn from(error: CatalogError) -> Refused {
+        Refused::new(error.kafka(), error.to_string())
     }
 }
 

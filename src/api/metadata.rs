@@ -29,7 +29,8 @@ pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
 /// configs, idempotent write.
 pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
 
-const fn bits(operations: &[u8]) -> i32 {
+/// Kafka's `AclOperation` codes as the bits of an answer.
+pub(super) const fn bits(operations: &[u8]) -> i32 {
     let (mut at, mut bits) = (0, 0);
     while at < operations.len() {
         bits |= 1 << operations[at];

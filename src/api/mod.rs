@@ -35,6 +35,7 @@ mod offset_for_leader_epoch;
 mod produce;
 mod sync_group;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -118,6 +119,12 @@ fn wire_text(text: &str) -> StrBytes {
 /// Kafka's isolation levels: 0 reads everything, 1 what is committed.
 fn isolation(level: i8) -> Isolation {
     if level == 0 { Isolation::ReadUncommitted } else { Isolation::ReadCommitted }
+}
+
+/// The names that a request has more than once.
+fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let mut once = BTreeSet::new();
+    names.filter(|name| !once.insert(*name)).collect()
 }
 
 /// The log of a topic's partition and its leader epoch, for a client that believes in the leader
