@@ -1,6 +1,7 @@
 //! Start-up and shutdown order: the one place where all rooms meet.
 //!
-//! Up: data directory, view, logs, journal, catalog, producer ids, groups, jobs, then the ports.
+//! Up: both ports are bound and HTTP tells how far it is; then data directory, view, logs, journal,
+//! catalog, producer ids, groups, jobs; then Kafka is served, and the jobs are restarted.
 //! Down: the ports first, then what stands behind them, the logs last.
 
 use std::io::ErrorKind;
