@@ -78,3 +78,8 @@ impl Client {
         Ok(body)
     }
 }
+
+/// The items of a JSON array; none of what is no array.
+pub(super) fn items(array: &Value) -> impl Iterator<Item = &Value> {
+    array.as_array().into_iter().flatten()
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, items};
 use super::{JobCommand, table};
 
 /// Pause between two looks at a stop that is under way.
@@ -139,10 +139,6 @@ pub(super) fn age(ms: i64) -> String {
 
 fn jobs(body: &Value) -> impl Iterator<Item = &Value> {
     items(&body["jobs"])
-}
-
-fn items(array: &Value) -> impl Iterator<Item = &Value> {
-    array.as_array().into_iter().flatten()
 }
 
 fn text(value: &Value) -> String {

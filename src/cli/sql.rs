@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use serde_json::{Map, Value, json};
 
-use super::client::Client;
+use super::client::{Client, items};
 use super::{Format, SqlArgs, table};
 use crate::sql::split;
 
@@ -247,10 +247,6 @@ impl<W: Write> Output<W> {
         }
         Ok(())
     }
-}
-
-fn items(array: &Value) -> impl Iterator<Item = &Value> {
-    array.as_array().into_iter().flatten()
 }
 
 fn cell(field: &Value) -> String {

@@ -307,8 +307,9 @@ fn statement(body: &[u8]) -> Result<String, HttpError> {
     Ok(request.statement)
 }
 
-/// Bodies are read whatever their content type: Flink's own examples post JSON as a form.
-fn parse<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, HttpError> {
+/// A body's JSON, or the default for an empty body. Bodies are read whatever their content type:
+/// Flink's own examples post JSON as a form.
+pub(super) fn parse<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, HttpError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(T::default());
     }

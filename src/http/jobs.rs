@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::error::HttpError;
-use super::{Front, Rooms};
+use super::{Front, Rooms, gateway};
 use crate::stream::job::{CheckpointStatus, JobError, JobState, JobStatus};
 use crate::types::Timestamp;
 
@@ -246,15 +246,11 @@ async fn stop(
     Path(job): Path<String>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Value>), HttpError> {
-    if !body.iter().all(u8::is_ascii_whitespace) {
-        let request: StopRequest = serde_json::from_slice(&body).map_err(|error| {
-            HttpError::bad_request(format!("the body is not the JSON asked for: {error}"))
-        })?;
-        if request.target_directory.is_some() || request.drain {
-            return Err(HttpError::bad_request(
-                "targetDirectory and drain are not implemented yet: a stop takes a last checkpoint",
-            ));
-        }
+    let request: StopRequest = gateway::parse(&body)?;
+    if request.target_directory.is_some() || request.drain {
+        return Err(HttpError::bad_request(
+            "targetDirectory and drain are not implemented yet: a stop takes a last checkpoint",
+        ));
     }
     let rooms = front.rooms()?.clone();
     find(&rooms, &job)?;
