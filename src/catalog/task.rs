@@ -199,7 +199,10 @@ impl Owner {
         for (seq, bytes) in read.map_err(|error| CatalogError::Storage(error.to_string()))? {
             let change = record::decode(&bytes).map_err(CatalogError::Storage)?;
             let grown = match &change {
-                Change::TopicCreated { id, partitions, .. } => Some((*id, *partitions)),
+                Change::TopicCreated { id, name, partitions, .. } => {
+                    self.published.logs.name_topic(TopicId(*id), name);
+                    Some((*id, *partitions))
+                }
                 Change::PartitionsAdded { id, count } => Some((*id, *count)),
                 Change::TopicDeleted { .. } => None,
             };

@@ -185,8 +185,6 @@ pub struct TopicConfig {
     pub default: String,
     /// Whether the topic itself sets it.
     pub is_set: bool,
-    /// Whether another value would be refused.
-    pub is_fixed: bool,
     /// What it does, in a sentence.
     pub doc: &'static str,
 }
@@ -239,10 +237,10 @@ fn nearest(name: &str) -> Option<&'static str> {
 /// All configs that hold for a topic, in name order.
 pub(super) fn describe(set: &BTreeMap<String, String>, broker: &Config) -> Vec<TopicConfig> {
     let shown = KEYS.iter().filter_map(|key| {
-        let (default, is_fixed) = match &key.support {
-            Support::Bytes { default, .. } => (default(broker).to_string(), false),
-            Support::Fixed { values, .. } => (values[0].to_owned(), true),
-            Support::Broker { value, .. } => (value(broker), true),
+        let default = match &key.support {
+            Support::Bytes { default, .. } => default(broker).to_string(),
+            Support::Fixed { values, .. } => values[0].to_owned(),
+            Support::Broker { value, .. } => value(broker),
             Support::Absent { .. } => return None,
         };
         let own = set.get(key.name);
@@ -251,7 +249,6 @@ pub(super) fn describe(set: &BTreeMap<String, String>, broker: &Config) -> Vec<T
             value: own.unwrap_or(&default).clone(),
             default,
             is_set: own.is_some(),
-            is_fixed,
             doc: key.doc,
         })
     });
@@ -327,9 +324,9 @@ mod tests {
         let configs = describe(&set, &Config::default());
         let bytes = configs.iter().find(|config| config.name == "max.message.bytes").unwrap();
         assert_eq!((bytes.value.as_str(), bytes.default.as_str()), ("2000", "1048588"));
-        assert!(bytes.is_set && !bytes.is_fixed);
+        assert!(bytes.is_set);
         let policy = configs.iter().find(|config| config.name == "cleanup.policy").unwrap();
-        assert!(!policy.is_set && policy.is_fixed);
+        assert!(!policy.is_set);
         assert_eq!(batch_bytes_max(&set, &Config::default()), 2000);
     }
 }
