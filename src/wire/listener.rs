@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use super::budget::Budgets;
 use super::connection::{self, Shared};
@@ -21,6 +22,8 @@ const FRAME_TIME_MAX: Duration = Duration::from_secs(30);
 const SLOWEST_BYTES_PER_SECOND: usize = 64 << 10;
 /// How long accepting pauses when the machine has no descriptors or memory left for a socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+/// A port that is full says so this often, however many clients come and go.
+const FULL_WARNING_EVERY: Duration = Duration::from_secs(60);
 /// How long requests that were read may still take when the broker stops.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -82,13 +85,14 @@ async fn accept(socket: TcpListener, shared: Shared) {
     let places =
         Arc::new(Semaphore::new(shared.ctx.config.max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
+    let mut warned = None;
     let mut stop = shared.stop.clone();
     loop {
         tokio::select! {
             // A dropped sender stops the listener too.
             _ = stop.wait_for(|stop| *stop) => break,
             Some(ended) = connections.join_next() => report(ended),
-            (place, stream, peer) = next(&socket, &places) => {
+            (place, stream, peer) = next(&socket, &places, &mut warned) => {
                 let Ok(local) = stream.local_addr() else { continue };
                 // Requests and answers are whole frames: waiting to fill packets only delays them.
                 if let Err(error) = stream.set_nodelay(true) {
@@ -120,11 +124,15 @@ async fn accept(socket: TcpListener, shared: Shared) {
 async fn next(
     socket: &TcpListener,
     places: &Arc<Semaphore>,
+    warned: &mut Option<Instant>,
 ) -> (Option<OwnedSemaphorePermit>, TcpStream, SocketAddr) {
     let place = match places.clone().try_acquire_owned() {
         Ok(place) => Some(place),
         Err(_) => {
-            tracing::warn!("max.connections is reached, new clients wait until others leave");
+            if warned.is_none_or(|at| at.elapsed() >= FULL_WARNING_EVERY) {
+                *warned = Some(Instant::now());
+                tracing::warn!("max.connections is reached, new clients wait until others leave");
+            }
             // Nobody closes the semaphore.
             places.clone().acquire_owned().await.ok()
         }
