@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use super::error::HttpError;
+use super::stall::StallGuard;
 use super::{Front, error, guard};
 
 /// Connections at a time; more wait in the system's queue.
@@ -29,6 +30,8 @@ pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 const REQUEST_TIME_MAX: Duration = Duration::from_secs(30);
 /// Longest time a request's head may take to arrive.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest time an answer may wait for its peer to take some of it.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(30);
 /// How long a shutdown waits for requests in flight.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// Pause after a failed accept: out of file descriptors, most likely.
@@ -125,6 +128,7 @@ async fn accept(socket: TcpListener, router: Router, mut stopped: watch::Receive
 
 /// One connection, until either side closes it.
 async fn converse(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
+    let stream = StallGuard::new(stream, WRITE_STALL_MAX);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME_MAX)

@@ -10,6 +10,7 @@ mod guard;
 mod health;
 mod jobs;
 mod listener;
+mod stall;
 
 #[cfg(test)]
 mod tests;
