@@ -106,7 +106,7 @@ async fn ids(State(front): State<Front>) -> Result<Json<Value>, HttpError> {
     let jobs = front.rooms()?.jobs.list();
     let jobs: Vec<Value> = jobs
         .iter()
-        .map(|job| json!({ "id": job.id.0.as_ref(), "status": state_name(job.state) }))
+        .map(|job| json!({ "id": job.id.0.as_ref(), "status": job.state.name() }))
         .collect();
     Ok(Json(json!({ "jobs": jobs })))
 }
@@ -124,7 +124,7 @@ fn summary(now: Timestamp, job: &JobStatus) -> Value {
     json!({
         "jid": job.id.0.as_ref(),
         "name": job.name,
-        "state": state_name(job.state),
+        "state": job.state.name(),
         "start-time": started,
         "end-time": end.unwrap_or(-1),
         "duration": end.unwrap_or(now.0).saturating_sub(started).max(0),
@@ -326,17 +326,6 @@ fn runs(state: JobState) -> bool {
     match state {
         JobState::Created | JobState::Running | JobState::Restarting => true,
         JobState::Failed | JobState::Canceled | JobState::Finished => false,
-    }
-}
-
-fn state_name(state: JobState) -> &'static str {
-    match state {
-        JobState::Created => "CREATED",
-        JobState::Running => "RUNNING",
-        JobState::Restarting => "RESTARTING",
-        JobState::Failed => "FAILED",
-        JobState::Canceled => "CANCELED",
-        JobState::Finished => "FINISHED",
     }
 }
 

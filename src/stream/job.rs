@@ -77,6 +77,20 @@ pub enum JobState {
     Finished,
 }
 
+impl JobState {
+    /// By Flink's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            JobState::Created => "CREATED",
+            JobState::Running => "RUNNING",
+            JobState::Restarting => "RESTARTING",
+            JobState::Failed => "FAILED",
+            JobState::Canceled => "CANCELED",
+            JobState::Finished => "FINISHED",
+        }
+    }
+}
+
 /// A job as shown to people and metrics.
 #[derive(Clone, Debug)]
 pub struct JobStatus {

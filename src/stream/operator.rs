@@ -44,6 +44,12 @@ impl Batch {
         Batch { rows, kinds: None, watermarks: None }
     }
 
+    /// Whether every row is an insert.
+    pub fn is_inserts(&self) -> bool {
+        let insert = RowKind::Insert as i8;
+        self.kinds.as_ref().is_none_or(|kinds| kinds.values().iter().all(|kind| *kind == insert))
+    }
+
     /// The rows for which `keep` is true.
     pub fn filter(&self, keep: &BooleanArray) -> Result<Batch, ArrowError> {
         let pick = |column: &dyn arrow::array::Array| filter(column, keep);

@@ -17,7 +17,7 @@ use crate::sql::table::Table;
 use crate::sql::types::{SqlType, datetime};
 use crate::sql::{Page, SqlError, explain, lower, planning};
 use crate::stream::graph::{Graph, Op};
-use crate::stream::job::{JobState, NewJob};
+use crate::stream::job::NewJob;
 
 /// Tables of one session.
 const TABLES_MAX: usize = 1_000;
@@ -205,7 +205,7 @@ impl Workspace {
                 vec![
                     job.id.0.as_ref().into(),
                     job.name.into(),
-                    state_name(job.state).into(),
+                    job.state.name().into(),
                     datetime(job.started_at).into(),
                 ]
             })
@@ -285,15 +285,4 @@ fn describe(table: &Table) -> Vec<Page> {
         ("watermark", SqlType::STRING),
     ];
     pages::table(&columns, rows)
-}
-
-fn state_name(state: JobState) -> &'static str {
-    match state {
-        JobState::Created => "CREATED",
-        JobState::Running => "RUNNING",
-        JobState::Restarting => "RESTARTING",
-        JobState::Failed => "FAILED",
-        JobState::Canceled => "CANCELED",
-        JobState::Finished => "FINISHED",
-    }
 }

@@ -1,5 +1,5 @@
 //! The job records in the metadata journal: replayed at start, appended to at the next vacant
-//! position, trimmed when most of them are history.
+//! position. A slot that is mostly history may be trimmed; the local journal keeps it all.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

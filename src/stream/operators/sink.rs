@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prometheus::IntCounter;
 
 use crate::log::Partition;
-use crate::log::batch::NewRecord;
+use crate::log::batch::{HEADER_BYTES, NewRecord};
 use crate::stream::checkpoint::transaction::TransactionalWriter;
 use crate::stream::format::json::Encoder;
 use crate::stream::operator::{Barrier, Batch, Failure, Operator, Output, Snapshot, Watermark};
@@ -15,8 +15,7 @@ use crate::types::Clock;
 
 /// Records are gathered into batches of about this size.
 const BATCH_BYTES: usize = 256 << 10;
-/// A batch's header, and what a record needs beside its value at most.
-const BATCH_OVERHEAD_BYTES: usize = 61;
+/// What a record needs beside its value at most.
 const RECORD_OVERHEAD_BYTES: usize = 32;
 
 /// See the module's header.
@@ -52,7 +51,7 @@ impl Sink {
             next: 0,
             writer,
             gathered: Vec::new(),
-            gathered_bytes: BATCH_OVERHEAD_BYTES,
+            gathered_bytes: HEADER_BYTES,
             message_bytes_max: message_bytes_max as usize,
             clock,
             records_out,
@@ -61,7 +60,7 @@ impl Sink {
 
     fn add(&mut self, value: Bytes) -> Result<(), Failure> {
         let bytes = value.len() + RECORD_OVERHEAD_BYTES;
-        if bytes + BATCH_OVERHEAD_BYTES > self.message_bytes_max {
+        if bytes + HEADER_BYTES > self.message_bytes_max {
             return Err(Failure::Rows(format!(
                 "a row for topic '{}' has {} bytes as JSON, at most message.max.bytes = {} fit in a \
                  record batch; raise message.max.bytes",
@@ -84,7 +83,7 @@ impl Sink {
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        self.gathered_bytes = BATCH_OVERHEAD_BYTES;
+        self.gathered_bytes = HEADER_BYTES;
         if self.gathered.is_empty() {
             return Ok(());
         }
@@ -98,7 +97,7 @@ impl Sink {
 
 impl Operator for Sink {
     fn batch(&mut self, batch: Batch, _out: &mut dyn Output) -> Result<(), Failure> {
-        if batch.kinds.as_ref().is_some_and(|kinds| kinds.values().iter().any(|kind| *kind != 0)) {
+        if !batch.is_inserts() {
             return Err(Failure::Rows(format!(
                 "topic '{}' takes inserts only, the query updates its results",
                 self.topic

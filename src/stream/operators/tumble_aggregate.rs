@@ -48,6 +48,7 @@ pub struct TumbleAggregate {
     watermark_dirty: bool,
     /// Chunks of windows that fired since the last barrier and were handed over before.
     removed: Vec<Vec<u8>>,
+    /// Rows dropped because their window had already fired.
     late_rows: u64,
     late_records: Option<IntCounter>,
     budget: StateBudget,
@@ -107,11 +108,6 @@ impl TumbleAggregate {
     #[must_use]
     pub fn accounted(self, late_records: IntCounter, budget: StateBudget) -> TumbleAggregate {
         TumbleAggregate { late_records: Some(late_records), budget, ..self }
-    }
-
-    /// Rows dropped because their window had already fired.
-    pub fn late_rows(&self) -> u64 {
-        self.late_rows
     }
 
     /// Start of the window of `time_ms`; also right before 1970.
@@ -256,7 +252,7 @@ fn chunk_key(start: i64, chunk: usize) -> Vec<u8> {
 
 impl Operator for TumbleAggregate {
     fn batch(&mut self, batch: Batch, _out: &mut dyn Output) -> Result<(), Failure> {
-        if batch.kinds.as_ref().is_some_and(|kinds| kinds.values().iter().any(|kind| *kind != 0)) {
+        if !batch.is_inserts() {
             return Err(Failure::Rows(
                 "a window aggregate takes inserts only, not updates or deletes".to_owned(),
             ));

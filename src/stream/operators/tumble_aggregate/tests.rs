@@ -150,13 +150,13 @@ fn late_rows_are_dropped_and_counted_also_exactly_within_a_batch() {
     let mut out = Kept::default();
     window.watermark(mark(9999), &mut out).unwrap();
     window.batch(rows(&[("late", 9000, 1), ("a", 10_000, 1)]), &mut out).unwrap();
-    assert_eq!(window.late_rows(), 1);
+    assert_eq!(window.late_rows, 1);
 
     // The third row came when the watermark stood at 25 s already: its window had fired.
     let mut batch = rows(&[("a", 11_000, 1), ("a", 30_000, 1), ("late", 12_000, 1)]);
     batch.watermarks = Some(Int64Array::from(vec![9999, 9999, 25_000]));
     window.batch(batch, &mut out).unwrap();
-    assert_eq!(window.late_rows(), 2);
+    assert_eq!(window.late_rows, 2);
     window.watermark(mark(25_000), &mut out).unwrap();
     assert_eq!(
         out.lines(),
@@ -240,7 +240,7 @@ fn a_restored_window_gives_the_results_of_one_that_never_stopped() {
     restored.restore(&merged(state)).unwrap();
     for (window, out) in [(&mut steady, &mut expected), (&mut restored, &mut out)] {
         window.batch(rows(&third), out).unwrap();
-        assert_eq!(window.late_rows(), 1);
+        assert_eq!(window.late_rows, 1);
         window.watermark(mark(40_000), out).unwrap();
     }
     assert_eq!(sorted(&out), sorted(&expected));
