@@ -80,7 +80,7 @@ const UNSUPPORTED: [&str; 14] = [
 ];
 
 /// Periodic watermarks are sent this often, as `pipeline.auto-watermark-interval` has it.
-const EMIT_PERIOD: Duration = Duration::from_millis(200);
+pub(super) const EMIT_PERIOD: Duration = Duration::from_millis(200);
 
 struct Options<'a> {
     values: BTreeMap<&'a str, (&'a str, Location)>,

@@ -197,11 +197,13 @@ async fn text_functions_are_flinks() {
 
 #[tokio::test]
 async fn a_window_before_1970_is_still_whole() {
-    let script = "INSERT INTO page_counts SELECT page, window_start, window_end, 1
+    let script = "INSERT INTO page_counts (page, window_start, window_end)
+        SELECT page, window_start, window_end
         FROM TABLE(TUMBLE(TABLE clicks, DESCRIPTOR(ts), INTERVAL '10' SECOND, INTERVAL '3' SECOND))";
     let graph = submitted(script).await.graph;
-    let Op::Project(exprs) = &graph.nodes[1].op else { panic!("no projection") };
-    let schema = Arc::clone(&graph.nodes[0].schema);
+    // Below it, rows without an event time are dropped.
+    let Op::Project(exprs) = &graph.nodes[2].op else { panic!("no projection") };
+    let schema = Arc::clone(&graph.nodes[1].schema);
     let ts = TimestampMillisecondArray::from(vec![-1, 0, 2_999, 3_000, -7_001]);
     let page = StringArray::from(vec!["a"; 5]);
     let rows = RecordBatch::try_new(schema, vec![Arc::new(page), Arc::new(ts)]).unwrap();

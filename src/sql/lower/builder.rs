@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::{DataType, Schema, SchemaRef, TimeUnit};
 use datafusion_common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::Operator;
 use datafusion_physical_expr::PhysicalExpr;
-use datafusion_physical_expr::expressions::{CastExpr, Column, Literal, binary};
+use datafusion_physical_expr::expressions::{CastExpr, Column, IsNotNullExpr, Literal, binary};
 
 use crate::sql::compile::compile;
 use crate::sql::fault::{Fault, Result};
+use crate::sql::options::EMIT_PERIOD;
 use crate::sql::table::Table;
 use crate::stream::graph::{Edge, Emit, Exchange, Graph, Node, Op, Source, Watermarks};
 
@@ -51,6 +51,8 @@ pub(super) struct Window {
     pub(super) time: usize,
     pub(super) size_ms: i64,
     pub(super) offset_ms: i64,
+    /// Whether rows without an event time are filtered out already.
+    pub(super) complete: bool,
 }
 
 impl Relation {
@@ -108,6 +110,18 @@ impl Builder {
     /// A column of a node's output.
     pub(super) fn column(&self, node: usize, index: usize) -> Arc<dyn PhysicalExpr> {
         Arc::new(Column::new(self.graph.nodes[node].schema.field(index).name(), index))
+    }
+
+    /// Appends a filter that drops the rows with a NULL in `column`, unless there can be none.
+    pub(super) fn filter_null(&mut self, input: usize, column: usize) -> usize {
+        let schema = self.schema(input);
+        if !schema.field(column).is_nullable() {
+            return input;
+        }
+        let predicate: Arc<dyn PhysicalExpr> =
+            Arc::new(IsNotNullExpr::new(self.column(input, column)));
+        let name = format!("Filter({predicate})");
+        self.push(name, Some((input, Exchange::Forward)), Op::Filter(predicate), schema)
     }
 
     /// Appends a projection, unless it would change nothing but names that no one sees.
@@ -235,9 +249,6 @@ fn substitute(
     })?;
     Ok(replaced.data)
 }
-
-/// `pipeline.auto-watermark-interval`'s default.
-const EMIT_PERIOD: Duration = Duration::from_millis(200);
 
 impl Window {
     /// The window's column of this role, computed for each row from its event time.

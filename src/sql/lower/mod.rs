@@ -208,7 +208,12 @@ fn lower_tumble(builder: &mut Builder, tumble: &Tumble, tables: &Tables) -> Resu
     let time = input.place(tumble.time)?;
     // The window's own time column takes over.
     input.slots[tumble.time].role = Role::Plain;
-    input.window = Some(Window { time, size_ms: tumble.size_ms, offset_ms: tumble.offset_ms });
+    input.window = Some(Window {
+        time,
+        size_ms: tumble.size_ms,
+        offset_ms: tumble.offset_ms,
+        complete: false,
+    });
     for role in [Role::WindowStart, Role::WindowEnd, Role::WindowTime] {
         input.slots.push(Slot { place: None, role });
     }
@@ -321,11 +326,17 @@ fn materialize_if_used<'a>(
     }
 }
 
-/// Computes the window's columns that are only known by their role so far.
+/// Assigns rows to their window without aggregating them, as Flink's window table function does: a
+/// row without an event time is dropped, and the window's columns that are only known by their role
+/// so far are computed.
 fn materialize(builder: &mut Builder, mut relation: Relation) -> Result<Relation> {
-    let Some(window) = relation.window else {
+    let Some(window) = &mut relation.window else {
         return Ok(relation);
     };
+    if !std::mem::replace(&mut window.complete, true) {
+        relation.node = builder.filter_null(relation.node, window.time);
+    }
+    let window = *window;
     if relation.slots.iter().all(|slot| slot.place.is_some()) {
         return Ok(relation);
     }
