@@ -24,7 +24,7 @@ Examples:
   ottla serve --set num.partitions=4           with a config of your own
   echo hello | kcat -b localhost:9092 -t test -P
   ottla sql -f counts.sql                      start the streaming jobs of a script
-  ottla sql -e 'SHOW TABLES'
+  ottla sql -e 'SHOW JOBS'
   ottla job list
   ottla doctor ottla-data                      check a stopped broker's data";
 
@@ -81,7 +81,7 @@ struct ServeArgs {
 const SQL_EXAMPLES: &str = "\
 Examples:
   ottla sql -f counts.sql
-  ottla sql -e 'SHOW TABLES; SHOW JOBS'
+  ottla sql -e 'SHOW JOBS'
   generate-sql | ottla sql -f -
   ottla sql                                    type statements, each ended by ';'
 

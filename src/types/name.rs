@@ -47,7 +47,7 @@ impl TopicName {
         &self.0
     }
 
-    /// Whether two names share their metric name: Kafka warns of `a.b` beside `a_b`.
+    /// Whether two names share their metric name: Kafka refuses `a_b` beside `a.b`.
     pub fn collides_with(&self, other: &TopicName) -> bool {
         let plain = |byte: u8| if byte == b'.' { b'_' } else { byte };
         self != other && self.0.bytes().map(plain).eq(other.0.bytes().map(plain))
