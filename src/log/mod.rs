@@ -3,6 +3,7 @@
 
 pub mod batch;
 mod compression;
+mod config;
 pub mod data_dir;
 mod local_store;
 mod meter;
@@ -19,6 +20,7 @@ mod run;
 mod scan;
 mod segment;
 mod tail;
+mod topics;
 mod validate;
 mod varint;
 pub mod verify;
@@ -42,8 +44,10 @@ use self::owner::{OwnedLog, Recovered, Settings};
 use self::partition::{Readable, Shared};
 use self::queue::Queue;
 use self::record_store::RecordStore;
+use self::topics::Topics;
 use self::writer::{Command, Writer};
 
+pub use config::{Codec, Compaction, LogConfig, Retention, TimestampType};
 pub use outcome::{
     AbortedTxn, AppendError, AppendOptions, Appended, Durable, Isolation, Marker, OffsetSpan,
     OpenTxn, ReadError, ReadRequest, ReadResult, TimestampOffset,
@@ -120,13 +124,11 @@ impl Logs {
         let settings = Arc::new(Settings {
             store: records,
             view,
-            segment_bytes: config.log_segment_bytes,
-            index_interval_bytes: config.log_index_interval_bytes,
             sync: config.durability == Durability::Disk,
             epoch,
             clock,
             meter,
-            names: DashMap::new(),
+            topics: Topics::new(LogConfig::internal(config)),
         });
         let count = config.log_writer_threads.max(1);
         let mut writers = Vec::with_capacity(count);
@@ -154,7 +156,13 @@ impl Logs {
 
     /// Tells what a topic is called, for log lines about its logs; best before they are opened.
     pub fn name_topic(&self, topic: TopicId, name: &str) {
-        self.inner.settings.names.insert(topic, name.to_owned());
+        self.inner.settings.topics.name(topic, name);
+    }
+
+    /// Tells what a topic is called and asks of its logs; best before they are opened, and again
+    /// whenever that changes: it holds from the next append on.
+    pub fn configure(&self, topic: TopicId, name: &str, config: LogConfig) {
+        self.inner.settings.topics.configure(topic, name, config);
     }
 
     /// Opens a log, recovering it if it exists and creating it if not. Blocking: call it at
@@ -194,7 +202,7 @@ impl Logs {
         for id in ids {
             self.inner.delete(id)?;
         }
-        self.inner.settings.names.remove(&topic);
+        self.inner.settings.topics.forget(topic);
         Ok(())
     }
 

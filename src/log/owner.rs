@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dashmap::DashMap;
 use rustix::io::Errno;
 use tokio::sync::watch;
 use tracing::{error, warn};
@@ -20,9 +19,10 @@ use super::record_store::{ObjectId, RecordStore};
 use super::run::{Reply, Run, Waiting, chunks};
 use super::segment::Segment;
 use super::tail::TailBudget;
+use super::topics::Topics;
 use super::writer::{Append, End};
 use crate::store::{AbortedEntry, Anchor, LogSnapshot, LogUpdate, Store};
-use crate::types::{Clock, LeaderEpoch, LogId, Offset, TopicId};
+use crate::types::{Clock, LeaderEpoch, LogId, Offset};
 
 /// Bytes written at once. Readers hold on to whole runs while they send them: keep them small.
 const RUN_BYTES_MAX: usize = 1 << 20;
@@ -36,22 +36,19 @@ pub(super) const VIEW_INTERVAL_BYTES: u64 = 16 << 20;
 pub(super) struct Settings {
     pub(super) store: Arc<dyn RecordStore>,
     pub(super) view: Store,
-    pub(super) segment_bytes: u64,
-    pub(super) index_interval_bytes: u64,
     /// Whether `Durable::Synced` means the disk, or the page cache.
     pub(super) sync: bool,
     pub(super) epoch: LeaderEpoch,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) meter: Meter,
-    /// Topics' names, for people who read log lines.
-    pub(super) names: DashMap<TopicId, String>,
+    pub(super) topics: Topics,
 }
 
 impl Settings {
     /// A log as log lines name it: `clicks-3 (<topic uuid>-3)`, or by its id alone.
     pub(super) fn label(&self, log: LogId) -> String {
-        match self.names.get(&log.topic) {
-            Some(name) => format!("{}-{} ({log})", *name, log.partition),
+        match self.topics.of(log.topic).name() {
+            Some(name) => format!("{name}-{} ({log})", log.partition),
             None => log.to_string(),
         }
     }
@@ -254,7 +251,7 @@ impl OwnedLog {
         }
         let active = if self.roll_due { 0 } else { self.active_bytes };
         let filled = active + self.run.bytes.len() as u64;
-        if filled > 0 && filled + bytes as u64 > settings.segment_bytes {
+        if filled > 0 && filled + bytes as u64 > self.shared.config().segment_bytes {
             self.write_staged(settings, tails);
             self.roll_due = self.active_bytes > 0;
         }
@@ -303,7 +300,7 @@ impl OwnedLog {
             return;
         }
         match self.write(&run.bytes, settings) {
-            Ok(object) => self.commit(run, object, settings, tails),
+            Ok(object) => self.commit(run, object, tails),
             Err(reason) => {
                 let error = AppendError::Storage { log: self.shared.id, reason };
                 for waiting in run.waiting {
@@ -365,7 +362,7 @@ impl OwnedLog {
         }
     }
 
-    fn commit(&mut self, run: Run, object: ObjectId, settings: &Settings, tails: &mut TailBudget) {
+    fn commit(&mut self, run: Run, object: ObjectId, tails: &mut TailBudget) {
         let first = self.end;
         let bytes = Bytes::from(run.bytes);
         self.producers.commit(run.staged);
@@ -386,6 +383,7 @@ impl OwnedLog {
 
         let chunks = chunks(&run.headers, &bytes, first);
         let all_published = self.span.borrow().high_watermark == first;
+        let index_interval_bytes = self.shared.config().index_interval_bytes;
         let mut readable = self.shared.readable_mut();
         if all_published {
             readable.published_largest = readable.largest();
@@ -395,7 +393,7 @@ impl OwnedLog {
         }
         if let Some(segment) = readable.segments.last_mut() {
             for header in &run.headers {
-                segment.push(header, settings.index_interval_bytes);
+                segment.push(header, index_interval_bytes);
             }
         }
         for (base, chunk) in &chunks {

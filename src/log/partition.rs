@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::batch::BatchHeader;
+use super::config::LogConfig;
 use super::outcome::{
     AbortedTxn, AppendError, AppendOptions, Appended, Durable, Marker, OffsetSpan, OpenTxn,
     ReadError, ReadRequest, ReadResult, TimestampOffset,
@@ -18,6 +19,7 @@ use super::owner::Settings;
 use super::queue::{Closed, Queue, block_on};
 use super::segment::{LargestTimestamp, Segment};
 use super::tail::Tail;
+use super::topics::TopicSettings;
 use super::validate;
 use super::writer::{Append, Command, End};
 use crate::types::{LogId, ProducerEpoch, ProducerId, Timestamp};
@@ -58,6 +60,7 @@ pub(super) struct Shared {
     pub(super) settings: Arc<Settings>,
     pub(super) span: watch::Receiver<OffsetSpan>,
     pub(super) deleted: AtomicBool,
+    topic: Arc<TopicSettings>,
     readable: RwLock<Readable>,
     queue: Queue<Command>,
 }
@@ -92,14 +95,21 @@ impl Shared {
         readable: Readable,
         queue: Queue<Command>,
     ) -> Shared {
+        let topic = settings.topics.of(id.topic);
         Shared {
             id,
             settings,
+            topic,
             span,
             deleted: AtomicBool::new(false),
             readable: RwLock::new(readable),
             queue,
         }
+    }
+
+    /// What the topic asks of the log now.
+    pub(super) fn config(&self) -> Arc<LogConfig> {
+        self.topic.config()
     }
 
     // A poisoned lock means that a reader panicked: readers change nothing, so it stays valid.
@@ -136,6 +146,11 @@ impl Partition {
     /// Which log this is.
     pub fn id(&self) -> LogId {
         self.shared.id
+    }
+
+    /// What the topic asks of the log now.
+    pub fn config(&self) -> Arc<LogConfig> {
+        self.shared.config()
     }
 
     /// Queues `batches` (one or more v2 record batches, verbatim). Waits only while the writer's

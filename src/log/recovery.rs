@@ -66,7 +66,8 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
         Ok(()) => segment.index = Vec::new(),
         Err(error) => warn!(log = settings.label(log), %error, "index stays in memory"),
     };
-    let (interval, now) = (settings.index_interval_bytes, settings.clock.monotonic());
+    let interval = settings.topics.of(log.topic).config().index_interval_bytes;
+    let now = settings.clock.monotonic();
     let mut replayed = walk(log, &objects, known, store, interval, now, keep_index)?;
     let label = settings.label(log);
     if let Some(reason) = &replayed.refused {

@@ -1,0 +1,115 @@
+//! What a topic asks of its logs: Kafka's topic configs as the log uses them. Immutable; a config
+//! changed at run time is a new value, which writers, readers and the upkeep see at once.
+
+use std::time::Duration;
+
+use crate::config::Config;
+
+/// Whose time a record carries (`message.timestamp.type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimestampType {
+    /// The producer's.
+    CreateTime,
+    /// The broker's, when the batch is appended.
+    LogAppendTime,
+}
+
+/// How a batch's records are compressed, by the codec number in its attributes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// 0: not at all.
+    Uncompressed,
+    /// 1, with zlib's level (`compression.gzip.level`); -1 is zlib's default.
+    Gzip(i32),
+    /// 2, in the framing of Java's snappy library.
+    Snappy,
+    /// 3, as LZ4 frames.
+    Lz4,
+    /// 4, with zstd's level (`compression.zstd.level`).
+    Zstd(i32),
+}
+
+impl Codec {
+    /// The number that a batch's attributes carry.
+    pub fn number(self) -> i16 {
+        match self {
+            Codec::Uncompressed => 0,
+            Codec::Gzip(_) => 1,
+            Codec::Snappy => 2,
+            Codec::Lz4 => 3,
+            Codec::Zstd(_) => 4,
+        }
+    }
+}
+
+/// When old records go (`cleanup.policy` has `delete`). `None` keeps them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Age of a segment's youngest record (`retention.ms`).
+    pub age_max: Option<Duration>,
+    /// Bytes of a log (`retention.bytes`).
+    pub bytes_max: Option<u64>,
+}
+
+/// When and how superseded records go (`cleanup.policy` has `compact`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Compaction {
+    /// Share of the log's bytes not compacted yet that makes it worth compacting
+    /// (`min.cleanable.dirty.ratio`), 0 to 1.
+    pub dirty_ratio_min: f64,
+    /// How long a record stays uncompacted at least (`min.compaction.lag.ms`).
+    pub lag_min: Duration,
+    /// How long a record stays uncompacted at most (`max.compaction.lag.ms`); `None` is no bound.
+    pub lag_max: Option<Duration>,
+    /// How long a tombstone, or a marker without records, can still be read
+    /// (`delete.retention.ms`).
+    pub delete_retention: Duration,
+}
+
+/// See the module's header. Names in parentheses are Kafka's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// Largest record batch that a client may append, bytes (`max.message.bytes`).
+    pub batch_bytes_max: u32,
+    /// Size at which a segment ends (`segment.bytes`).
+    pub segment_bytes: u64,
+    /// Age at which a segment ends, counted in its records' time (`segment.ms`); `None` is never.
+    pub segment_age_max: Option<Duration>,
+    /// The most by which a segment may end earlier, so that not all end at once
+    /// (`segment.jitter.ms`).
+    pub segment_jitter_max: Duration,
+    /// Log bytes between two index entries (`index.interval.bytes`).
+    pub index_interval_bytes: u64,
+    /// `None` without `delete` in `cleanup.policy`.
+    pub retention: Option<Retention>,
+    /// `None` without `compact` in `cleanup.policy`.
+    pub compaction: Option<Compaction>,
+    /// `message.timestamp.type`.
+    pub timestamp_type: TimestampType,
+    /// How far a record's time may lie before the broker's (`message.timestamp.before.max.ms`).
+    pub timestamp_before_max: Option<Duration>,
+    /// How far a record's time may lie after the broker's (`message.timestamp.after.max.ms`).
+    pub timestamp_after_max: Option<Duration>,
+    /// What batches are compressed with on disk (`compression.type`); `None` is `producer`: as they
+    /// came.
+    pub codec: Option<Codec>,
+}
+
+impl LogConfig {
+    /// Of a log that nobody has configured: the broker's own, which keep everything.
+    pub fn internal(broker: &Config) -> LogConfig {
+        LogConfig {
+            batch_bytes_max: i32::MAX as u32,
+            segment_bytes: broker.log_segment_bytes,
+            segment_age_max: None,
+            segment_jitter_max: Duration::ZERO,
+            index_interval_bytes: broker.log_index_interval_bytes,
+            retention: None,
+            compaction: None,
+            timestamp_type: TimestampType::CreateTime,
+            timestamp_before_max: None,
+            timestamp_after_max: None,
+            codec: None,
+        }
+    }
+}
