@@ -4,7 +4,7 @@ use kafka_protocol::error::ResponseError as Kafka;
 
 use crate::catalog::CatalogError;
 use crate::group::GroupError;
-use crate::log::{AppendError, ReadError};
+use crate::log::{AppendError, ReadError, TrimError};
 use crate::txn::ProducerIdError;
 use crate::types::TopicNameError;
 
@@ -78,6 +78,17 @@ impl Coded for ReadError {
             ReadError::Corrupt { .. } => Kafka::CorruptMessage,
             ReadError::Deleted => Kafka::UnknownTopicOrPartition,
             ReadError::Storage { .. } => Kafka::KafkaStorageError,
+        }
+    }
+}
+
+impl Coded for TrimError {
+    fn kafka(&self) -> Kafka {
+        match self {
+            TrimError::OutOfRange { .. } => Kafka::OffsetOutOfRange,
+            TrimError::Deleted => Kafka::UnknownTopicOrPartition,
+            TrimError::Storage { .. } => Kafka::KafkaStorageError,
+            TrimError::Stopping => Kafka::NotLeaderOrFollower,
         }
     }
 }

@@ -184,6 +184,18 @@ pub(super) fn patch(batch: &mut [u8], base_offset: Offset, epoch: LeaderEpoch) {
     batch[12..16].copy_from_slice(&epoch.0.to_be_bytes());
 }
 
+/// Stamps a batch with the broker's time, as Kafka does for `LogAppendTime`: records keep what the
+/// producer wrote, but the header's largest timestamp holds for all of them.
+pub(super) fn stamp(batch: &mut [u8], header: &mut BatchHeader, now: Timestamp) {
+    debug_assert_eq!(batch.len(), header.bytes);
+    header.attributes |= LOG_APPEND_TIME;
+    header.max_timestamp = now;
+    batch[21..23].copy_from_slice(&header.attributes.to_be_bytes());
+    batch[35..43].copy_from_slice(&now.0.to_be_bytes());
+    header.crc = crc32c::crc32c(&batch[CRC_FROM..]);
+    batch[17..21].copy_from_slice(&header.crc.to_be_bytes());
+}
+
 /// Encodes an uncompressed v2 batch with base offset 0 and a right CRC. `records` may not be empty.
 pub fn encode(records: &[NewRecord], producer: Option<Producer>) -> Bytes {
     debug_assert!(!records.is_empty(), "a batch has at least one record");
@@ -343,6 +355,16 @@ mod tests {
         assert_eq!(header.base_offset, Offset::new(99));
         assert!(header.crc_matches(&batch));
         assert_eq!(&batch[12..16], &[0, 0, 0, 5]);
+    }
+
+    #[test]
+    fn a_stamped_batch_carries_the_brokers_time_and_a_right_crc() {
+        let mut batch = encode(&[NewRecord::default()], None).to_vec();
+        let mut header = BatchHeader::parse(&batch).unwrap();
+        stamp(&mut batch, &mut header, Timestamp(77));
+        assert_eq!(BatchHeader::parse(&batch), Ok(header));
+        assert!(header.log_append_time() && header.crc_matches(&batch));
+        assert_eq!(header.max_timestamp, Timestamp(77));
     }
 
     #[test]

@@ -96,6 +96,13 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
+    /// Age at which a segment ends: a compacted one early enough for its records to be compacted
+    /// in time, since the active segment never is.
+    pub fn segment_age_max(&self) -> Option<Duration> {
+        let lag_max = self.compaction.and_then(|compaction| compaction.lag_max);
+        [self.segment_age_max, lag_max].into_iter().flatten().min()
+    }
+
     /// Of a log that nobody has configured: the broker's own, which keep everything.
     pub fn internal(broker: &Config) -> LogConfig {
         LogConfig {

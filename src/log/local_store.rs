@@ -1,5 +1,12 @@
-//! Record objects as local files: `<topic uuid>-<partition>/<base offset>.log`. The only place that
-//! knows paths. Handles are opened on demand and kept in a bounded cache.
+//! Record objects as local files below `<topic uuid>-<partition>/`. The only place that knows paths.
+//! Handles are opened on demand and kept in a bounded cache.
+//!
+//! ```text
+//! 00000000000000000000.log          a segment by its base offset, as it was appended
+//! 00000000000000000000-2.log        the same, compacted twice
+//! 00000000000000000000-3.log.draft  the same, being compacted; of no value after a crash
+//! start-00000000000000000120        empty: the log starts at offset 120
+//! ```
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
@@ -11,12 +18,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::record_store::{Location, ObjectId, RecordStore};
+use super::record_store::{Listing, Location, ObjectId, RecordStore};
 use crate::types::{LogId, Offset, PartitionId, TopicId};
 
 /// Most files kept open; others are opened again when they are needed.
 const OPEN_FILES_MAX: usize = 512;
 const SUFFIX: &str = ".log";
+const DRAFT_SUFFIX: &str = ".log.draft";
+const START_PREFIX: &str = "start-";
 
 /// Files below one directory.
 pub struct LocalRecordStore {
@@ -31,6 +40,8 @@ pub struct LocalRecordStore {
 struct Handles {
     files: HashMap<ObjectId, (Arc<File>, u64)>,
     tick: u64,
+    /// The tick of the last call of `rest`.
+    rested: u64,
 }
 
 impl LocalRecordStore {
@@ -51,7 +62,11 @@ impl LocalRecordStore {
     }
 
     fn path(&self, object: ObjectId) -> PathBuf {
-        self.log_dir(object.log).join(format!("{:020}{SUFFIX}", object.base.get()))
+        self.log_dir(object.log).join(file_name(object, SUFFIX))
+    }
+
+    fn draft_path(&self, object: ObjectId) -> PathBuf {
+        self.log_dir(object.log).join(file_name(object, DRAFT_SUFFIX))
     }
 
     fn log_dir(&self, log: LogId) -> PathBuf {
@@ -81,6 +96,21 @@ impl LocalRecordStore {
         let file = Arc::new(file);
         lock(&self.handles).keep(object, file.clone());
         Ok(file)
+    }
+}
+
+impl LocalRecordStore {
+    /// Visits everything that lies in a log's directory; nothing if there is none.
+    fn entries(
+        &self,
+        log: LogId,
+        mut visit: impl FnMut(&fs::DirEntry) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match fs::read_dir(self.log_dir(log)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+            Ok(mut entries) => entries.try_for_each(|entry| visit(&entry?)),
+        }
     }
 }
 
@@ -148,25 +178,65 @@ impl RecordStore for LocalRecordStore {
         removed
     }
 
-    fn list(&self, log: LogId) -> io::Result<Vec<(Offset, u64)>> {
-        let entries = match fs::read_dir(self.log_dir(log)) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            other => other?,
-        };
-        let mut objects = Vec::new();
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
-            let base = name
-                .to_str()
-                .and_then(|name| name.strip_suffix(SUFFIX))
-                .and_then(|digits| digits.parse().ok());
-            if let Some(base) = base {
-                objects.push((Offset::new(base), entry.metadata()?.len()));
+    fn append_draft(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        let file = options
+            .write(true)
+            .create(position == 0)
+            .truncate(position == 0)
+            .open(self.draft_path(object))?;
+        file.write_all_at(bytes, position)
+    }
+
+    fn publish(&self, object: ObjectId) -> io::Result<()> {
+        let draft = self.draft_path(object);
+        File::open(&draft)?.sync_data()?;
+        fs::rename(draft, self.path(object))?;
+        sync_dir(&self.log_dir(object.log))?;
+        lock(&self.entered).insert(object);
+        Ok(())
+    }
+
+    fn discard_drafts(&self, log: LogId) -> io::Result<()> {
+        self.entries(log, |entry| match entry.file_name().to_str() {
+            Some(name) if name.ends_with(DRAFT_SUFFIX) => {
+                absent_is_fine(fs::remove_file(entry.path()))
             }
+            _ => Ok(()),
+        })
+    }
+
+    fn set_start(&self, log: LogId, start: Offset) -> io::Result<()> {
+        let dir = self.log_dir(log);
+        let note = dir.join(format!("{START_PREFIX}{:020}", start.get()));
+        // The old note is renamed: there is one at any time, and no content that could be torn.
+        match self.list(log)?.start {
+            Some(before) => {
+                fs::rename(dir.join(format!("{START_PREFIX}{:020}", before.get())), note)?
+            }
+            None => drop(File::create(note)?),
         }
-        objects.sort_unstable();
-        Ok(objects)
+        sync_dir(&dir)
+    }
+
+    fn list(&self, log: LogId) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        self.entries(log, |entry| {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { return Ok(()) };
+            if let Some(object) = name.strip_suffix(SUFFIX).and_then(|stem| parse_object(log, stem))
+            {
+                listing.objects.push((object, entry.metadata()?.len()));
+            } else if let Some(start) = name.strip_prefix(START_PREFIX) {
+                // Two notes are what a crash in an earlier version may leave: starts only rise.
+                listing.start = listing.start.max(start.parse().ok().map(Offset::new));
+            } else if name.ends_with(DRAFT_SUFFIX) {
+                listing.drafts = true;
+            }
+            Ok(())
+        })?;
+        listing.objects.sort_unstable();
+        Ok(listing)
     }
 
     fn logs(&self) -> io::Result<Vec<LogId>> {
@@ -177,6 +247,28 @@ impl RecordStore for LocalRecordStore {
         logs.sort_unstable();
         Ok(logs)
     }
+
+    fn rest(&self) {
+        let mut handles = lock(&self.handles);
+        let tick = handles.tick;
+        let rested = std::mem::replace(&mut handles.rested, tick);
+        handles.files.retain(|_, (_, used)| *used > rested);
+    }
+}
+
+fn file_name(object: ObjectId, suffix: &str) -> String {
+    let base = object.base.get();
+    match object.revision {
+        0 => format!("{base:020}{suffix}"),
+        revision => format!("{base:020}-{revision}{suffix}"),
+    }
+}
+
+/// The inverse of `file_name`, without the suffix.
+fn parse_object(log: LogId, stem: &str) -> Option<ObjectId> {
+    let (base, revision) = stem.split_once('-').unwrap_or((stem, "0"));
+    let (base, revision) = (Offset::new(base.parse().ok()?), revision.parse().ok()?);
+    Some(ObjectId { log, base, revision })
 }
 
 /// The inverse of `LogId`'s `Display`.
@@ -227,14 +319,15 @@ mod tests {
 
     fn object(base: u64) -> ObjectId {
         let topic = TopicId(Uuid::from_u128(7));
-        ObjectId { log: LogId { topic, partition: PartitionId(3) }, base: Offset::new(base) }
+        let log = LogId { topic, partition: PartitionId(3) };
+        ObjectId::appended(log, Offset::new(base))
     }
 
     #[test]
     fn objects_are_appended_read_truncated_listed_and_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let store = LocalRecordStore::open(dir.path()).unwrap();
-        assert!(store.list(object(0).log).unwrap().is_empty());
+        assert!(store.list(object(0).log).unwrap() == Listing::default());
         store.append(object(0), 0, b"hello ").unwrap();
         let location = store.append(object(0), 6, b"world").unwrap();
         store.append(object(11), 0, b"next").unwrap();
@@ -242,15 +335,67 @@ mod tests {
         assert_eq!(store.read(location).unwrap(), "world");
         assert_eq!(store.read(Location { length: 99, ..location }).unwrap(), "world");
         store.truncate(object(0), 5).unwrap();
-        assert_eq!(store.list(object(0).log).unwrap(), [(Offset::new(0), 5), (Offset::new(11), 4)]);
+        assert_eq!(store.list(object(0).log).unwrap().objects, [(object(0), 5), (object(11), 4)]);
         assert_eq!(store.logs().unwrap(), [object(0).log]);
         store.delete(object(0)).unwrap();
         store.delete(object(0)).unwrap();
-        assert_eq!(store.list(object(0).log).unwrap(), [(Offset::new(11), 4)]);
+        assert_eq!(store.list(object(0).log).unwrap().objects, [(object(11), 4)]);
         store.delete_log(object(0).log).unwrap();
         store.delete_log(object(0).log).unwrap();
         assert!(store.logs().unwrap().is_empty());
         assert_eq!(store.read(location).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_draft_is_seen_when_it_is_published() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalRecordStore::open(dir.path()).unwrap();
+        let log = object(0).log;
+        store.append(object(0), 0, b"as it came").unwrap();
+        let compacted = ObjectId { revision: 1, ..object(0) };
+        store.append_draft(compacted, 0, b"left by an earlier try").unwrap();
+        store.append_draft(compacted, 0, b"sho").unwrap();
+        store.append_draft(compacted, 3, b"rt").unwrap();
+        let listing = store.list(log).unwrap();
+        assert_eq!((listing.objects, listing.drafts), (vec![(object(0), 10)], true));
+        store.publish(compacted).unwrap();
+        let listing = store.list(log).unwrap();
+        assert_eq!(listing.objects, [(object(0), 10), (compacted, 5)]);
+        assert!(!listing.drafts);
+        let whole = Location { object: compacted, position: 0, length: 99 };
+        assert_eq!(store.read(whole).unwrap(), "short");
+        store.append_draft(ObjectId { revision: 2, ..object(0) }, 0, b"x").unwrap();
+        store.discard_drafts(log).unwrap();
+        assert!(!store.list(log).unwrap().drafts);
+    }
+
+    #[test]
+    fn a_start_is_noted_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalRecordStore::open(dir.path()).unwrap();
+        let log = object(0).log;
+        store.append(object(0), 0, b"a").unwrap();
+        assert_eq!(store.list(log).unwrap().start, None);
+        for start in [3, 70, 70] {
+            store.set_start(log, Offset::new(start)).unwrap();
+            assert_eq!(store.list(log).unwrap().start, Some(Offset::new(start)));
+        }
+        assert_eq!(fs::read_dir(store.log_dir(log)).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn files_unused_since_the_last_rest_are_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalRecordStore::open(dir.path()).unwrap();
+        store.append(object(0), 0, b"a").unwrap();
+        store.append(object(1), 0, b"b").unwrap();
+        store.rest();
+        store.sync(object(1)).unwrap();
+        assert_eq!(lock(&store.handles).files.len(), 2);
+        store.rest();
+        assert_eq!(lock(&store.handles).files.len(), 1);
+        store.rest();
+        assert!(lock(&store.handles).files.is_empty());
     }
 
     #[test]

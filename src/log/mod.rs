@@ -16,6 +16,7 @@ mod reader;
 pub mod record_store;
 pub mod records;
 mod recovery;
+mod rounds;
 mod run;
 mod scan;
 mod segment;
@@ -26,9 +27,11 @@ mod varint;
 pub mod verify;
 mod writer;
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::sync::{oneshot, watch};
@@ -44,18 +47,22 @@ use self::owner::{OwnedLog, Recovered, Settings};
 use self::partition::{Readable, Shared};
 use self::queue::Queue;
 use self::record_store::RecordStore;
+use self::rounds::Rounds;
 use self::topics::Topics;
 use self::writer::{Command, Writer};
 
 pub use config::{Codec, Compaction, LogConfig, Retention, TimestampType};
 pub use outcome::{
     AbortedTxn, AppendError, AppendOptions, Appended, Durable, Isolation, Marker, OffsetSpan,
-    OpenTxn, ReadError, ReadRequest, ReadResult, TimestampOffset,
+    OpenTxn, ReadError, ReadRequest, ReadResult, TimestampOffset, TrimError,
 };
 pub use partition::{Partition, PendingAppend};
 
 /// Bytes of recent appends kept in memory for readers, over all logs.
 const TAIL_BYTES_MAX: usize = 64 << 20;
+
+/// A file that nobody has used for this long, or up to twice as long, is closed.
+const HANDLES_REST_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Every partition log of this node. Cheap to clone; writer threads stop with `shutdown`.
 #[derive(Clone)]
@@ -71,6 +78,8 @@ struct Inner {
     turns: DashMap<LogId, ()>,
     writers: Vec<Queue<Command>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Ends before the writers do.
+    upkeep: Mutex<Vec<Rounds>>,
 }
 
 /// What can go wrong when a log is opened, created or deleted.
@@ -150,8 +159,24 @@ impl Logs {
             turns: DashMap::new(),
             writers,
             threads: Mutex::new(threads),
+            upkeep: Mutex::default(),
         };
-        Ok(Logs { inner: Arc::new(inner) })
+        let logs = Logs { inner: Arc::new(inner) };
+        let upkeep = logs.start_upkeep().map_err(|source| LogError::Io {
+            action: "start threads of",
+            path: "upkeep".to_owned(),
+            source,
+        })?;
+        *logs.inner.upkeep.lock().unwrap_or_else(PoisonError::into_inner) = upkeep;
+        Ok(logs)
+    }
+
+    /// The threads that look after logs at rest. They hold no handle: logs that nobody has any more
+    /// are not kept up.
+    fn start_upkeep(&self) -> io::Result<Vec<Rounds>> {
+        let store = self.inner.settings.store.clone();
+        let rest = Rounds::start("log-upkeep", HANDLES_REST_INTERVAL, move |_| store.rest())?;
+        Ok(vec![rest])
     }
 
     /// Tells what a topic is called, for log lines about its logs; best before they are opened.
@@ -208,6 +233,7 @@ impl Logs {
 
     /// Drains the queues, syncs every log, writes the view, stops the threads. Blocking.
     pub fn shutdown(&self) {
+        self.inner.end_upkeep();
         self.inner.end_threads(|| Command::Stop);
     }
 }
@@ -229,6 +255,7 @@ impl Inner {
             producers: replayed.producers,
             start: replayed.start,
             end: replayed.end,
+            cleaned_to: replayed.cleaned_to,
             anchor: replayed.anchor,
             view_due_bytes: replayed.scanned_bytes,
             view_aborted: replayed.view_aborted,
@@ -270,6 +297,10 @@ impl Inner {
         &self.writers[(spread % self.writers.len() as u64) as usize]
     }
 
+    fn end_upkeep(&self) {
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn end_threads(&self, command: impl Fn() -> Command) {
         for writer in &self.writers {
             // A writer that is gone already needs no telling.
@@ -286,6 +317,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.end_upkeep();
         self.end_threads(|| Command::Halt);
     }
 }

@@ -31,6 +31,8 @@ pub struct Appended {
     pub last_offset: Offset,
     /// First offset of the log at that time.
     pub log_start: Offset,
+    /// The time that the broker stamped it with; `None` where the producer's holds.
+    pub append_time: Option<Timestamp>,
     /// The batch was one of the producer's last five, already stored.
     pub duplicate: bool,
 }
@@ -85,6 +87,33 @@ pub enum AppendError {
     Deleted,
     /// The disk refused: full (error 56), or failed and the log is fenced (error 56).
     #[error("log {log} refuses writes: {reason}")]
+    Storage {
+        /// Which log.
+        log: LogId,
+        /// Why.
+        reason: String,
+    },
+    /// The broker is shutting down.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+/// Why a log's start was not raised.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TrimError {
+    /// There is nothing yet where it should start (error 1).
+    #[error("offset {before} is beyond the log's end {end}")]
+    OutOfRange {
+        /// What was asked.
+        before: Offset,
+        /// One past the last offset.
+        end: Offset,
+    },
+    /// The topic was deleted meanwhile (error 3).
+    #[error("the partition was deleted")]
+    Deleted,
+    /// The disk refused (error 56).
+    #[error("log {log} could not be trimmed: {reason}")]
     Storage {
         /// Which log.
         log: LogId,

@@ -1,6 +1,10 @@
 //! One log as its writer thread owns it: stages appends, writes them as one run, keeps producer
 //! state in step with the bytes, and publishes offsets. Knows no queue and no thread.
 
+mod upkeep;
+mod view;
+
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +15,7 @@ use tokio::sync::watch;
 use tracing::{error, warn};
 
 use super::batch::{self, BatchHeader};
+use super::config::TimestampType;
 use super::meter::Meter;
 use super::outcome::{AppendError, Appended, Durable, OffsetSpan};
 use super::partition::Shared;
@@ -21,8 +26,10 @@ use super::segment::Segment;
 use super::tail::TailBudget;
 use super::topics::Topics;
 use super::writer::{Append, End};
-use crate::store::{AbortedEntry, Anchor, LogSnapshot, LogUpdate, Store};
-use crate::types::{Clock, LeaderEpoch, LogId, Offset};
+use crate::store::{Anchor, SegmentId, Store};
+use crate::types::{Clock, LeaderEpoch, LogId, Offset, Timestamp};
+
+pub(super) use upkeep::{Replacement, Survey, Trimmed};
 
 /// Bytes written at once. Readers hold on to whole runs while they send them: keep them small.
 const RUN_BYTES_MAX: usize = 1 << 20;
@@ -63,8 +70,14 @@ pub(super) struct OwnedLog {
     end: Offset,
     active: Option<ObjectId>,
     active_bytes: u64,
-    /// The last batch.
+    /// Largest timestamp of the active segment's first batch of records.
+    active_since: Option<Timestamp>,
+    /// Up to where the log is compacted.
+    cleaned_to: Offset,
+    /// The active segment's last batch.
     anchor: Option<Anchor>,
+    /// Segments that are gone and that the view still knows.
+    dropped: Vec<SegmentId>,
     /// Bytes that the view does not know of yet.
     view_due_bytes: u64,
     /// How many aborted transactions the view knows.
@@ -88,6 +101,7 @@ pub(super) struct Recovered {
     pub(super) producers: Producers,
     pub(super) start: Offset,
     pub(super) end: Offset,
+    pub(super) cleaned_to: Offset,
     pub(super) anchor: Option<Anchor>,
     /// Bytes that the view does not know of yet.
     pub(super) view_due_bytes: u64,
@@ -103,9 +117,9 @@ impl OwnedLog {
         span: watch::Sender<OffsetSpan>,
         recovered: Recovered,
     ) -> OwnedLog {
-        let (active, active_bytes) = match shared.readable().segments.last() {
-            Some(segment) => (Some(segment.object), segment.bytes),
-            None => (None, 0),
+        let (active, active_bytes, active_since) = match shared.readable().segments.last() {
+            Some(segment) => (Some(segment.object), segment.bytes, segment.first_timestamp),
+            None => (None, 0, None),
         };
         let log = OwnedLog {
             shared,
@@ -115,7 +129,10 @@ impl OwnedLog {
             end: recovered.end,
             active,
             active_bytes,
+            active_since,
+            cleaned_to: recovered.cleaned_to,
             anchor: recovered.anchor,
+            dropped: Vec::new(),
             view_due_bytes: recovered.view_due_bytes,
             view_aborted: recovered.view_aborted,
             roll_due: false,
@@ -148,7 +165,7 @@ impl OwnedLog {
     ) -> bool {
         let Append { mut headers, batches, reply, durable, room, .. } = append;
         let reply = Reply::Append(reply);
-        self.make_room(batches.len(), settings, tails);
+        self.make_room(batches.len(), headers.first(), settings, tails);
         if let Some(error) = self.refusal() {
             reply.send(Err(error));
             return self.touch();
@@ -164,8 +181,11 @@ impl OwnedLog {
             base_offset: Offset::ZERO,
             last_offset: Offset::ZERO,
             log_start: self.start,
+            append_time: None,
             duplicate: true,
         };
+        let is_stamped = self.shared.config().timestamp_type == TimestampType::LogAppendTime;
+        let stamp = is_stamped.then(|| settings.clock.now());
         let mut position = 0;
         for (index, (header, admission)) in headers.iter_mut().zip(&admissions).enumerate() {
             let next = position + header.bytes;
@@ -173,8 +193,9 @@ impl OwnedLog {
                 Admission::Duplicate(batch) => (batch.base_offset, batch.last_offset),
                 Admission::New => {
                     header.base_offset = self.end.plus(self.run.offsets);
-                    self.run.stage(&batches[position..next], header, settings.epoch);
+                    self.run.stage(&batches[position..next], header, settings.epoch, stamp);
                     outcome.duplicate = false;
+                    outcome.append_time = stamp;
                     (header.base_offset, header.last_offset())
                 }
             };
@@ -198,7 +219,7 @@ impl OwnedLog {
         let End { producer, epoch, marker, reply, room, .. } = end;
         let (now, seen) = (settings.clock.now(), settings.clock.monotonic());
         let bytes = batch::encode_marker(producer, epoch, marker, COORDINATOR_EPOCH, now);
-        self.make_room(bytes.len(), settings, tails);
+        self.make_room(bytes.len(), None, settings, tails);
         if let Some(error) = self.refusal() {
             drop(reply.send(Err(error)));
             return self.touch();
@@ -219,7 +240,7 @@ impl OwnedLog {
         self.run.aborted.extend(aborted);
         if let Ok(mut header) = BatchHeader::parse(&bytes) {
             header.base_offset = offset;
-            self.run.stage(&bytes, &header, settings.epoch);
+            self.run.stage(&bytes, &mut header, settings.epoch, None);
         }
         self.run.waiting.push(Waiting {
             reply: Reply::End(reply),
@@ -228,6 +249,7 @@ impl OwnedLog {
                 base_offset: offset,
                 last_offset: offset,
                 log_start: self.start,
+                append_time: None,
                 duplicate: false,
             },
             _room: room,
@@ -244,17 +266,41 @@ impl OwnedLog {
         Some(AppendError::Storage { log: self.shared.id, reason })
     }
 
-    /// Ends the segment when `bytes` more would not fit it.
-    fn make_room(&mut self, bytes: usize, settings: &Settings, tails: &mut TailBudget) {
+    /// Ends the segment when `bytes` more would not fit it, or when `next` is too young for it.
+    fn make_room(
+        &mut self,
+        bytes: usize,
+        next: Option<&BatchHeader>,
+        settings: &Settings,
+        tails: &mut TailBudget,
+    ) {
         if self.run.bytes.len() + bytes > RUN_BYTES_MAX {
             self.write_staged(settings, tails);
         }
         let active = if self.roll_due { 0 } else { self.active_bytes };
         let filled = active + self.run.bytes.len() as u64;
-        if filled > 0 && filled + bytes as u64 > self.shared.config().segment_bytes {
+        let is_full = filled + bytes as u64 > self.shared.config().segment_bytes;
+        if filled > 0 && (is_full || next.is_some_and(|next| self.is_aged(next))) {
             self.write_staged(settings, tails);
             self.roll_due = self.active_bytes > 0;
         }
+    }
+
+    /// Whether the segment's first records are so much older than `next` that it must end, counted
+    /// in the records' own time as Kafka does (`LogSegment.shouldRoll`).
+    fn is_aged(&self, next: &BatchHeader) -> bool {
+        let config = self.shared.config();
+        let Some(age_max) = config.segment_age_max() else { return false };
+        let since = self.active_since.filter(|_| !self.roll_due);
+        let staged = || self.run.headers.first().map(|first| first.max_timestamp);
+        let Some(since) = since.or_else(staged) else { return false };
+        // The same for one segment at each look, another for the next one.
+        let base = self.active.map_or(Offset::ZERO, |active| active.base);
+        let share =
+            BuildHasherDefault::<DefaultHasher>::default().hash_one((self.shared.id, base)) % 1000;
+        let jitter = config.segment_jitter_max * share as u32 / 1000;
+        let age = u128::try_from(i128::from(next.max_timestamp.0) - i128::from(since.0));
+        age.is_ok_and(|age_ms| age_ms > age_max.saturating_sub(jitter).as_millis())
     }
 
     /// Checks every batch and stages the producers' new states: all batches, or none.
@@ -319,7 +365,7 @@ impl OwnedLog {
                 // Only the last segment may have a torn end, so an older one is synced for good,
                 // whatever the durability.
                 self.force_sync(settings)?;
-                (ObjectId { log: id, base: self.end }, 0)
+                (ObjectId::appended(id, self.end), 0)
             }
         };
         match settings.store.append(object, position, bytes) {
@@ -370,6 +416,7 @@ impl OwnedLog {
         if self.active != Some(object) {
             self.active = Some(object);
             self.active_bytes = 0;
+            self.active_since = None;
             self.roll_due = false;
         }
         self.active_bytes += bytes.len() as u64;
@@ -395,6 +442,7 @@ impl OwnedLog {
             for header in &run.headers {
                 segment.push(header, index_interval_bytes);
             }
+            self.active_since = segment.first_timestamp;
         }
         for (base, chunk) in &chunks {
             readable.tail.push(*base, chunk.clone());
@@ -498,7 +546,7 @@ impl OwnedLog {
         let first_open = self.producers.first_open();
         let span = OffsetSpan {
             start: self.start,
-            last_stable: first_open.map_or(self.end, |open| open.min(self.end)),
+            last_stable: first_open.map_or(self.end, |open| open.clamp(self.start, self.end)),
             high_watermark: self.end,
             end: self.end,
         };
@@ -511,72 +559,6 @@ impl OwnedLog {
             && span.last_stable <= span.high_watermark
             && span.high_watermark <= span.end
             && self.active.is_none_or(|active| active.base <= self.end)
-    }
-
-    /// Tells the view how far the log has come, if enough was appended since the last time.
-    pub(super) fn keep_view_if_due(&mut self, settings: &Settings) {
-        if self.view_due_bytes >= VIEW_INTERVAL_BYTES {
-            self.keep_view(settings);
-        }
-    }
-
-    fn keep_view(&mut self, settings: &Settings) {
-        // Damage is found anew at each start: a snapshot would hide it.
-        let Some(anchor) = self.anchor.filter(|_| self.refused.is_none()) else { return };
-        // The view may never be ahead of what a power loss leaves, whatever the durability.
-        if self.force_sync(settings).is_err() {
-            return;
-        }
-        self.view_due_bytes = 0;
-        self.producers.expire(settings.clock.monotonic());
-        let readable = self.shared.readable();
-        let snapshot = LogSnapshot {
-            start: self.start,
-            end: self.end,
-            anchor,
-            segments: readable.segments.iter().map(Segment::entry).collect(),
-            producers: self.producers.entries(),
-        };
-        let aborted: Vec<AbortedEntry> = readable
-            .aborted
-            .iter()
-            .skip(self.view_aborted)
-            .map(|txn| AbortedEntry {
-                producer: txn.producer,
-                first_offset: txn.first_offset,
-                marker: txn.last_offset,
-            })
-            .collect();
-        let unindexed = readable.segments.iter().filter(|segment| !segment.index.is_empty());
-        let update = LogUpdate {
-            snapshot: &snapshot,
-            index: unindexed.map(|s| (s.object.base, s.index.as_slice())).collect(),
-            aborted: &aborted,
-        };
-        let kept = settings.view.keep_log(self.shared.id, &update);
-        drop(readable);
-        match kept {
-            Ok(()) => {
-                self.view_aborted += aborted.len();
-                for segment in &mut self.shared.readable_mut().segments {
-                    segment.index = Vec::new();
-                }
-            }
-            Err(error) => {
-                let log = settings.label(self.shared.id);
-                warn!(log, %error, "view was not updated, the next start scans more");
-            }
-        }
-    }
-
-    /// Makes everything durable, whatever the durability, before the thread ends.
-    pub(super) fn close(&mut self, settings: &Settings) {
-        if self.refused.is_none() && self.force_sync(settings).is_ok() {
-            self.publish();
-            if self.view_due_bytes > 0 {
-                self.keep_view(settings);
-            }
-        }
     }
 }
 

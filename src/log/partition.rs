@@ -8,21 +8,23 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
+use tracing::warn;
 
 use super::batch::BatchHeader;
 use super::config::LogConfig;
 use super::outcome::{
     AbortedTxn, AppendError, AppendOptions, Appended, Durable, Marker, OffsetSpan, OpenTxn,
-    ReadError, ReadRequest, ReadResult, TimestampOffset,
+    ReadError, ReadRequest, ReadResult, TimestampOffset, TrimError,
 };
-use super::owner::Settings;
+use super::owner::{Settings, Trimmed};
 use super::queue::{Closed, Queue, block_on};
+use super::record_store::ObjectId;
 use super::segment::{LargestTimestamp, Segment};
 use super::tail::Tail;
 use super::topics::TopicSettings;
 use super::validate;
-use super::writer::{Append, Command, End};
-use crate::types::{LogId, ProducerEpoch, ProducerId, Timestamp};
+use super::writer::{Append, Command, End, Trim};
+use crate::types::{LogId, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// An append that holds its place in the log's order; await it for the outcome. Dropping it does
 /// not undo the append.
@@ -70,6 +72,8 @@ pub(super) struct Shared {
 pub(super) struct Readable {
     /// By base offset; the last one is appended to.
     pub(super) segments: Vec<Segment>,
+    /// How often segments were let go or replaced.
+    pub(super) departures: u64,
     /// The largest timestamp before the bytes that readers do not see yet.
     pub(super) published_largest: Option<LargestTimestamp>,
     pub(super) tail: Tail,
@@ -128,6 +132,16 @@ impl Shared {
     /// Tells readers that the log is being deleted. Its writer lets go of the recent bytes.
     pub(super) fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
+    }
+
+    /// Deletes objects that the log needs no more. Blocking.
+    pub(super) fn delete(&self, objects: &[ObjectId]) {
+        for object in objects {
+            if let Err(error) = self.settings.store.delete(*object) {
+                let log = self.settings.label(self.id);
+                warn!(log, segment = %object, %error, "a segment of no use stays until the next start");
+            }
+        }
     }
 
     /// An append to a writer that is gone: because of the topic, or of the broker.
@@ -222,6 +236,39 @@ impl Partition {
         marker: Marker,
     ) -> Result<Option<Appended>, AppendError> {
         block_on(self.end_transaction(producer, epoch, marker))
+    }
+
+    /// Raises the log's start to `before`, for good; returns where it starts then, which is never
+    /// below where it was. Space is given back by whole segments.
+    pub async fn trim(&self, before: Offset) -> Result<Offset, TrimError> {
+        let trimmed = self.raise_start(before).await?;
+        if !trimmed.objects.is_empty() {
+            let shared = self.shared.clone();
+            let deleted = tokio::task::spawn_blocking(move || shared.delete(&trimmed.objects));
+            // Whatever stays is removed by the next start.
+            drop(deleted.await);
+        }
+        Ok(trimmed.start)
+    }
+
+    /// `trim` for threads outside the runtime.
+    pub fn trim_blocking(&self, before: Offset) -> Result<Offset, TrimError> {
+        let trimmed = block_on(self.raise_start(before))?;
+        self.shared.delete(&trimmed.objects);
+        Ok(trimmed.start)
+    }
+
+    async fn raise_start(&self, before: Offset) -> Result<Trimmed, TrimError> {
+        let gone = || match self.shared.is_deleted() {
+            true => TrimError::Deleted,
+            false => TrimError::Stopping,
+        };
+        let queue = &self.shared.queue;
+        let room = queue.room(0).await.map_err(|Closed| gone())?;
+        let (reply, outcome) = oneshot::channel();
+        let trim = Trim { log: self.shared.id, before, reply, room };
+        queue.send(Command::Trim(trim)).map_err(|Closed| gone())?;
+        outcome.await.unwrap_or_else(|_| Err(gone()))
     }
 
     /// Transactions without a marker, by first offset.

@@ -76,7 +76,7 @@ impl Shared {
 
     /// The answer, from memory or disk.
     pub(super) fn read(&self, request: &ReadRequest) -> Result<ReadResult, ReadError> {
-        let mut result = self.read_anywhere(request);
+        let mut result = self.settled(|| self.read_anywhere(request));
         if let Err(ReadError::Corrupt { offset, next, reason }) = &mut result {
             *next = next.or_else(|| self.segment_after(*offset));
             self.settings.meter.corrupt_reads.inc();
@@ -84,6 +84,18 @@ impl Shared {
             tracing::error!(log = self.settings.label(self.id), %offset, next, reason, "read met a damaged batch");
         }
         result
+    }
+
+    /// The outcome of a look at segments. One that fails because a segment was let go or replaced
+    /// under it looks again.
+    fn settled<T>(&self, look: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+        loop {
+            let before = self.readable().departures;
+            let outcome = look();
+            if outcome.is_ok() || self.readable().departures == before {
+                return outcome;
+            }
+        }
     }
 
     fn read_anywhere(&self, request: &ReadRequest) -> Result<ReadResult, ReadError> {
@@ -180,7 +192,7 @@ impl Shared {
         drop(readable);
         // Entries that the writer moved to the view are looked up there.
         let entry = entry.or_else(|| {
-            let page = self.settings.view.index_page_at(self.id, place.object.base, from);
+            let page = self.settings.view.index_page_at(self.id, place.object.segment(), from);
             segment::floor_by_offset(&self.or_scan(page), from)
         });
         Some(place.at(entry))
@@ -279,6 +291,10 @@ impl Shared {
         &self,
         timestamp: Timestamp,
     ) -> Result<Option<TimestampOffset>, ReadError> {
+        self.settled(|| self.look_up_time(timestamp))
+    }
+
+    fn look_up_time(&self, timestamp: Timestamp) -> Result<Option<TimestampOffset>, ReadError> {
         if self.is_deleted() {
             return Err(ReadError::Deleted);
         }
@@ -286,7 +302,7 @@ impl Shared {
         let mut base = None;
         while let Some(place) = self.place_by_time(timestamp, base) {
             base = Some(place.object.base);
-            let found = self.find_record(&place, |record| record >= timestamp)?;
+            let found = self.find_record(&place, span.start, |record| record >= timestamp)?;
             if let Some(found) = found {
                 return Ok((found.offset < span.high_watermark).then_some(found));
             }
@@ -296,10 +312,14 @@ impl Shared {
 
     /// The earliest record with the largest timestamp, below the high watermark.
     pub(super) fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
+        self.settled(|| self.look_up_largest())
+    }
+
+    fn look_up_largest(&self) -> Result<Option<TimestampOffset>, ReadError> {
         if self.is_deleted() {
             return Err(ReadError::Deleted);
         }
-        let end = self.span.borrow().high_watermark;
+        let OffsetSpan { start, high_watermark: end, .. } = *self.span.borrow();
         let largest = {
             let readable = self.readable();
             let all = readable.largest();
@@ -309,7 +329,7 @@ impl Shared {
         let Some(place) = self.place(largest.batch, None) else { return Ok(None) };
         let Some((position, _)) = self.locate(&place, largest.batch)? else { return Ok(None) };
         let place = Place { position, offset: largest.batch, ..place };
-        self.find_record(&place, |record| record >= largest.timestamp)
+        self.find_record(&place, start, |record| record >= largest.timestamp)
     }
 
     /// The first segment, after the one with base `after`, that has a record so late.
@@ -324,16 +344,19 @@ impl Shared {
         let in_memory = segment::floor_by_time(&segment.index, timestamp);
         drop(readable);
         let entry = in_memory.or_else(|| {
-            let page = self.settings.view.index_page_before(self.id, place.object.base, timestamp);
+            let page =
+                self.settings.view.index_page_before(self.id, place.object.segment(), timestamp);
             segment::floor_by_time(&self.or_scan(page), timestamp)
         });
         Some(place.at(entry))
     }
 
-    /// The first record of a segment, from a position on, whose timestamp is wanted.
+    /// The first record of a segment, from a position on and not before `start`, whose timestamp is
+    /// wanted.
     fn find_record(
         &self,
         place: &Place,
+        start: Offset,
         wanted: impl Fn(Timestamp) -> bool,
     ) -> Result<Option<TimestampOffset>, ReadError> {
         let mut scan = Scan::new(&*self.settings.store, place.object, place.position, place.end);
@@ -348,7 +371,8 @@ impl Shared {
                 Some(Err(e)) => return Err(corrupt(place.object.base, None, &e.to_string())),
                 Some(Ok(header)) => header,
             };
-            if header.control() || !wanted(header.max_timestamp) {
+            let is_below = header.last_offset() < start;
+            if header.control() || is_below || !wanted(header.max_timestamp) {
                 scan.seek(position + header.bytes as u64);
                 continue;
             }
@@ -358,7 +382,7 @@ impl Shared {
                     return Err(corrupt(header.base_offset, None, &reason));
                 }
                 Some(Found::Batch { header, bytes, .. }) => {
-                    if let Some(found) = first_wanted(&header, &bytes, &wanted) {
+                    if let Some(found) = first_wanted(&header, &bytes, start, &wanted) {
                         return Ok(Some(found));
                     }
                 }
@@ -388,17 +412,21 @@ impl Shared {
 fn first_wanted(
     header: &BatchHeader,
     batch: &Bytes,
+    start: Offset,
     wanted: impl Fn(Timestamp) -> bool,
 ) -> Option<TimestampOffset> {
     match records::decode_batch(header, batch, INFLATED_BYTES_MAX) {
         Ok(decoded) => {
-            decoded.records.iter().find(|record| wanted(record.timestamp)).map(|record| {
-                TimestampOffset { timestamp: record.timestamp, offset: record.offset }
+            let mut records = decoded.records.iter().filter(|record| record.offset >= start);
+            records.find(|record| wanted(record.timestamp)).map(|record| TimestampOffset {
+                timestamp: record.timestamp,
+                offset: record.offset,
             })
         }
-        Err(_) => {
-            Some(TimestampOffset { timestamp: header.max_timestamp, offset: header.base_offset })
-        }
+        Err(_) => Some(TimestampOffset {
+            timestamp: header.max_timestamp,
+            offset: header.base_offset.max(start),
+        }),
     }
 }
 

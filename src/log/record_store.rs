@@ -6,20 +6,40 @@ use std::io;
 
 use bytes::Bytes;
 
+use crate::store::SegmentId;
 use crate::types::{LogId, Offset};
 
-/// One append-only object: a log's segment, named by the offset of its first record.
+/// One object: a log's segment, named by its first offset, and by how often its contents were
+/// replaced. An object only grows; compaction writes a new one with a higher revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {
     /// The log it belongs to.
     pub log: LogId,
-    /// Offset of its first record.
+    /// Its first offset.
     pub base: Offset,
+    /// 0 as appended; of two objects with one base, the higher one replaces the other.
+    pub revision: u32,
+}
+
+impl ObjectId {
+    /// A segment to append to.
+    pub fn appended(log: LogId, base: Offset) -> ObjectId {
+        ObjectId { log, base, revision: 0 }
+    }
+
+    /// What its index is found by in the view.
+    pub fn segment(&self) -> SegmentId {
+        SegmentId { base: self.base, revision: self.revision }
+    }
 }
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{:020}", self.log, self.base.get())
+        write!(f, "{}/{:020}", self.log, self.base.get())?;
+        match self.revision {
+            0 => Ok(()),
+            revision => write!(f, "-{revision}"),
+        }
     }
 }
 
@@ -32,6 +52,17 @@ pub struct Location {
     pub position: u64,
     /// How many bytes.
     pub length: usize,
+}
+
+/// What lies in the store of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Every object with its length, by base offset and revision.
+    pub objects: Vec<(ObjectId, u64)>,
+    /// The log start that was set last.
+    pub start: Option<Offset>,
+    /// Whether there are drafts, which a crash has left.
+    pub drafts: bool,
 }
 
 /// Where record bytes lie. Calls block; one owner appends to an object, anyone reads.
@@ -55,9 +86,25 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Removes every object of a log, and every trace of it.
     fn delete_log(&self, log: LogId) -> io::Result<()>;
 
-    /// Every object of a log with its length, by base offset.
-    fn list(&self, log: LogId) -> io::Result<Vec<(Offset, u64)>>;
+    /// Writes all of `bytes` at `position` of an object that nobody sees before it is published; 0
+    /// begins it anew. One draft is written at a time, by one owner.
+    fn append_draft(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes a draft survive power loss and then seen, whole or not at all.
+    fn publish(&self, object: ObjectId) -> io::Result<()>;
+
+    /// Removes what was never published of a log.
+    fn discard_drafts(&self, log: LogId) -> io::Result<()>;
+
+    /// Notes where a log starts, so that it survives power loss; it only rises.
+    fn set_start(&self, log: LogId, start: Offset) -> io::Result<()>;
+
+    /// What lies here of a log.
+    fn list(&self, log: LogId) -> io::Result<Listing>;
 
     /// Every log that has an object, or a trace left by an interrupted deletion.
     fn logs(&self) -> io::Result<Vec<LogId>>;
+
+    /// Lets go of what is only kept open for speed and was not used since the last call.
+    fn rest(&self);
 }

@@ -1,5 +1,6 @@
 //! Opening a log: takes the view's snapshot if the log still fits it, walks the batches after it,
-//! rebuilds index and producer state from them, cuts a torn tail, and marks damage it may not cut.
+//! rebuilds index and producer state from them, cuts a torn tail, removes what a crash has left of
+//! deletions and compactions, and marks damage it may not cut.
 
 use std::io;
 use std::time::Duration;
@@ -11,10 +12,10 @@ use super::batch::{self, BatchHeader};
 use super::outcome::AbortedTxn;
 use super::owner::Settings;
 use super::producer::{BatchFacts, Producers};
-use super::record_store::{ObjectId, RecordStore};
+use super::record_store::{Listing, ObjectId, RecordStore};
 use super::scan::{Found, Scan};
 use super::segment::{Damage, Segment};
-use crate::store::{AbortedEntry, Anchor, LogSnapshot, StoreError};
+use crate::store::{AbortedEntry, Anchor, LogSnapshot, SegmentEntry, StoreError};
 use crate::types::{LogId, Offset};
 
 /// A log as its bytes say it is.
@@ -31,6 +32,10 @@ pub(super) struct Replayed {
     pub(super) scanned_bytes: u64,
     /// How many of the aborted transactions the view knew.
     pub(super) view_aborted: usize,
+    /// Up to where the log is compacted.
+    pub(super) cleaned_to: Offset,
+    /// Segments whose records an earlier one holds too.
+    pub(super) superseded: Vec<ObjectId>,
     /// Segments that begin elsewhere than at the offset given.
     pub(super) gaps: Vec<(ObjectId, Offset)>,
     /// Bytes after the last valid batch of the log.
@@ -49,26 +54,31 @@ pub(super) struct Torn {
     pub(super) reason: String,
 }
 
-/// Reads what the store has of a log. Cuts a torn tail off; changes nothing else.
+/// Reads what the store has of a log. Cuts a torn tail off and removes leftovers; changes nothing
+/// else.
 pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogError> {
     let store = &*settings.store;
-    let objects = list(log, store)?;
+    let listing = list(log, store)?;
+    if listing.drafts
+        && let Err(error) = store.discard_drafts(log)
+    {
+        warn!(log = settings.label(log), %error, "drafts of a compaction were not removed");
+    }
+    let (objects, leftovers) = current(&listing);
     if objects.is_empty() {
         return Ok(Replayed::default());
     }
-    let known = snapshot(log, &objects, settings);
+    let (known, synced) = snapshot(log, &objects, settings);
     // A whole index may not fit in memory: the view takes it over segment by segment.
-    let keep_index = |segment: &mut Segment| match settings.view.keep_index(
-        log,
-        segment.object.base,
-        &segment.index,
-    ) {
-        Ok(()) => segment.index = Vec::new(),
-        Err(error) => warn!(log = settings.label(log), %error, "index stays in memory"),
-    };
+    let keep_index =
+        |segment: &mut Segment| match settings.view.keep_index(log, segment.id(), &segment.index) {
+            Ok(()) => segment.index = Vec::new(),
+            Err(error) => warn!(log = settings.label(log), %error, "index stays in memory"),
+        };
     let interval = settings.topics.of(log.topic).config().index_interval_bytes;
     let now = settings.clock.monotonic();
     let mut replayed = walk(log, &objects, known, store, interval, now, keep_index)?;
+    replayed.hold_to(listing.start, synced);
     let label = settings.label(log);
     if let Some(reason) = &replayed.refused {
         settings.meter.refusing.inc();
@@ -76,6 +86,16 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
             log = label,
             reason, "log is damaged: it is readable around the damage, and takes no appends"
         );
+    }
+    for object in leftovers.iter().chain(&replayed.superseded) {
+        match store.delete(*object) {
+            Ok(()) => {
+                info!(log = label, segment = %object, "removed a segment that a crash has left")
+            }
+            Err(error) => {
+                warn!(log = label, segment = %object, %error, "a segment of no use stays")
+            }
+        }
     }
     if let Some(Torn { object, position, bytes, reason }) = replayed.torn.take() {
         store.truncate(object, position).map_err(|e| failed("truncate", object, e))?;
@@ -98,16 +118,34 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     Ok(replayed)
 }
 
-/// Every object of a log with its length, by base offset.
-pub(super) fn list(log: LogId, store: &dyn RecordStore) -> Result<Vec<(Offset, u64)>, LogError> {
+/// What lies in the store of a log.
+pub(super) fn list(log: LogId, store: &dyn RecordStore) -> Result<Listing, LogError> {
     store.list(log).map_err(|source| LogError::Io { action: "list", path: log.to_string(), source })
+}
+
+/// The objects that hold the log, in order, and those whose removal a crash has interrupted: earlier
+/// revisions, and segments below the log start.
+pub(super) fn current(listing: &Listing) -> (Vec<(ObjectId, u64)>, Vec<ObjectId>) {
+    let mut leftovers = Vec::new();
+    let mut objects: Vec<(ObjectId, u64)> = Vec::with_capacity(listing.objects.len());
+    for (object, bytes) in &listing.objects {
+        if let Some((earlier, _)) = objects.pop_if(|(earlier, _)| earlier.base == object.base) {
+            leftovers.push(earlier);
+        }
+        objects.push((*object, *bytes));
+    }
+    if let Some(start) = listing.start {
+        let kept = objects.partition_point(|(object, _)| object.base <= start).saturating_sub(1);
+        leftovers.extend(objects.drain(..kept).map(|(object, _)| object));
+    }
+    (objects, leftovers)
 }
 
 /// Walks a log from where `known` ends, or from its beginning, and changes nothing. `sealed` is
 /// given every segment but the last when it has been walked.
 pub(super) fn walk(
     log: LogId,
-    objects: &[(Offset, u64)],
+    objects: &[(ObjectId, u64)],
     known: Option<(LogSnapshot, Vec<AbortedEntry>)>,
     store: &dyn RecordStore,
     index_interval_bytes: u64,
@@ -119,25 +157,31 @@ pub(super) fn walk(
         None => Replayed { now, ..Replayed::default() },
     };
     // The last segment that the view knows may have grown since.
-    let grown = replayed.segments.pop();
+    let mut grown = replayed.segments.pop();
     let first = replayed.segments.len();
-    if let Some((base, _)) = objects.first().filter(|_| grown.is_none()) {
-        replayed.start = *base;
-        replayed.end = *base;
+    if let Some((object, _)) = objects.first().filter(|_| grown.is_none()) {
+        replayed.start = object.base;
+        replayed.end = object.base;
     }
-    let mut grown = grown;
-    for (index, (base, length)) in objects.iter().enumerate().skip(first) {
-        let object = ObjectId { log, base: *base };
-        let segment = grown.take().unwrap_or_else(|| {
-            replayed.begin(object);
-            Segment::new(object)
-        });
+    for (index, (object, length)) in objects.iter().enumerate().skip(first) {
+        let segment = match grown.take() {
+            Some(segment) => segment,
+            // The one before it holds its records: a compaction has joined the two.
+            None if object.base < replayed.end => {
+                replayed.superseded.push(*object);
+                continue;
+            }
+            None => {
+                replayed.begin(*object);
+                Segment::new(*object)
+            }
+        };
         replayed.scanned_bytes += length - segment.bytes;
-        let mut scan = Scan::new(store, object, segment.bytes, *length);
-        let following = objects.get(index + 1).map(|(base, _)| *base);
+        let mut scan = Scan::new(store, *object, segment.bytes, *length);
+        let following = objects.get(index + 1).map(|(object, _)| object.base);
         replayed
             .segment(segment, &mut scan, *length, following, index_interval_bytes)
-            .map_err(|e| failed("read", object, e))?;
+            .map_err(|e| failed("read", *object, e))?;
         if let Some(segment) = replayed.segments.last_mut().filter(|_| following.is_some()) {
             sealed(segment);
         }
@@ -145,56 +189,67 @@ pub(super) fn walk(
     Ok(replayed)
 }
 
-/// The view's snapshot of a log, if the log has everything that the snapshot says.
+/// A log's state as the view keeps it.
+type Known = (LogSnapshot, Vec<AbortedEntry>);
+
+/// The view's snapshot of a log, if the log has everything that the snapshot says; and up to which
+/// offset the view knows the log to have been on the disk, whether or not it fits.
 fn snapshot(
     log: LogId,
-    objects: &[(Offset, u64)],
+    objects: &[(ObjectId, u64)],
     settings: &Settings,
-) -> Option<(LogSnapshot, Vec<AbortedEntry>)> {
+) -> (Option<Known>, Option<Offset>) {
     let (store, view) = (&*settings.store, &settings.view);
     let known = || -> Result<_, StoreError> {
         let Some(snapshot) = view.log_snapshot(log)? else { return Ok(None) };
         Ok(Some((snapshot, view.log_aborted(log)?)))
     };
-    let misfit = match known() {
-        Ok(None) => return None,
+    let (misfit, synced) = match known() {
+        Ok(None) => return (None, None),
         Ok(Some((snapshot, aborted))) => match misfit(log, &snapshot, objects, store) {
-            None => return Some((snapshot, aborted)),
-            Some(misfit) => misfit,
+            None => {
+                let end = snapshot.end;
+                return (Some((snapshot, aborted)), Some(end));
+            }
+            Some(misfit) => (misfit, Some(snapshot.end)),
         },
-        Err(error) => error.to_string(),
+        Err(error) => (error.to_string(), None),
     };
     let label = settings.label(log);
     warn!(log = label, misfit, "view does not fit the log, scanning the whole log");
-    if let Err(error) = view.forget_log(log) {
+    // The snapshot stays until the next one replaces it: it is all that tells how far the log went.
+    if let Err(error) = view.forget_index(log) {
         warn!(log = label, %error, "view still holds what does not fit");
     }
-    None
+    (None, synced)
 }
 
 /// What a log lacks of its snapshot.
 fn misfit(
     log: LogId,
     snapshot: &LogSnapshot,
-    objects: &[(Offset, u64)],
+    objects: &[(ObjectId, u64)],
     store: &dyn RecordStore,
 ) -> Option<String> {
     let Some((last, sealed)) = snapshot.segments.split_last() else {
         return Some("it names no segment".to_owned());
     };
-    let is_there = |(i, entry): (usize, &crate::store::SegmentEntry)| {
-        objects.get(i) == Some(&(entry.base, entry.bytes))
-    };
+    let object =
+        |entry: &SegmentEntry| ObjectId { log, base: entry.base, revision: entry.revision };
+    let is_there =
+        |(i, entry): (usize, &SegmentEntry)| objects.get(i) == Some(&(object(entry), entry.bytes));
     if !sealed.iter().enumerate().all(is_there) {
         return Some("its older segments differ".to_owned());
     }
     match objects.get(sealed.len()) {
-        Some((base, length)) if *base == last.base && *length >= last.bytes => {}
+        Some((found, length)) if *found == object(last) && *length >= last.bytes => {}
         _ => return Some(format!("segment {} is shorter", last.base)),
     }
-    let object = ObjectId { log, base: last.base };
-    let anchor = snapshot.anchor;
-    match Scan::new(store, object, anchor.position, last.bytes).peek() {
+    let Some(anchor) = snapshot.anchor else {
+        let is_empty = last.bytes == 0 && snapshot.end == last.base;
+        return (!is_empty).then(|| "it names no last batch".to_owned());
+    };
+    match Scan::new(store, object(last), anchor.position, last.bytes).peek() {
         Ok(Some(Ok(header)))
             if header.base_offset == anchor.base_offset
                 && header.crc == anchor.crc
@@ -226,7 +281,8 @@ impl Replayed {
             view_aborted: aborted.len(),
             start: snapshot.start,
             end: snapshot.end,
-            anchor: Some(snapshot.anchor),
+            cleaned_to: snapshot.cleaned_to,
+            anchor: snapshot.anchor,
             now,
             ..Replayed::default()
         }
@@ -234,12 +290,39 @@ impl Replayed {
 
     /// Notes offsets that are missing between two segments.
     fn begin(&mut self, object: ObjectId) {
+        self.anchor = None;
         if object.base != self.end {
             let from = self.end;
             self.gaps.push((object, from));
             self.refuse(format!("segment {object} does not begin at offset {from}"));
             self.end = self.end.max(object.base);
         }
+    }
+
+    /// Holds the log to what was promised about it: where it starts, and up to where it was on the
+    /// disk. A log that ends before that has lost records that may have been acknowledged: that is
+    /// no torn tail, and their offsets may not be given out again.
+    fn hold_to(&mut self, start: Option<Offset>, synced: Option<Offset>) {
+        self.start = self.start.max(start.unwrap_or_default());
+        let promised = synced.unwrap_or_default().max(self.start);
+        let Some(segment) = self.segments.last_mut().filter(|_| self.end < promised) else {
+            return;
+        };
+        let (position, bytes, reason) = match self.torn.take() {
+            Some(torn) => (torn.position, torn.bytes, torn.reason),
+            None => (segment.bytes, 0, "it ends too early".to_owned()),
+        };
+        let reason = format!("{reason}; all before offset {promised} had been on the disk");
+        let object = segment.object;
+        segment.damage(Damage {
+            offset: self.end,
+            next: promised,
+            position,
+            end: position + bytes,
+            reason: reason.clone(),
+        });
+        self.end = promised;
+        self.refuse(format!("segment {object} is damaged at byte {position}: {reason}"));
     }
 
     fn segment(

@@ -8,7 +8,7 @@ use super::batch::{self, BatchHeader};
 use super::outcome::{AbortedTxn, AppendError, Appended, Durable};
 use super::producer::Staged;
 use super::queue::Room;
-use crate::types::{LeaderEpoch, Offset};
+use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 /// Bytes of one chunk of the tail, about: small ones are forgotten one by one.
 const TAIL_CHUNK_BYTES: usize = 64 << 10;
@@ -49,11 +49,22 @@ impl Reply {
 }
 
 impl Run {
-    /// Adds a batch at the run's end, patched to its header's base offset.
-    pub(super) fn stage(&mut self, batch: &[u8], header: &BatchHeader, epoch: LeaderEpoch) {
+    /// Adds a batch at the run's end, patched to its header's base offset, and stamped with the
+    /// broker's time if there is one to stamp it with.
+    pub(super) fn stage(
+        &mut self,
+        batch: &[u8],
+        header: &mut BatchHeader,
+        epoch: LeaderEpoch,
+        stamp: Option<Timestamp>,
+    ) {
         let from = self.bytes.len();
         self.bytes.extend_from_slice(batch);
-        batch::patch(&mut self.bytes[from..], header.base_offset, epoch);
+        let staged = &mut self.bytes[from..];
+        batch::patch(staged, header.base_offset, epoch);
+        if let Some(now) = stamp {
+            batch::stamp(staged, header, now);
+        }
         self.headers.push(*header);
         self.offsets += header.offsets();
     }

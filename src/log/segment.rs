@@ -3,7 +3,7 @@
 
 use super::batch::BatchHeader;
 use super::record_store::ObjectId;
-use crate::store::SegmentEntry;
+use crate::store::{SegmentEntry, SegmentId};
 use crate::types::{LogId, Offset, Timestamp};
 
 pub use crate::store::IndexEntry;
@@ -24,6 +24,9 @@ pub struct Segment {
     pub object: ObjectId,
     /// Bytes of whole batches.
     pub bytes: u64,
+    /// Largest timestamp of its first batch of records, which its age is counted from; `None` while
+    /// it has none.
+    pub first_timestamp: Option<Timestamp>,
     /// `None` while it is empty.
     pub largest: Option<LargestTimestamp>,
     /// Entries that are not in the view yet; all of them without a view.
@@ -55,6 +58,7 @@ impl Segment {
         Segment {
             object,
             bytes: 0,
+            first_timestamp: None,
             largest: None,
             index: Vec::new(),
             indexed: None,
@@ -65,15 +69,23 @@ impl Segment {
     /// One whose batches the view has indexed.
     pub fn indexed(log: LogId, entry: &SegmentEntry) -> Segment {
         let largest = entry.largest.map(|(timestamp, batch)| LargestTimestamp { timestamp, batch });
-        let object = ObjectId { log, base: entry.base };
-        Segment { bytes: entry.bytes, largest, ..Segment::new(object) }
+        let object = ObjectId { log, base: entry.base, revision: entry.revision };
+        let first_timestamp = entry.first_timestamp;
+        Segment { bytes: entry.bytes, first_timestamp, largest, ..Segment::new(object) }
+    }
+
+    /// What its index is found by in the view.
+    pub fn id(&self) -> SegmentId {
+        self.object.segment()
     }
 
     /// What the view keeps of it besides the index.
     pub fn entry(&self) -> SegmentEntry {
         SegmentEntry {
             base: self.object.base,
+            revision: self.object.revision,
             bytes: self.bytes,
+            first_timestamp: self.first_timestamp,
             largest: self.largest.map(|l| (l.timestamp, l.batch)),
         }
     }
@@ -90,11 +102,14 @@ impl Segment {
             self.indexed = Some(self.bytes);
         }
         // Transaction markers carry a time of their own, which is no record's.
-        if !header.control() && header.max_timestamp > timestamp_before {
-            self.largest = Some(LargestTimestamp {
-                timestamp: header.max_timestamp,
-                batch: header.base_offset,
-            });
+        if !header.control() && header.record_count > 0 {
+            self.first_timestamp.get_or_insert(header.max_timestamp);
+            if header.max_timestamp > timestamp_before {
+                self.largest = Some(LargestTimestamp {
+                    timestamp: header.max_timestamp,
+                    batch: header.base_offset,
+                });
+            }
         }
         self.bytes += header.bytes as u64;
     }

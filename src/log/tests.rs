@@ -13,6 +13,7 @@ use super::*;
 use crate::types::{ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp};
 
 mod faults;
+mod trim;
 
 /// A broker's logs over a directory, and one log of them.
 struct Fixture {
@@ -398,7 +399,7 @@ fn a_view_that_knows_only_the_beginning_is_caught_up() {
 }
 
 #[test]
-fn a_view_ahead_of_the_log_is_not_believed() {
+fn a_log_shorter_than_its_view_is_believed_when_the_view_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());
     fixture.append(by(1, 0, 0, false, &["a"])).unwrap();
@@ -407,6 +408,10 @@ fn a_view_ahead_of_the_log_is_not_believed() {
     fixture.logs.shutdown();
     drop(fixture);
     File::options().write(true).open(segment(dir.path(), 0)).unwrap().set_len(kept).unwrap();
+    let fixture = Fixture::open(dir.path());
+    assert!(matches!(fixture.append(plain(&["c"])), Err(AppendError::Storage { .. })));
+    drop(fixture);
+    std::fs::remove_dir_all(dir.path().join("view")).unwrap();
     let fixture = Fixture::open(dir.path());
     assert_eq!(fixture.log.span().end, Offset::new(1));
     let again = fixture.append(by(1, 0, 1, false, &["other"])).unwrap();

@@ -48,7 +48,7 @@ pub fn verify(logs: &Path) -> Result<impl Iterator<Item = Result<Report, LogErro
 }
 
 fn verify_log(log: LogId, store: &dyn RecordStore) -> Result<Report, LogError> {
-    let objects = recovery::list(log, store)?;
+    let (objects, _) = recovery::current(&recovery::list(log, store)?);
     // The index is not looked at, so one entry per segment is enough.
     let walked = recovery::walk(log, &objects, None, store, u64::MAX, Duration::ZERO, |_| ())?;
     let mut findings = Vec::new();

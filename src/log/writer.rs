@@ -8,11 +8,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::batch::BatchHeader;
-use super::outcome::{AppendError, Appended, Durable, Marker};
-use super::owner::{OwnedLog, Settings};
+use super::outcome::{AppendError, Appended, Durable, Marker, TrimError};
+use super::owner::{OwnedLog, Replacement, Settings, Survey, Trimmed};
 use super::queue::{Receiver, Room};
+use super::record_store::ObjectId;
+use super::segment::Damage;
 use super::tail::TailBudget;
-use crate::types::{LogId, ProducerEpoch, ProducerId};
+use crate::types::{LogId, Offset, ProducerEpoch, ProducerId};
 
 /// Most bytes taken from the queue before they are written and answered.
 const CYCLE_BYTES_MAX: usize = 8 << 20;
@@ -37,12 +39,28 @@ pub(super) struct End {
     pub(super) room: Room,
 }
 
+/// A log whose start is to be raised.
+pub(super) struct Trim {
+    pub(super) log: LogId,
+    pub(super) before: Offset,
+    pub(super) reply: oneshot::Sender<Result<Trimmed, TrimError>>,
+    pub(super) room: Room,
+}
+
 /// What a writer thread is told.
+#[allow(dead_code)]
 pub(super) enum Command {
     /// Owns a log from now on.
     Adopt(Box<OwnedLog>),
     Append(Append),
     End(End),
+    Trim(Trim),
+    /// Says what a compaction must know; nothing of a log that is not here.
+    Survey(LogId, oneshot::Sender<Survey>),
+    /// Puts a compacted segment in; answers whether it could.
+    Replace(LogId, Replacement, oneshot::Sender<bool>),
+    /// Takes note of damage in a segment.
+    Damaged(ObjectId, Damage),
     /// Gives a log up: it is being deleted. Answers when nothing writes to it any more.
     Forget(LogId, oneshot::Sender<()>),
     /// Syncs and keeps everything, then ends.
@@ -88,6 +106,27 @@ impl Writer {
                         self.append(append);
                     }
                     Command::End(end) => self.end(end),
+                    Command::Trim(trim) => self.trim(trim),
+                    Command::Survey(id, reply) => {
+                        self.finish();
+                        if let Some(log) = self.logs.get(&id) {
+                            let _ = reply.send(log.survey());
+                        }
+                    }
+                    Command::Replace(id, replacement, reply) => {
+                        self.finish();
+                        let settings = &self.settings;
+                        let replaced = self.logs.get_mut(&id);
+                        let replaced =
+                            replaced.is_some_and(|log| log.replace(replacement, settings));
+                        let _ = reply.send(replaced);
+                    }
+                    Command::Damaged(object, damage) => {
+                        self.finish();
+                        if let Some(log) = self.logs.get_mut(&object.log) {
+                            log.damaged(object, damage, &self.settings);
+                        }
+                    }
                     Command::Adopt(log) => {
                         self.logs.insert(log.id(), *log);
                     }
@@ -126,6 +165,17 @@ impl Writer {
         if log.stage_end(end, &self.settings, &mut self.tails) {
             self.touched.push(log.id());
         }
+    }
+
+    fn trim(&mut self, trim: Trim) {
+        // What was staged before must be written before it can be let go.
+        self.finish();
+        let trimmed = match self.logs.get_mut(&trim.log) {
+            Some(log) => log.trim(trim.before, &self.settings),
+            None => Err(TrimError::Deleted),
+        };
+        let _ = trim.reply.send(trimmed);
+        drop(trim.room);
     }
 
     /// Writes, syncs, publishes and answers what the cycle staged.

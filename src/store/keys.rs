@@ -1,6 +1,7 @@
 //! The catalogue of sled keys. Every key begins with its family's number; numbers and layouts are
 //! persisted, so neither is ever reused or changed: a new layout gets a new number or version byte.
 
+use super::log_view::SegmentId;
 use crate::types::{LogId, Offset};
 
 /// What a key is about. All integers in keys are big-endian, so that ranges follow their order.
@@ -15,18 +16,19 @@ pub enum Family {
     /// Key:   topic_id:16 partition:u32
     /// Value: `LogSnapshot`, see `log_view`.
     LogSnapshot = 2,
-    /// A page of sparse index entries of one segment; dies with the topic id.
-    /// Key:   topic_id:16 partition:u32 segment_base:u64 first_offset:u64
-    /// Value: version:u8, then per entry offset:u64 position:u64 timestamp_before:i64
-    LogIndexPage = 3,
     /// An aborted transaction; dies with the topic id.
     /// Key:   topic_id:16 partition:u32 marker_offset:u64
     /// Value: version:u8 producer_id:u64 first_offset:u64
     LogAborted = 4,
+    /// A page of sparse index entries of one segment; dies with the segment. (Number 3 was the same
+    /// without a revision.)
+    /// Key:   topic_id:16 partition:u32 segment_base:u64 segment_revision:u32 first_offset:u64
+    /// Value: version:u8, then per entry offset:u64 position:u64 timestamp_before:i64
+    LogIndexPage = 5,
 }
 
 /// The layout of all families together.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// The key of the view's format.
 pub fn format() -> [u8; 1] {
@@ -43,14 +45,15 @@ pub fn log(family: Family, log: LogId) -> Vec<u8> {
 }
 
 /// The prefix of a segment's index pages.
-pub fn index_pages(id: LogId, segment: Offset) -> Vec<u8> {
+pub fn index_pages(id: LogId, segment: SegmentId) -> Vec<u8> {
     let mut key = log(Family::LogIndexPage, id);
-    key.extend_from_slice(&segment.get().to_be_bytes());
+    key.extend_from_slice(&segment.base.get().to_be_bytes());
+    key.extend_from_slice(&segment.revision.to_be_bytes());
     key
 }
 
 /// The index page of a segment that begins with `first`.
-pub fn index_page(id: LogId, segment: Offset, first: Offset) -> Vec<u8> {
+pub fn index_page(id: LogId, segment: SegmentId, first: Offset) -> Vec<u8> {
     let mut key = index_pages(id, segment);
     key.extend_from_slice(&first.get().to_be_bytes());
     key

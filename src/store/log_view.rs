@@ -12,8 +12,11 @@ pub struct LogSnapshot {
     pub start: Offset,
     /// The offset after the last one applied.
     pub end: Offset,
-    /// The last batch applied: the log must still have it, or the snapshot is of no use.
-    pub anchor: Anchor,
+    /// The last batch applied, if any segment has one: the log must still have it, or the snapshot
+    /// is of no use.
+    pub anchor: Option<Anchor>,
+    /// Up to where the log is compacted.
+    pub cleaned_to: Offset,
     /// Every segment, the last one as far as it is applied.
     pub segments: Vec<SegmentEntry>,
     /// Every producer that the log remembers.
@@ -31,13 +34,26 @@ pub struct Anchor {
     pub crc: u32,
 }
 
+/// A segment of a log, as its index is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentId {
+    /// Its first offset.
+    pub base: Offset,
+    /// How often its contents were replaced.
+    pub revision: u32,
+}
+
 /// One segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentEntry {
-    /// Offset of its first record.
+    /// Its first offset.
     pub base: Offset,
+    /// How often its contents were replaced.
+    pub revision: u32,
     /// Bytes applied.
     pub bytes: u64,
+    /// Largest timestamp of its first batch of records.
+    pub first_timestamp: Option<Timestamp>,
     /// Its largest timestamp and the first batch that has it.
     pub largest: Option<(Timestamp, Offset)>,
 }
@@ -85,13 +101,17 @@ pub struct LogUpdate<'a> {
     /// The state that the rest leads to.
     pub snapshot: &'a LogSnapshot,
     /// New index entries by segment.
-    pub index: Vec<(Offset, &'a [IndexEntry])>,
+    pub index: Vec<(SegmentId, &'a [IndexEntry])>,
     /// New aborted transactions.
     pub aborted: &'a [AbortedEntry],
+    /// Segments that the log has no more.
+    pub dropped: &'a [SegmentId],
+    /// Aborted transactions that end before this offset are of no use any more.
+    pub aborted_from: Offset,
 }
 
 /// Version of each value written here.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Index entries of one page: one key for about a MiB of log.
 const PAGE_ENTRIES_MAX: usize = 256;
 const ENTRY_BYTES: usize = 24;
@@ -110,14 +130,25 @@ impl Store {
             batch.insert(keys::aborted(log, aborted.marker), value.0);
         }
         batch.insert(keys::log(Family::LogSnapshot, log), encode_snapshot(update.snapshot));
-        self.guarded(|db| db.apply_batch(batch))
+        self.guarded(|db| {
+            for segment in update.dropped {
+                for key in db.scan_prefix(keys::index_pages(log, *segment)).keys() {
+                    batch.remove(key?);
+                }
+            }
+            let ended = keys::log(Family::LogAborted, log)..keys::aborted(log, update.aborted_from);
+            for key in db.range(ended).keys() {
+                batch.remove(key?);
+            }
+            db.apply_batch(batch)
+        })
     }
 
     /// Puts index entries of one segment in, before any snapshot covers them.
     pub fn keep_index(
         &self,
         log: LogId,
-        segment: Offset,
+        segment: SegmentId,
         entries: &[IndexEntry],
     ) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
@@ -148,7 +179,7 @@ impl Store {
     pub fn index_page_at(
         &self,
         log: LogId,
-        segment: Offset,
+        segment: SegmentId,
         offset: Offset,
     ) -> Result<Vec<IndexEntry>, StoreError> {
         let range = keys::index_pages(log, segment)..=keys::index_page(log, segment, offset);
@@ -160,7 +191,7 @@ impl Store {
     pub fn index_page_before(
         &self,
         log: LogId,
-        segment: Offset,
+        segment: SegmentId,
         timestamp: Timestamp,
     ) -> Result<Vec<IndexEntry>, StoreError> {
         let prefix = keys::index_pages(log, segment);
@@ -179,8 +210,17 @@ impl Store {
 
     /// Removes everything about a log.
     pub fn forget_log(&self, log: LogId) -> Result<(), StoreError> {
+        self.forget(log, &[Family::LogSnapshot, Family::LogIndexPage, Family::LogAborted])
+    }
+
+    /// Removes everything about a log but its snapshot.
+    pub fn forget_index(&self, log: LogId) -> Result<(), StoreError> {
+        self.forget(log, &[Family::LogIndexPage, Family::LogAborted])
+    }
+
+    fn forget(&self, log: LogId, families: &[Family]) -> Result<(), StoreError> {
         self.guarded(|db| {
-            for family in [Family::LogSnapshot, Family::LogIndexPage, Family::LogAborted] {
+            for family in families.iter().copied() {
                 let mut batch = sled::Batch::default();
                 for key in db.scan_prefix(keys::log(family, log)).keys() {
                     batch.remove(key?);
@@ -192,7 +232,7 @@ impl Store {
     }
 }
 
-fn put_index(batch: &mut sled::Batch, log: LogId, segment: Offset, entries: &[IndexEntry]) {
+fn put_index(batch: &mut sled::Batch, log: LogId, segment: SegmentId, entries: &[IndexEntry]) {
     for page in entries.chunks(PAGE_ENTRIES_MAX) {
         if let Some(first) = page.first() {
             batch.insert(keys::index_page(log, segment, first.offset), encode_page(page));
@@ -230,13 +270,22 @@ fn encode_snapshot(snapshot: &LogSnapshot) -> Vec<u8> {
     let mut value = Writer::versioned();
     value.u64(snapshot.start.get());
     value.u64(snapshot.end.get());
-    value.u64(snapshot.anchor.position);
-    value.u64(snapshot.anchor.base_offset.get());
-    value.u32(snapshot.anchor.crc);
+    value.u64(snapshot.cleaned_to.get());
+    value.u8(u8::from(snapshot.anchor.is_some()));
+    if let Some(anchor) = snapshot.anchor {
+        value.u64(anchor.position);
+        value.u64(anchor.base_offset.get());
+        value.u32(anchor.crc);
+    }
     value.u32(snapshot.segments.len() as u32);
     for segment in &snapshot.segments {
         value.u64(segment.base.get());
+        value.u32(segment.revision);
         value.u64(segment.bytes);
+        value.u8(u8::from(segment.first_timestamp.is_some()));
+        if let Some(timestamp) = segment.first_timestamp {
+            value.u64(timestamp.0 as u64);
+        }
         value.u8(u8::from(segment.largest.is_some()));
         if let Some((timestamp, batch)) = segment.largest {
             value.u64(timestamp.0 as u64);
@@ -266,16 +315,27 @@ fn encode_snapshot(snapshot: &LogSnapshot) -> Vec<u8> {
 fn decode_snapshot(value: &[u8]) -> Option<LogSnapshot> {
     let mut reader = Reader::versioned(value)?;
     let (start, end) = (reader.offset()?, reader.offset()?);
-    let anchor =
-        Anchor { position: reader.u64()?, base_offset: reader.offset()?, crc: reader.u32()? };
+    let cleaned_to = reader.offset()?;
+    let anchor = match reader.u8()? {
+        0 => None,
+        _ => Some(Anchor {
+            position: reader.u64()?,
+            base_offset: reader.offset()?,
+            crc: reader.u32()?,
+        }),
+    };
     let mut segments = Vec::new();
     for _ in 0..reader.u32()? {
-        let (base, bytes) = (reader.offset()?, reader.u64()?);
+        let (base, revision, bytes) = (reader.offset()?, reader.u32()?, reader.u64()?);
+        let first_timestamp = match reader.u8()? {
+            0 => None,
+            _ => Some(reader.timestamp()?),
+        };
         let largest = match reader.u8()? {
             0 => None,
             _ => Some((reader.timestamp()?, reader.offset()?)),
         };
-        segments.push(SegmentEntry { base, bytes, largest });
+        segments.push(SegmentEntry { base, revision, bytes, first_timestamp, largest });
     }
     let mut producers = Vec::new();
     for _ in 0..reader.u32()? {
@@ -297,7 +357,8 @@ fn decode_snapshot(value: &[u8]) -> Option<LogSnapshot> {
         }
         producers.push(ProducerEntry { id, epoch, last_timestamp, txn_first, batches });
     }
-    reader.0.is_empty().then_some(LogSnapshot { start, end, anchor, segments, producers })
+    let whole = reader.0.is_empty();
+    whole.then_some(LogSnapshot { start, end, anchor, cleaned_to, segments, producers })
 }
 
 /// Big-endian fields behind a version byte.
@@ -370,14 +431,23 @@ mod tests {
         LogSnapshot {
             start: Offset::new(1),
             end: Offset::new(900),
-            anchor: Anchor { position: 77, base_offset: Offset::new(899), crc: 0xdead_beef },
+            anchor: Some(Anchor { position: 77, base_offset: Offset::new(899), crc: 0xdead_beef }),
+            cleaned_to: Offset::new(400),
             segments: vec![
                 SegmentEntry {
                     base: Offset::new(1),
+                    revision: 3,
                     bytes: 1000,
+                    first_timestamp: Some(Timestamp(-7)),
                     largest: Some((Timestamp(-5), Offset::new(3))),
                 },
-                SegmentEntry { base: Offset::new(400), bytes: 138, largest: None },
+                SegmentEntry {
+                    base: Offset::new(400),
+                    revision: 0,
+                    bytes: 138,
+                    first_timestamp: None,
+                    largest: None,
+                },
             ],
             producers: vec![ProducerEntry {
                 id: ProducerId(7),
@@ -387,6 +457,10 @@ mod tests {
                 batches: vec![(i32::MAX, 0, Offset::new(500), Offset::new(501))],
             }],
         }
+    }
+
+    fn segment(base: u64) -> SegmentId {
+        SegmentId { base: Offset::new(base), revision: 0 }
     }
 
     fn entries(count: u64) -> Vec<IndexEntry> {
@@ -411,21 +485,55 @@ mod tests {
         for partition in [0, 1] {
             let update = LogUpdate {
                 snapshot: &snapshot(),
-                index: vec![(Offset::new(0), &entries), (Offset::new(6000), &entries[..1])],
+                index: vec![(segment(0), &entries), (segment(6000), &entries[..1])],
                 aborted: &aborted,
+                dropped: &[],
+                aborted_from: Offset::ZERO,
             };
             store.keep_log(log(partition), &update).unwrap();
         }
         store.forget_log(log(1)).unwrap();
         assert_eq!(store.log_snapshot(log(0)).unwrap(), Some(snapshot()));
         assert_eq!(store.log_aborted(log(0)).unwrap(), aborted);
-        let page = store.index_page_at(log(0), Offset::new(0), Offset::new(2565)).unwrap();
+        let page = store.index_page_at(log(0), segment(0), Offset::new(2565)).unwrap();
         assert_eq!(page, entries[256..512]);
-        let page = store.index_page_before(log(0), Offset::new(0), Timestamp(511)).unwrap();
+        let page = store.index_page_before(log(0), segment(0), Timestamp(511)).unwrap();
         assert_eq!(page, entries[256..512]);
         assert_eq!(store.log_snapshot(log(1)).unwrap(), None);
         assert!(store.log_aborted(log(1)).unwrap().is_empty());
-        assert!(store.index_page_at(log(1), Offset::new(0), Offset::new(9)).unwrap().is_empty());
+        assert!(store.index_page_at(log(1), segment(0), Offset::new(9)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_log_drops_leaves_the_view() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let entries = entries(3);
+        let aborted = [3, 9].map(|marker| AbortedEntry {
+            producer: ProducerId(2),
+            first_offset: Offset::new(marker - 2),
+            marker: Offset::new(marker),
+        });
+        let compacted = SegmentId { revision: 1, ..segment(0) };
+        let first = LogUpdate {
+            snapshot: &snapshot(),
+            index: vec![(segment(0), &entries), (compacted, &entries[..1])],
+            aborted: &aborted,
+            dropped: &[],
+            aborted_from: Offset::ZERO,
+        };
+        store.keep_log(log(0), &first).unwrap();
+        let second = LogUpdate {
+            snapshot: &snapshot(),
+            index: Vec::new(),
+            aborted: &[],
+            dropped: &[segment(0)],
+            aborted_from: Offset::new(9),
+        };
+        store.keep_log(log(0), &second).unwrap();
+        assert_eq!(store.log_aborted(log(0)).unwrap(), aborted[1..]);
+        assert!(store.index_page_at(log(0), segment(0), Offset::new(9)).unwrap().is_empty());
+        assert_eq!(store.index_page_at(log(0), compacted, Offset::new(9)).unwrap().len(), 1);
     }
 
     #[test]

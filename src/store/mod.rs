@@ -16,6 +16,7 @@ use tracing::{error, warn};
 
 pub use log_view::{
     AbortedEntry, Anchor, IndexEntry, LogSnapshot, LogUpdate, ProducerEntry, SegmentEntry,
+    SegmentId,
 };
 
 /// Why the view could not be used. Never fatal for data: the logs hold the truth.

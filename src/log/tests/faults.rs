@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Mutex;
 
 use super::*;
-use crate::log::record_store::{Location, ObjectId};
+use crate::log::record_store::{Listing, Location, ObjectId};
 use crate::types::Offset;
 
 /// What fails next.
@@ -57,8 +57,7 @@ impl FaultyStore {
     fn lose_power(&self) {
         let faults = self.faults.lock().unwrap();
         for log in self.inner.logs().unwrap() {
-            for (base, _) in self.inner.list(log).unwrap() {
-                let object = ObjectId { log, base };
+            for (object, _) in self.inner.list(log).unwrap().objects {
                 let length = faults.synced.get(&object).copied().unwrap_or(0);
                 self.inner.truncate(object, length).unwrap();
             }
@@ -94,8 +93,8 @@ impl RecordStore for FaultyStore {
         if let Some(errno) = faults.sync.or((faults.nth_sync == Some(number)).then_some(EIO)) {
             return Err(io::Error::from_raw_os_error(errno));
         }
-        let objects = self.inner.list(object.log)?;
-        let length = objects.iter().find(|(base, _)| *base == object.base).map(|(_, l)| *l);
+        let objects = self.inner.list(object.log)?.objects;
+        let length = objects.iter().find(|(other, _)| *other == object).map(|(_, l)| *l);
         faults.synced.insert(object, length.unwrap_or(0));
         self.inner.sync(object)
     }
@@ -113,8 +112,28 @@ impl RecordStore for FaultyStore {
         self.inner.delete_log(log)
     }
 
-    fn list(&self, log: LogId) -> io::Result<Vec<(Offset, u64)>> {
+    fn append_draft(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()> {
+        self.inner.append_draft(object, position, bytes)
+    }
+
+    fn publish(&self, object: ObjectId) -> io::Result<()> {
+        self.inner.publish(object)
+    }
+
+    fn discard_drafts(&self, log: LogId) -> io::Result<()> {
+        self.inner.discard_drafts(log)
+    }
+
+    fn set_start(&self, log: LogId, start: Offset) -> io::Result<()> {
+        self.inner.set_start(log, start)
+    }
+
+    fn list(&self, log: LogId) -> io::Result<Listing> {
         self.inner.list(log)
+    }
+
+    fn rest(&self) {
+        self.inner.rest();
     }
 
     fn logs(&self) -> io::Result<Vec<LogId>> {

@@ -1,0 +1,183 @@
+//! How a log loses records: its start is raised, segments are replaced by what compaction left of
+//! them, and damage found at rest is noted.
+
+use tracing::info;
+
+use super::{OwnedLog, Settings};
+use crate::log::outcome::TrimError;
+use crate::log::record_store::ObjectId;
+use crate::log::segment::{Damage, Segment};
+use crate::store::ProducerEntry;
+use crate::types::Offset;
+
+/// A log whose start was raised.
+#[derive(Debug)]
+pub(in crate::log) struct Trimmed {
+    /// Where it starts now.
+    pub(in crate::log) start: Offset,
+    /// What it needs no more: to be deleted by whoever asked.
+    pub(in crate::log) objects: Vec<ObjectId>,
+}
+
+/// What a compaction must know besides the segments.
+#[derive(Debug)]
+#[allow(dead_code)]
+pub(in crate::log) struct Survey {
+    /// Every producer, with its last batches.
+    pub(in crate::log) producers: Vec<ProducerEntry>,
+    /// Up to where the log is compacted.
+    pub(in crate::log) cleaned_to: Offset,
+}
+
+/// Segments and what takes their place.
+#[derive(Debug)]
+pub(in crate::log) struct Replacement {
+    /// Consecutive segments, none of them the active one.
+    pub(in crate::log) removed: Vec<ObjectId>,
+    /// Their one successor, published, with all of its index; it holds the same offsets.
+    pub(in crate::log) segment: Segment,
+    /// Up to where the log is compacted then.
+    pub(in crate::log) cleaned_to: Offset,
+}
+
+impl OwnedLog {
+    /// Raises the log's start to `before`, for good: whole segments below it are let go. At the
+    /// log's end the active segment goes too, and an empty one takes its place.
+    pub(in crate::log) fn trim(
+        &mut self,
+        before: Offset,
+        settings: &Settings,
+    ) -> Result<Trimmed, TrimError> {
+        let log = self.shared.id;
+        let storage = |reason: String| TrimError::Storage { log, reason };
+        if before > self.end {
+            return Err(TrimError::OutOfRange { before, end: self.end });
+        }
+        if before > self.start {
+            // A start that survives what lies before it would leave a log that lost its end.
+            self.force_sync(settings).map_err(storage)?;
+            if before == self.end {
+                self.begin_empty(settings).map_err(storage)?;
+            }
+            let noted = settings.store.set_start(log, before);
+            noted.map_err(|error| storage(error.to_string()))?;
+            self.start = before;
+            self.publish();
+        }
+        let objects = self.drop_before_start();
+        if !objects.is_empty() {
+            self.keep_view(settings);
+        }
+        Ok(Trimmed { start: self.start, objects })
+    }
+
+    /// Ends the active segment and begins the next one, which is empty.
+    fn begin_empty(&mut self, settings: &Settings) -> Result<(), String> {
+        if self.active_bytes == 0 {
+            return Ok(());
+        }
+        let object = ObjectId::appended(self.shared.id, self.end);
+        let begun = settings.store.append(object, 0, &[]).and_then(|_| settings.store.sync(object));
+        begun.map_err(|error| error.to_string())?;
+        self.active = Some(object);
+        self.active_bytes = 0;
+        self.active_since = None;
+        self.anchor = None;
+        self.roll_due = false;
+        self.shared.readable_mut().segments.push(Segment::new(object));
+        Ok(())
+    }
+
+    fn drop_before_start(&mut self) -> Vec<ObjectId> {
+        let start = self.start;
+        let mut readable = self.shared.readable_mut();
+        let holding = readable.segments.partition_point(|segment| segment.object.base <= start);
+        let gone = readable.segments.drain(..holding.saturating_sub(1));
+        let objects: Vec<ObjectId> = gone.map(|segment| segment.object).collect();
+        if objects.is_empty() {
+            return objects;
+        }
+        readable.departures += 1;
+        let ended = readable.aborted.partition_point(|txn| txn.last_offset < start);
+        readable.aborted.drain(..ended);
+        let published = readable.published_largest;
+        readable.published_largest = published.filter(|largest| largest.batch >= start);
+        drop(readable);
+        self.view_aborted = self.view_aborted.saturating_sub(ended);
+        self.dropped.extend(objects.iter().map(ObjectId::segment));
+        objects
+    }
+
+    /// What a compaction must know.
+    pub(in crate::log) fn survey(&self) -> Survey {
+        Survey { producers: self.producers.entries(), cleaned_to: self.cleaned_to }
+    }
+
+    /// Puts a compacted segment in the place of those it was made of. Whether it could: they may
+    /// have been let go meanwhile. Readers in the middle of one look their place up again.
+    pub(in crate::log) fn replace(
+        &mut self,
+        replacement: Replacement,
+        settings: &Settings,
+    ) -> bool {
+        let Replacement { removed, segment, cleaned_to } = replacement;
+        let mut readable = self.shared.readable_mut();
+        let first = removed.first().and_then(|object| {
+            readable.segments.iter().position(|segment| segment.object == *object)
+        });
+        let Some(first) = first else { return false };
+        let range = first..first + removed.len();
+        let are_there = readable.segments.get(range.clone()).is_some_and(|there| {
+            there.iter().map(|segment| segment.object).eq(removed.iter().copied())
+        });
+        if !are_there || range.end >= readable.segments.len() {
+            return false;
+        }
+        let before: u64 = removed_bytes(&readable.segments[range.clone()]);
+        let after = segment.bytes;
+        readable.segments.splice(range, [segment]);
+        readable.departures += 1;
+        // Nothing of the transactions that were aborted before is left to skip.
+        let ended = readable.aborted.partition_point(|txn| txn.last_offset < cleaned_to);
+        readable.aborted.drain(..ended);
+        drop(readable);
+        self.view_aborted = self.view_aborted.saturating_sub(ended);
+        self.cleaned_to = self.cleaned_to.max(cleaned_to);
+        self.dropped.extend(removed.iter().map(ObjectId::segment));
+        self.keep_view(settings);
+        info!(
+            log = settings.label(self.shared.id), segments = removed.len(), bytes_before = before,
+            bytes_after = after, cleaned_to = %cleaned_to, "compacted"
+        );
+        true
+    }
+
+    /// Takes note of damage that was found in a segment: its batches answer readers with an error,
+    /// and nothing is appended to a log that is not whole.
+    pub(in crate::log) fn damaged(
+        &mut self,
+        object: ObjectId,
+        damage: Damage,
+        settings: &Settings,
+    ) {
+        let reason =
+            format!("segment {object} is damaged at byte {}: {}", damage.position, damage.reason);
+        let mut readable = self.shared.readable_mut();
+        let segment = readable.segments.iter_mut().find(|segment| segment.object == object);
+        // It may have been let go or compacted meanwhile.
+        let Some(segment) = segment else { return };
+        if segment.damaged.iter().any(|known| known.position == damage.position) {
+            return;
+        }
+        segment.damaged.push(damage);
+        segment.damaged.sort_by_key(|damage| damage.position);
+        drop(readable);
+        if self.refused.is_none() {
+            self.refuse(reason, settings);
+        }
+    }
+}
+
+fn removed_bytes(segments: &[Segment]) -> u64 {
+    segments.iter().map(|segment| segment.bytes).sum()
+}

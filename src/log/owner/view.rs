@@ -1,0 +1,82 @@
+//! What the view is told about a log, so that the next start scans little.
+
+use tracing::warn;
+
+use super::{OwnedLog, Settings, VIEW_INTERVAL_BYTES};
+use crate::log::segment::Segment;
+use crate::store::{AbortedEntry, LogSnapshot, LogUpdate};
+
+impl OwnedLog {
+    /// Tells the view how far the log has come, if enough was appended since the last time.
+    pub(in crate::log) fn keep_view_if_due(&mut self, settings: &Settings) {
+        if self.view_due_bytes >= VIEW_INTERVAL_BYTES {
+            self.keep_view(settings);
+        }
+    }
+
+    /// Tells the view now.
+    pub(super) fn keep_view(&mut self, settings: &Settings) {
+        // Damage is found anew at each start: a snapshot would hide it.
+        if self.refused.is_some() || self.active.is_none() {
+            return;
+        }
+        // The view may never be ahead of what a power loss leaves, whatever the durability.
+        if self.force_sync(settings).is_err() {
+            return;
+        }
+        self.view_due_bytes = 0;
+        self.producers.expire(settings.clock.monotonic());
+        let readable = self.shared.readable();
+        let snapshot = LogSnapshot {
+            start: self.start,
+            end: self.end,
+            anchor: self.anchor,
+            cleaned_to: self.cleaned_to,
+            segments: readable.segments.iter().map(Segment::entry).collect(),
+            producers: self.producers.entries(),
+        };
+        let aborted: Vec<AbortedEntry> = readable
+            .aborted
+            .iter()
+            .skip(self.view_aborted)
+            .map(|txn| AbortedEntry {
+                producer: txn.producer,
+                first_offset: txn.first_offset,
+                marker: txn.last_offset,
+            })
+            .collect();
+        let unindexed = readable.segments.iter().filter(|segment| !segment.index.is_empty());
+        let update = LogUpdate {
+            snapshot: &snapshot,
+            index: unindexed.map(|s| (s.id(), s.index.as_slice())).collect(),
+            aborted: &aborted,
+            dropped: &self.dropped,
+            aborted_from: self.start,
+        };
+        let kept = settings.view.keep_log(self.shared.id, &update);
+        drop(readable);
+        match kept {
+            Ok(()) => {
+                self.dropped.clear();
+                self.view_aborted += aborted.len();
+                for segment in &mut self.shared.readable_mut().segments {
+                    segment.index = Vec::new();
+                }
+            }
+            Err(error) => {
+                let log = settings.label(self.shared.id);
+                warn!(log, %error, "view was not updated, the next start scans more");
+            }
+        }
+    }
+
+    /// Makes everything durable, whatever the durability, before the thread ends.
+    pub(in crate::log) fn close(&mut self, settings: &Settings) {
+        if self.refused.is_none() && self.force_sync(settings).is_ok() {
+            self.publish();
+            if self.view_due_bytes > 0 {
+                self.keep_view(settings);
+            }
+        }
+    }
+}

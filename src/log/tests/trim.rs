@@ -1,0 +1,223 @@
+//! Logs whose start is raised, and what a crash leaves of that.
+
+use super::*;
+use crate::log::record_store::ObjectId;
+
+/// One batch of two records per segment.
+fn small_segments() -> Config {
+    Config { log_segment_bytes: 100, ..config() }
+}
+
+fn files(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir.join(format!("logs/{}", id()))).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    names
+}
+
+fn name(base: u64) -> String {
+    format!("{base:020}.log")
+}
+
+fn out_of_range(log: &Partition, from: u64) -> bool {
+    let read = log.read_blocking(request(from, Isolation::ReadUncommitted));
+    matches!(read, Err(ReadError::OutOfRange { .. }))
+}
+
+#[test]
+fn a_raised_start_holds_after_a_restart_and_frees_whole_segments() {
+    for view_survives in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        for values in [["a", "b"], ["c", "d"], ["e", "f"]] {
+            fixture.append(plain(&values)).unwrap();
+        }
+        assert_eq!(fixture.log.trim_blocking(Offset::new(3)), Ok(Offset::new(3)));
+        // It never goes back.
+        assert_eq!(fixture.log.trim_blocking(Offset::new(1)), Ok(Offset::new(3)));
+        assert_eq!(files(dir.path()), [name(2), name(4), format!("start-{:020}", 3)]);
+        drop(fixture);
+        if !view_survives {
+            std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+        }
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        assert_eq!(fixture.log.span().start, Offset::new(3));
+        assert!(out_of_range(&fixture.log, 2));
+        // The batch that holds offset 3 begins before it, as with Kafka.
+        assert_eq!(fixture.values(3), ["c", "d"]);
+        assert_eq!(fixture.append(plain(&["g"])).unwrap().base_offset, Offset::new(6));
+    }
+}
+
+#[test]
+fn a_log_trimmed_to_its_end_is_empty_and_goes_on_at_its_offset() {
+    for view_survives in [true, false] {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Fixture::open(dir.path());
+        fixture.append(by(7, 0, 0, false, &["a", "b"])).unwrap();
+        assert_eq!(
+            fixture.log.trim_blocking(Offset::new(3)),
+            Err(TrimError::OutOfRange { before: Offset::new(3), end: Offset::new(2) })
+        );
+        assert_eq!(fixture.log.trim_blocking(Offset::new(2)), Ok(Offset::new(2)));
+        assert_eq!(files(dir.path()), [name(2), format!("start-{:020}", 2)]);
+        drop(fixture);
+        if !view_survives {
+            std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+        }
+        let fixture = Fixture::open(dir.path());
+        let span = fixture.log.span();
+        assert_eq!((span.start, span.end), (Offset::new(2), Offset::new(2)));
+        assert!(fixture.values(2).is_empty());
+        if view_survives {
+            let again = fixture.append(by(7, 0, 0, false, &["a", "b"])).unwrap();
+            assert!(again.duplicate, "the producer is known beyond its records");
+        }
+        assert_eq!(fixture.append(plain(&["c"])).unwrap().base_offset, Offset::new(2));
+        assert_eq!(fixture.values(2), ["c"]);
+    }
+}
+
+#[test]
+fn a_start_inside_an_open_transaction_bounds_the_last_stable_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    fixture.append(by(7, 0, 0, true, &["a", "b"])).unwrap();
+    fixture.log.trim_blocking(Offset::new(1)).unwrap();
+    assert_eq!(fixture.log.span().last_stable, Offset::new(1));
+    fixture.end(7, 0, Marker::Abort).unwrap();
+    assert_eq!(fixture.log.span().last_stable, Offset::new(3));
+}
+
+#[test]
+fn time_lookups_end_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    fixture.append(plain(&["a", "b", "c"])).unwrap();
+    fixture.log.trim_blocking(Offset::new(1)).unwrap();
+    let found = block_on_runtime(fixture.log.first_at_or_after(Timestamp(0))).unwrap().unwrap();
+    assert_eq!((found.offset, found.timestamp), (Offset::new(1), Timestamp(1001)));
+}
+
+#[test]
+fn what_a_crash_leaves_of_a_deletion_or_a_compaction_is_removed_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::with(dir.path(), &small_segments());
+    for values in [["a", "b"], ["c", "d"], ["e", "f"], ["g", "h"]] {
+        fixture.append(plain(&values)).unwrap();
+    }
+    drop(fixture);
+    // The start was noted, and nothing deleted yet; then the next two segments were joined.
+    let store = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
+    store.set_start(id(), Offset::new(2)).unwrap();
+    let joined = ObjectId { revision: 1, ..ObjectId::appended(id(), Offset::new(2)) };
+    let bytes: Vec<u8> =
+        [2, 4].iter().flat_map(|base| std::fs::read(segment(dir.path(), *base)).unwrap()).collect();
+    store.append_draft(joined, 0, &bytes).unwrap();
+    store.publish(joined).unwrap();
+    store.append_draft(ObjectId { revision: 2, ..joined }, 0, b"half").unwrap();
+
+    let fixture = Fixture::with(dir.path(), &small_segments());
+    let left = [format!("{:020}-1.log", 2), name(6), format!("start-{:020}", 2)];
+    assert_eq!(files(dir.path()), left);
+    assert_eq!(fixture.values(2), ["c", "d", "e", "f"]);
+    assert_eq!(fixture.values(6), ["g", "h"]);
+    assert_eq!(fixture.append(plain(&["i"])).unwrap().base_offset, Offset::new(8));
+}
+
+#[test]
+fn a_log_that_lost_what_was_on_the_disk_gives_no_offset_out_again() {
+    // The whole last batch, a part of it, and a bit of its header.
+    for damage in [0, 1, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Fixture::open(dir.path());
+        fixture.append(plain(&["a", "b"])).unwrap();
+        let whole = fixture.log.size_bytes();
+        fixture.append(plain(&["c", "d"])).unwrap();
+        fixture.logs.shutdown();
+        drop(fixture);
+        let path = segment(dir.path(), 0);
+        let mut bytes = std::fs::read(&path).unwrap();
+        match damage {
+            0 => bytes.truncate(whole as usize),
+            1 => bytes.truncate(bytes.len() - 1),
+            // The CRC field of its header.
+            _ => bytes[whole as usize + 17] ^= 1,
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        // The second start sees the same as the first.
+        for _ in 0..2 {
+            let fixture = Fixture::open(dir.path());
+            assert!(matches!(fixture.append(plain(&["e"])), Err(AppendError::Storage { .. })));
+            assert_eq!(fixture.log.span().end, Offset::new(4));
+            assert_eq!(fixture.values(0), ["a", "b"]);
+            let lost = fixture.log.read_blocking(request(2, Isolation::ReadUncommitted));
+            assert!(matches!(lost, Err(ReadError::Corrupt { .. })), "{lost:?}");
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn a_segment_ends_when_the_next_record_is_too_young_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let config = LogConfig {
+        segment_age_max: Some(Duration::from_millis(500)),
+        ..(*fixture.log.config()).clone()
+    };
+    fixture.logs.configure(id().topic, "clicks", config);
+    let at = |ms| {
+        let record = NewRecord { timestamp: Timestamp(ms), ..NewRecord::default() };
+        fixture.append(batch::encode(&[record], None)).unwrap();
+    };
+    at(1000);
+    at(1500);
+    at(900);
+    assert_eq!(files(dir.path()), [name(0)]);
+    at(1501);
+    at(2001);
+    at(2002);
+    assert_eq!(files(dir.path()), [name(0), name(3), name(5)]);
+    drop(fixture);
+    // The age of the active segment is known after a restart.
+    let fixture = Fixture::open(dir.path());
+    fixture.logs.configure(
+        id().topic,
+        "clicks",
+        LogConfig {
+            segment_age_max: Some(Duration::from_millis(500)),
+            ..(*fixture.log.config()).clone()
+        },
+    );
+    let record = NewRecord { timestamp: Timestamp(2503), ..NewRecord::default() };
+    fixture.append(batch::encode(&[record], None)).unwrap();
+    assert_eq!(files(dir.path()), [name(0), name(3), name(5), name(6)]);
+}
+
+#[test]
+fn a_topic_may_ask_for_the_brokers_time_at_any_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    assert_eq!(fixture.append(plain(&["a"])).unwrap().append_time, None);
+    let config = LogConfig {
+        timestamp_type: TimestampType::LogAppendTime,
+        ..(*fixture.log.config()).clone()
+    };
+    fixture.logs.configure(id().topic, "clicks", config);
+    let appended = fixture.append(plain(&["b", "c"])).unwrap();
+    assert_eq!(appended.append_time, Some(Timestamp(1_000_000)));
+    let read = fixture.read(0, Isolation::ReadUncommitted).records;
+    let batches = records::decode(read, 1 << 20).unwrap();
+    let times: Vec<i64> =
+        batches.iter().flat_map(|batch| &batch.records).map(|record| record.timestamp.0).collect();
+    assert_eq!(times, [1000, 1_000_000, 1_000_000]);
+    let found = block_on_runtime(fixture.log.first_at_or_after(Timestamp(1001))).unwrap().unwrap();
+    assert_eq!((found.offset, found.timestamp), (Offset::new(1), Timestamp(1_000_000)));
+}
+
+/// Look-ups by time run on the runtime's reader threads.
+fn block_on_runtime<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
