@@ -8,6 +8,7 @@ mod error;
 mod load;
 mod render;
 mod table;
+mod topics;
 mod value;
 
 #[cfg(test)]
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 pub use error::ConfigError;
 pub use load::{Setting, Source, Sources};
+pub use topics::{CleanupPolicy, Compression, TimestampType};
 
 /// When an append with `acks=all` is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,55 @@ pub struct Config {
     pub log_writer_threads: usize,
     /// `log.append.queue.bytes`: bound of each writer's queue.
     pub log_append_queue_bytes: usize,
+    /// `log.roll.ms`; `None` leaves it to the hours. See `Config::log_roll`.
+    pub log_roll_ms: Option<i64>,
+    /// `log.roll.hours`.
+    pub log_roll_hours: i64,
+    /// `log.roll.jitter.ms`; `None` leaves it to the hours. See `Config::log_roll_jitter`.
+    pub log_roll_jitter_ms: Option<i64>,
+    /// `log.roll.jitter.hours`.
+    pub log_roll_jitter_hours: i64,
+    /// `log.message.timestamp.type`.
+    pub log_message_timestamp_type: TimestampType,
+    /// `log.message.timestamp.before.max.ms`; `i64::MAX` ms is no bound.
+    pub log_message_timestamp_before_max: Duration,
+    /// `log.message.timestamp.after.max.ms`; `i64::MAX` ms is no bound.
+    pub log_message_timestamp_after_max: Duration,
+    /// `compression.type`.
+    pub compression_type: Compression,
+    /// `compression.gzip.level`; -1 is zlib's default.
+    pub compression_gzip_level: i32,
+    /// `compression.lz4.level`; only Kafka's default is possible.
+    pub compression_lz4_level: i32,
+    /// `compression.zstd.level`.
+    pub compression_zstd_level: i32,
+    /// `log.cleanup.policy`.
+    pub log_cleanup_policy: CleanupPolicy,
+    /// `log.retention.ms`, -1 for ever; `None` leaves it to the minutes. See
+    /// `Config::log_retention`.
+    pub log_retention_ms: Option<i64>,
+    /// `log.retention.minutes`, -1 for ever; `None` leaves it to the hours.
+    pub log_retention_minutes: Option<i64>,
+    /// `log.retention.hours`, -1 for ever.
+    pub log_retention_hours: i64,
+    /// `log.retention.bytes`: of a partition; `None` is no bound.
+    pub log_retention_bytes: Option<u64>,
+    /// `log.retention.check.interval.ms`.
+    pub log_retention_check_interval: Duration,
+    /// `log.cleaner.min.cleanable.ratio`, 0 to 1.
+    pub log_cleaner_min_cleanable_ratio: f64,
+    /// `log.cleaner.min.compaction.lag.ms`.
+    pub log_cleaner_min_compaction_lag: Duration,
+    /// `log.cleaner.max.compaction.lag.ms`; `i64::MAX` ms is no bound.
+    pub log_cleaner_max_compaction_lag: Duration,
+    /// `log.cleaner.delete.retention.ms`.
+    pub log_cleaner_delete_retention: Duration,
+    /// `log.cleaner.dedupe.buffer.size`.
+    pub log_cleaner_dedupe_buffer_bytes: usize,
+    /// `log.cleaner.backoff.ms`: pause of the cleaner when nothing is worth cleaning.
+    pub log_cleaner_backoff: Duration,
+    /// `log.scrub.bytes.per.second`: rate at which stored batches are checked again; 0 is off.
+    pub log_scrub_bytes_per_second: u64,
     /// `offsets.topic.num.partitions`.
     pub offsets_topic_partitions: u32,
     /// `group.initial.rebalance.delay.ms`.
@@ -98,6 +149,30 @@ impl Default for Config {
             log_index_interval_bytes: 4096,
             log_writer_threads: 2,
             log_append_queue_bytes: 64 << 20,
+            log_roll_ms: None,
+            log_roll_hours: 168,
+            log_roll_jitter_ms: None,
+            log_roll_jitter_hours: 0,
+            log_message_timestamp_type: TimestampType::CreateTime,
+            log_message_timestamp_before_max: Duration::from_millis(i64::MAX as u64),
+            log_message_timestamp_after_max: Duration::from_secs(3600),
+            compression_type: Compression::Producer,
+            compression_gzip_level: -1,
+            compression_lz4_level: 9,
+            compression_zstd_level: 3,
+            log_cleanup_policy: CleanupPolicy { delete: true, compact: false },
+            log_retention_ms: None,
+            log_retention_minutes: None,
+            log_retention_hours: 168,
+            log_retention_bytes: None,
+            log_retention_check_interval: Duration::from_secs(300),
+            log_cleaner_min_cleanable_ratio: 0.5,
+            log_cleaner_min_compaction_lag: Duration::ZERO,
+            log_cleaner_max_compaction_lag: Duration::from_millis(i64::MAX as u64),
+            log_cleaner_delete_retention: Duration::from_secs(86_400),
+            log_cleaner_dedupe_buffer_bytes: 128 << 20,
+            log_cleaner_backoff: Duration::from_secs(15),
+            log_scrub_bytes_per_second: 4 << 20,
             offsets_topic_partitions: 50,
             group_initial_rebalance_delay: Duration::from_secs(3),
             group_min_session_timeout: Duration::from_secs(6),

@@ -69,7 +69,18 @@ const fn integer(min: u64, max: u64) -> Kind {
     Kind::Integer { min, max }
 }
 
+/// -1, or a whole number.
+const fn limit(min: u64, max: u64) -> Kind {
+    Kind::Limit { min, max }
+}
+
+/// May be left empty, so that a coarser key decides.
+const fn finer(kind: &'static Kind) -> Kind {
+    Kind::Optional(kind)
+}
+
 const INT_MAX: u64 = i32::MAX as u64;
+const LONG_MAX: u64 = i64::MAX as u64;
 const DAY_MS: u64 = 86_400_000;
 
 /// In the default file's order.
@@ -105,6 +116,64 @@ pub(super) const KEYS: &[Key] = keys! {
             "Threads that append. Each owns a share of the partitions.";
         "log.append.queue.bytes" => log_append_queue_bytes: integer(1 << 20, 1 << 36),
             "Bound of each writer's queue. When it is full, producers wait.";
+        "log.roll.ms" => log_roll_ms: finer(&integer(1, LONG_MAX)),
+            "Age, in its records' time, at which a segment is closed. Empty: see log.roll.hours.";
+        "log.roll.hours" => log_roll_hours: integer(1, INT_MAX),
+            "The same in hours; log.roll.ms beats it.";
+        "log.roll.jitter.ms" => log_roll_jitter_ms: finer(&integer(0, LONG_MAX)),
+            "The most by which a segment is closed earlier, at random. Empty: see log.roll.jitter.hours.";
+        "log.roll.jitter.hours" => log_roll_jitter_hours: integer(0, INT_MAX),
+            "The same in hours; log.roll.jitter.ms beats it.";
+        "log.message.timestamp.type" => log_message_timestamp_type:
+            Kind::Choice(&["CreateTime", "LogAppendTime"]),
+            "Whose time records carry: the producer's, or the broker's when it appends them.";
+        "log.message.timestamp.before.max.ms" => log_message_timestamp_before_max:
+            integer(0, LONG_MAX),
+            "How far a record's time may lie in the past. The largest number means any.";
+        "log.message.timestamp.after.max.ms" => log_message_timestamp_after_max:
+            integer(0, LONG_MAX),
+            "How far a record's time may lie in the future. The largest number means any.";
+        "compression.type" => compression_type:
+            Kind::Choice(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+            "How batches are compressed on disk; \"producer\" keeps them as they came.";
+        "compression.gzip.level" => compression_gzip_level: limit(1, 9),
+            "Level of compression.type=gzip; -1 is zlib's default.";
+        "compression.lz4.level" => compression_lz4_level: integer(9, 9),
+            "Level of compression.type=lz4. Accepted for compatibility: there is one level.";
+        "compression.zstd.level" => compression_zstd_level: Kind::Signed { min: -131_072, max: 22 },
+            "Level of compression.type=zstd.";
+    }
+    "Retention and compaction" {
+        "log.cleanup.policy" => log_cleanup_policy:
+            Kind::Choice(&["delete", "compact", "compact,delete"]),
+            "What happens to old records: dropped by age and size, or by newer records of their keys.";
+        "log.retention.ms" => log_retention_ms: finer(&limit(1, LONG_MAX)),
+            "How long records are kept at least; -1 is for ever. Empty: see log.retention.minutes.";
+        "log.retention.minutes" => log_retention_minutes: finer(&limit(1, INT_MAX)),
+            "The same in minutes; log.retention.ms beats it. Empty: see log.retention.hours.";
+        "log.retention.hours" => log_retention_hours: limit(1, INT_MAX),
+            "The same in hours; both finer keys beat it.";
+        "log.retention.bytes" => log_retention_bytes: limit(0, LONG_MAX),
+            "Bytes of a partition above which its oldest segments are dropped; -1 is no bound.";
+        "log.retention.check.interval.ms" => log_retention_check_interval: integer(1, LONG_MAX),
+            "How often segments are looked through for some to drop.";
+        "log.cleaner.min.cleanable.ratio" => log_cleaner_min_cleanable_ratio: Kind::Ratio,
+            "Share of a compacted log not yet compacted that makes it worth compacting.";
+        "log.cleaner.min.compaction.lag.ms" => log_cleaner_min_compaction_lag:
+            integer(0, LONG_MAX),
+            "How long a record stays uncompacted at least.";
+        "log.cleaner.max.compaction.lag.ms" => log_cleaner_max_compaction_lag:
+            integer(1, LONG_MAX),
+            "How long a record stays uncompacted at most. The largest number means any.";
+        "log.cleaner.delete.retention.ms" => log_cleaner_delete_retention: integer(0, LONG_MAX),
+            "How long a compacted log keeps its tombstones readable.";
+        "log.cleaner.dedupe.buffer.size" => log_cleaner_dedupe_buffer_bytes:
+            integer(1 << 20, 1 << 40),
+            "Memory for the keys of a log while it is compacted. Used only then.";
+        "log.cleaner.backoff.ms" => log_cleaner_backoff: integer(0, LONG_MAX),
+            "Pause of the cleaner when no log is worth compacting.";
+        "log.scrub.bytes.per.second" => log_scrub_bytes_per_second: integer(0, 1 << 40),
+            "Rate at which stored batches are read again and checked in the background; 0 is never.";
     }
     "Groups" {
         "offsets.topic.num.partitions" => offsets_topic_partitions: integer(1, 10_000),
@@ -144,19 +213,9 @@ pub(super) const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("log.dir", "set data.dir instead"),
     ("log.dirs", "set data.dir instead"),
     ("broker.id", "set node.id instead"),
-    ("log.retention.ms", "records are kept until their topic is deleted"),
-    ("log.retention.minutes", "records are kept until their topic is deleted"),
-    ("log.retention.hours", "records are kept until their topic is deleted"),
-    ("log.retention.bytes", "records are kept until their topic is deleted"),
-    ("log.retention.check.interval.ms", "records are kept until their topic is deleted"),
-    ("log.roll.ms", "segments are closed by size, see log.segment.bytes"),
-    ("log.roll.hours", "segments are closed by size, see log.segment.bytes"),
-    ("log.cleanup.policy", "records are kept until their topic is deleted"),
-    ("log.cleaner.enable", "logs are not compacted"),
+    ("log.cleaner.enable", "topics with cleanup.policy=compact are always compacted"),
     ("log.flush.interval.messages", "see durability"),
     ("log.flush.interval.ms", "see durability"),
-    ("log.message.timestamp.type", "records keep the producer's timestamp"),
-    ("compression.type", "batches are kept as the producer sent them"),
     ("default.replication.factor", "one machine keeps one copy"),
     ("min.insync.replicas", "one machine keeps one copy"),
     ("offsets.topic.replication.factor", "one machine keeps one copy"),

@@ -119,13 +119,70 @@ fn a_wrong_value_is_named_with_what_is_allowed() {
 #[test]
 fn keys_of_kafka_without_effect_are_refused_by_name() {
     assert_eq!(
-        refusal(&flags(&["log.retention.ms=1000"])),
-        "--set: config 'log.retention.ms' is not implemented yet: records are kept until their \
-         topic is deleted"
+        refusal(&flags(&["log.flush.interval.ms=1000"])),
+        "--set: config 'log.flush.interval.ms' is not implemented yet: see durability"
     );
     for (name, _) in table::NOT_IMPLEMENTED {
         assert!(table::find(name).is_none(), "{name} is implemented");
     }
+}
+
+#[test]
+fn the_finest_unit_of_a_period_wins() {
+    let retention =
+        |assignments: &[&str]| Config::load(&flags(assignments)).unwrap().log_retention();
+    assert_eq!(retention(&[]), Some(Duration::from_secs(7 * 86_400)));
+    assert_eq!(retention(&["log.retention.hours=2"]), Some(Duration::from_secs(7_200)));
+    let minutes = "log.retention.minutes=3";
+    assert_eq!(retention(&["log.retention.hours=-1", minutes]), Some(Duration::from_secs(180)));
+    assert_eq!(retention(&["log.retention.ms=-1", minutes]), None);
+    assert_eq!(retention(&["log.retention.ms=5", minutes]), Some(Duration::from_millis(5)));
+    let roll = |assignments: &[&str]| Config::load(&flags(assignments)).unwrap();
+    assert_eq!(roll(&["log.roll.hours=1"]).log_roll(), Duration::from_secs(3_600));
+    assert_eq!(roll(&["log.roll.hours=1", "log.roll.ms=9"]).log_roll(), Duration::from_millis(9));
+    assert_eq!(roll(&[]).log_roll_jitter(), Duration::ZERO);
+    assert_eq!(roll(&["log.roll.jitter.ms=4"]).log_roll_jitter(), Duration::from_millis(4));
+    assert_eq!(Config::load(&flags(&["log.retention.ms="])).unwrap().log_retention_ms, None);
+}
+
+#[test]
+fn bounds_of_the_logs_configs_are_kafkas() {
+    for wrong in [
+        "log.retention.ms=0",
+        "log.retention.hours=-2",
+        "log.retention.bytes=-2",
+        "log.roll.ms=0",
+        "log.roll.ms=-1",
+        "log.roll.hours=0",
+        "log.cleaner.min.cleanable.ratio=1.1",
+        "log.cleaner.min.cleanable.ratio=NaN",
+        "log.cleanup.policy=drop",
+        "log.cleanup.policy=",
+        "compression.type=brotli",
+        "compression.gzip.level=0",
+        "compression.zstd.level=23",
+        "compression.lz4.level=3",
+        "log.message.timestamp.type=createtime",
+    ] {
+        assert!(Config::load(&flags(&[wrong])).is_err(), "{wrong}");
+    }
+    let config = Config::load(&flags(&[
+        "log.retention.bytes=-1",
+        "log.cleaner.min.cleanable.ratio=0.01",
+        "log.cleanup.policy=delete, compact",
+        "compression.type=zstd",
+        "compression.zstd.level=-5",
+        "compression.gzip.level=-1",
+        "log.message.timestamp.type=LogAppendTime",
+        "log.message.timestamp.after.max.ms=9223372036854775807",
+    ]))
+    .unwrap();
+    assert_eq!(config.log_retention_bytes, None);
+    assert_eq!(config.log_cleanup_policy, CleanupPolicy { delete: true, compact: true });
+    assert_eq!(config.compression_type, Compression::Zstd);
+    assert_eq!(config.log_message_timestamp_type, TimestampType::LogAppendTime);
+    let said = refusal(&flags(&["log.retention.ms=soon"]));
+    assert!(said.contains("it must be nothing or -1 or a whole number from 1"), "{said}");
 }
 
 #[test]

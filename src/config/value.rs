@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Durability;
+use super::{CleanupPolicy, Compression, Durability, TimestampType};
 
 /// What a key takes; the bounds of integers are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,24 @@ pub(super) enum Kind {
         /// Largest allowed.
         max: u64,
     },
+    /// -1, which the key's doc explains, or a whole number.
+    Limit {
+        /// Smallest allowed beside -1.
+        min: u64,
+        /// Largest allowed.
+        max: u64,
+    },
+    /// A whole number that may be negative.
+    Signed {
+        /// Smallest allowed.
+        min: i64,
+        /// Largest allowed.
+        max: i64,
+    },
+    /// A number from 0 to 1.
+    Ratio,
+    /// Nothing, so that another key decides, or what the inner kind takes.
+    Optional(&'static Kind),
 }
 
 impl Kind {
@@ -38,13 +56,25 @@ impl Kind {
             Kind::Host => "a host name or address without a port, like broker.example".to_owned(),
             Kind::Bool => "true or false".to_owned(),
             Kind::Choice(words) => words.join(" or "),
+            Kind::Integer { min, max } if min == max => min.to_string(),
             Kind::Integer { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Limit { min, max } => format!("-1 or a whole number from {min} to {max}"),
+            Kind::Signed { min, max } => format!("a whole number from {min} to {max}"),
+            Kind::Ratio => "a number from 0 to 1".to_owned(),
+            Kind::Optional(kind) => format!("nothing or {}", kind.allowed()),
         }
     }
 
     /// Whether the file writes such values in quotes.
     pub(super) fn quoted(self) -> bool {
-        !matches!(self, Kind::Bool | Kind::Integer { .. })
+        match self {
+            Kind::Path | Kind::Address | Kind::Host | Kind::Choice(_) | Kind::Optional(_) => true,
+            Kind::Bool
+            | Kind::Integer { .. }
+            | Kind::Limit { .. }
+            | Kind::Signed { .. }
+            | Kind::Ratio => false,
+        }
     }
 
     /// Whether `text` is inside the bounds; types are checked by `Value::parse`.
@@ -53,6 +83,12 @@ impl Kind {
             Kind::Integer { min, max } => {
                 text.parse::<u64>().is_ok_and(|number| (min..=max).contains(&number))
             }
+            Kind::Limit { min, max } => text == "-1" || Kind::Integer { min, max }.admits(text),
+            Kind::Signed { min, max } => {
+                text.parse::<i64>().is_ok_and(|number| (min..=max).contains(&number))
+            }
+            Kind::Ratio => text.parse::<f64>().is_ok_and(|ratio| (0.0..=1.0).contains(&ratio)),
+            Kind::Optional(kind) => text.is_empty() || kind.admits(text),
             Kind::Path => !text.is_empty(),
             // A port belongs to kafka.listen; clients would look the whole text up as a name.
             Kind::Host => {
@@ -72,10 +108,10 @@ pub(super) trait Value: Sized {
     fn render(&self) -> String;
 }
 
-macro_rules! integers {
-    ($($integer:ty),*) => {$(
-        impl Value for $integer {
-            fn parse(text: &str) -> Option<$integer> {
+macro_rules! numbers {
+    ($($number:ty),*) => {$(
+        impl Value for $number {
+            fn parse(text: &str) -> Option<$number> {
                 text.parse().ok()
             }
             fn render(&self) -> String {
@@ -85,7 +121,29 @@ macro_rules! integers {
     )*};
 }
 
-integers!(i32, u32, u64, usize);
+numbers!(i32, u32, i64, u64, usize, f64);
+
+/// A key that may be left empty.
+impl Value for Option<i64> {
+    fn parse(text: &str) -> Option<Option<i64>> {
+        if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
+    }
+
+    fn render(&self) -> String {
+        self.map(|number| number.to_string()).unwrap_or_default()
+    }
+}
+
+/// -1 is no bound.
+impl Value for Option<u64> {
+    fn parse(text: &str) -> Option<Option<u64>> {
+        if text == "-1" { Some(None) } else { text.parse().ok().map(Some) }
+    }
+
+    fn render(&self) -> String {
+        self.map_or_else(|| "-1".to_owned(), |number| number.to_string())
+    }
+}
 
 impl Value for bool {
     fn parse(text: &str) -> Option<bool> {
@@ -147,6 +205,36 @@ impl Value for Durability {
             Durability::Disk => "disk".to_owned(),
             Durability::PageCache => "page-cache".to_owned(),
         }
+    }
+}
+
+impl Value for TimestampType {
+    fn parse(text: &str) -> Option<TimestampType> {
+        TimestampType::parse(text)
+    }
+
+    fn render(&self) -> String {
+        self.name().to_owned()
+    }
+}
+
+impl Value for Compression {
+    fn parse(text: &str) -> Option<Compression> {
+        Compression::parse(text)
+    }
+
+    fn render(&self) -> String {
+        self.name().to_owned()
+    }
+}
+
+impl Value for CleanupPolicy {
+    fn parse(text: &str) -> Option<CleanupPolicy> {
+        CleanupPolicy::parse(text)
+    }
+
+    fn render(&self) -> String {
+        self.to_string()
     }
 }
 

@@ -5,14 +5,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 
-/// Whose time a record carries (`message.timestamp.type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimestampType {
-    /// The producer's.
-    CreateTime,
-    /// The broker's, when the batch is appended.
-    LogAppendTime,
-}
+pub use crate::config::TimestampType;
 
 /// How a batch's records are compressed, by the codec number in its attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
