@@ -11,6 +11,7 @@ mod crash;
 mod flink;
 mod harness;
 mod hostile;
+mod partitions;
 mod prometheus;
 mod protocol;
 mod sql_job;

@@ -27,7 +27,7 @@ use crate::sql::Gateway;
 use crate::store::Store;
 use crate::stream::job::{Jobs, Rooms};
 use crate::txn::ProducerIds;
-use crate::types::{Clock, SystemClock};
+use crate::types::{Clock, Progress, SystemClock};
 use crate::{http, wire};
 
 /// How long a shutdown waits for jobs and for the logs' last sync, each.
@@ -49,7 +49,9 @@ pub struct Server {
 impl Server {
     /// Starts everything; when it returns, the broker serves. Errors are for people: they name the
     /// thing, the reason and the next step.
-    pub async fn start(config: Config) -> anyhow::Result<Server> {
+    ///
+    /// How far it has come is told in `progress`, for whoever watches.
+    pub async fn start(config: Config, progress: Progress) -> anyhow::Result<Server> {
         let began = Instant::now();
         let config = Arc::new(config);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
@@ -65,18 +67,19 @@ impl Server {
             .await
             .map_err(|error| bind_error(&error, "http", config.http_listen))?;
         let (kafka_addr, http_addr) = (kafka.local_addr(), http.local_addr());
-        let front = Front::new(metrics.clone());
+        progress.begin("opening the data directory", 0);
+        let front = Front::new(metrics.clone(), progress.clone());
         let http = http.serve(front.clone());
 
         let (data_dir, logs) = open_logs(&config, &clock, &metrics).await?;
-        front.enter(Phase::Starting("reading the catalog"));
+        logs.report_to(&progress);
+        progress.begin("reading the catalog", 0);
         let journal: Arc<dyn Journal> = Arc::new(LocalJournal::new(logs.clone(), clock.clone()));
         let catalog =
             Catalog::start(logs.clone(), journal.clone(), config.clone(), clock.clone(), &metrics)
                 .await
                 .context("the catalog cannot be read")?;
         let producer_ids = ProducerIds::start(journal.clone()).await?;
-        front.enter(Phase::Starting("reading committed offsets"));
         let groups = Groups::start(catalog.clone(), config.clone(), clock.clone(), &metrics)
             .await
             .context("committed offsets cannot be read")?;
@@ -88,6 +91,7 @@ impl Server {
             config: config.clone(),
             clock: clock.clone(),
         };
+        progress.begin("reading the job journal", 0);
         let jobs = Jobs::start(rooms, &metrics).await.context("the job journal cannot be read")?;
         let gateway = Gateway::new(catalog.clone(), jobs.clone(), config.clone());
 
@@ -111,7 +115,7 @@ impl Server {
         // Jobs can be seen and cancelled while they are being restarted.
         let planner = gateway.planner();
         front.open(http::Rooms { gateway, jobs: jobs.clone(), clock });
-        front.enter(Phase::Starting("restarting jobs"));
+        progress.begin("restarting jobs", 0);
         jobs.recover(planner).await;
         front.enter(Phase::Ready { kafka: kafka_addr, http: http_addr });
         info!(

@@ -26,7 +26,7 @@ use self::task::{Command, Owner};
 use crate::config::Config;
 use crate::log::{Logs, Partition};
 use crate::metrics::Metrics;
-use crate::types::{Clock, LogId, PartitionId, TopicId, TopicName, TopicNameError};
+use crate::types::{Clock, LogId, PartitionId, Progress, TopicId, TopicName, TopicNameError};
 
 pub use local_journal::LocalJournal;
 pub use topic::TopicConfig;
@@ -208,6 +208,11 @@ impl Catalog {
         let owner = Owner::new(published.clone(), journal, config, replayed.next);
         tokio::spawn(owner.run(queue));
         Ok(Catalog { published, changes })
+    }
+
+    /// How far the start has come, for the rooms that start after the catalog.
+    pub fn progress(&self) -> &Progress {
+        self.published.logs.progress()
     }
 
     /// The newest picture.

@@ -2,6 +2,8 @@
 //! all others are opened.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -104,29 +106,37 @@ pub(super) async fn open_logs(
     clock: &dyn Clock,
 ) -> Result<(), CatalogError> {
     let begun = clock.monotonic();
+    let scanned_before = logs.progress().stage().scanned_bytes;
     let ids: Vec<LogId> = snapshot.topics().flat_map(|topic| topic.logs()).collect();
     for topic in snapshot.topics() {
         logs.name_topic(topic.id, topic.name.as_str());
     }
     let partitions = ids.len();
+    logs.progress().begin("opening partition logs", partitions as u64);
     open(logs, ids).await?;
     let took = clock.monotonic().saturating_sub(begun);
-    if took > START_WORTH_TELLING {
-        info!(partitions, took_ms = took.as_millis() as u64, "opened all partition logs");
+    let scanned_bytes = logs.progress().stage().scanned_bytes - scanned_before;
+    if scanned_bytes > 0 || took > START_WORTH_TELLING {
+        let took_ms = took.as_millis() as u64;
+        info!(partitions, scanned_bytes, took_ms, "opened all partition logs");
     }
     Ok(())
 }
 
 /// Opens logs in parallel.
 pub(super) async fn open(logs: &Logs, ids: Vec<LogId>) -> Result<(), CatalogError> {
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let share = ids.len().div_ceil(threads).max(1);
-    let openers: Vec<_> = ids
-        .chunks(share)
-        .map(|ids| {
-            let (logs, ids) = (logs.clone(), ids.to_vec());
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(ids.len());
+    let (ids, next) = (Arc::new(ids), Arc::new(AtomicUsize::new(0)));
+    let openers: Vec<_> = (0..threads)
+        .map(|_| {
+            let (logs, ids, next) = (logs.clone(), ids.clone(), next.clone());
             tokio::spawn(blocking(move || {
-                ids.into_iter().try_for_each(|id| logs.open(id).map(drop))
+                // One by one: some take a moment and some a minute, and nobody knows which.
+                while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    logs.open(*id)?;
+                    logs.progress().advance();
+                }
+                Ok(())
             }))
         })
         .collect();

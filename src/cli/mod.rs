@@ -5,6 +5,7 @@
 mod client;
 mod doctor;
 mod job;
+mod progress;
 mod serve;
 mod sql;
 mod table;

@@ -10,9 +10,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
-use super::ServeArgs;
+use super::{ServeArgs, progress};
 use crate::config::{Config, ConfigError, Sources};
 use crate::server::Server;
+use crate::types::Progress;
 
 /// File handles that connections leave alone: 512 of logs, 512 of HTTP, the view and the rest.
 const RESERVED_HANDLES: usize = 1280;
@@ -38,13 +39,16 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     // Signals are caught before anything is opened, so that one during start-up is not lost.
     let mut signals = Signals::install()?;
     let data_dir = config.data_dir.clone();
+    let progress = Progress::default();
+    let shown = progress::show(&progress);
     let server = tokio::select! {
-        server = Server::start(config) => server?,
+        server = Server::start(config, progress) => server?,
         name = signals.next() => {
             info!(signal = name, "stopped while starting");
             return Ok(ExitCode::SUCCESS);
         }
     };
+    drop(shown);
     let ready = format!(
         "ottla ready kafka={} http={} data={}",
         server.kafka_addr(),
@@ -160,7 +164,7 @@ fn start_logging() -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(progress::AboveBars)
         .try_init()
         .map_err(|error| anyhow::anyhow!("logging cannot be started: {error}"))
 }

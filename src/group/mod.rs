@@ -267,6 +267,8 @@ impl Groups {
         };
         let mut shards: Vec<Shard> = (0..SHARDS).map(|_| new_shard()).collect();
         let snapshot = catalog.snapshot();
+        let progress = catalog.progress();
+        progress.begin("reading committed offsets", u64::from(topic.partitions));
         for id in topic.logs() {
             let log = catalog.log(id.topic, id.partition);
             let log = log.ok_or_else(|| GroupError::Storage(format!("log {id} is not open")))?;
@@ -274,6 +276,7 @@ impl Groups {
                 let shard = &mut shards[shard_of(id.partition)];
                 shard.adopt(&group, replayed.metadata, replayed.offsets);
             }
+            progress.advance();
         }
         let spawn = |shard: Shard| {
             let (requests, queue) = mpsc::channel(QUEUE_REQUESTS_MAX);

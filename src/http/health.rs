@@ -17,8 +17,8 @@ use crate::metrics::Metrics;
 /// Where the broker's life stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Not serving yet; what it is busy with.
-    Starting(&'static str),
+    /// Not serving yet.
+    Starting,
     /// Serving.
     Ready {
         /// The Kafka protocol's address.
@@ -64,7 +64,7 @@ async fn readyz(State(front): State<Front>) -> Response {
             });
             Json(body).into_response()
         }
-        Phase::Starting(reason) => not_ready("starting", reason),
+        Phase::Starting => not_ready("starting", &front.progress.stage().to_string()),
         Phase::Stopping => not_ready("stopping", "finishing requests in flight"),
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use crate::metrics::Metrics;
 use crate::sql::Gateway;
 use crate::stream::job::Jobs;
-use crate::types::Clock;
+use crate::types::{Clock, Progress};
 
 use self::error::HttpError;
 
@@ -45,17 +45,20 @@ pub struct Rooms {
 #[derive(Clone)]
 pub struct Front {
     metrics: Metrics,
+    progress: Progress,
     phase: Arc<watch::Sender<Phase>>,
     rooms: Arc<OnceLock<Rooms>>,
     stops: Arc<jobs::Stops>,
 }
 
 impl Front {
-    /// A front without rooms: everything but health and metrics answers 503.
-    pub fn new(metrics: Metrics) -> Front {
+    /// A front without rooms: everything but health and metrics answers 503. While it starts,
+    /// `/readyz` tells how far `progress` is.
+    pub fn new(metrics: Metrics, progress: Progress) -> Front {
         Front {
             metrics,
-            phase: Arc::new(watch::Sender::new(Phase::Starting("opening the data directory"))),
+            progress,
+            phase: Arc::new(watch::Sender::new(Phase::Starting)),
             rooms: Arc::default(),
             stops: Arc::default(),
         }
@@ -78,7 +81,7 @@ impl Front {
     fn rooms(&self) -> Result<&Rooms, HttpError> {
         match self.phase() {
             Phase::Stopping => Err(HttpError::unavailable("the broker is stopping")),
-            Phase::Starting(_) | Phase::Ready { .. } => self
+            Phase::Starting | Phase::Ready { .. } => self
                 .rooms
                 .get()
                 .ok_or_else(|| HttpError::unavailable("the broker is still starting, try again")),

@@ -22,7 +22,10 @@ impl Served {
             .unwrap();
         let metrics = Metrics::default();
         metrics.register_process().unwrap();
-        let front = Front::new(metrics);
+        let progress = Progress::default();
+        progress.begin("opening partition logs", 10_000);
+        progress.advance();
+        let front = Front::new(metrics, progress);
         let (running, address) = runtime.block_on(async {
             let listener = Listener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
             let address = listener.local_addr();
@@ -54,7 +57,7 @@ fn a_starting_broker_is_alive_but_not_ready() {
     assert_eq!(served.ask("GET", "/healthz", "").0, 200);
     let (status, body) = served.ask("GET", "/readyz", "");
     assert_eq!(status, 503);
-    assert_eq!(body, r#"{"status":"starting","reason":"opening the data directory"}"#);
+    assert_eq!(body, r#"{"status":"starting","reason":"opening partition logs 1/10000"}"#);
 
     let address = served.address;
     served.front.enter(Phase::Ready { kafka: address, http: address });

@@ -29,7 +29,7 @@ mod writer;
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ use tokio::sync::{oneshot, watch};
 use crate::config::{Config, Durability};
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::types::{Clock, LeaderEpoch, LogId, TopicId};
+use crate::types::{Clock, LeaderEpoch, LogId, Progress, TopicId};
 
 use self::local_store::LocalRecordStore;
 use self::meter::Meter;
@@ -138,6 +138,7 @@ impl Logs {
             clock,
             meter,
             topics: Topics::new(LogConfig::internal(config)),
+            progress: OnceLock::new(),
         });
         let count = config.log_writer_threads.max(1);
         let mut writers = Vec::with_capacity(count);
@@ -177,6 +178,16 @@ impl Logs {
         let store = self.inner.settings.store.clone();
         let rest = Rounds::start("log-upkeep", HANDLES_REST_INTERVAL, move |_| store.rest())?;
         Ok(vec![rest])
+    }
+
+    /// Counts what recovery reads in `progress` from now on; only the first call has an effect.
+    pub fn report_to(&self, progress: &Progress) {
+        let _ = self.inner.settings.progress.set(progress.clone());
+    }
+
+    /// Where recovery counts what it reads.
+    pub fn progress(&self) -> &Progress {
+        self.inner.settings.progress()
     }
 
     /// Tells what a topic is called, for log lines about its logs; best before they are opened.

@@ -6,7 +6,7 @@ mod view;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use super::tail::TailBudget;
 use super::topics::Topics;
 use super::writer::{Append, End};
 use crate::store::{Anchor, SegmentId, Store};
-use crate::types::{Clock, LeaderEpoch, LogId, Offset, Timestamp};
+use crate::types::{Clock, LeaderEpoch, LogId, Offset, Progress, Timestamp};
 
 pub(super) use upkeep::{Replacement, Survey, Trimmed};
 
@@ -49,9 +49,15 @@ pub(super) struct Settings {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) meter: Meter,
     pub(super) topics: Topics,
+    /// How far recovery has come, once somebody wants to know.
+    pub(super) progress: OnceLock<Progress>,
 }
 
 impl Settings {
+    pub(super) fn progress(&self) -> &Progress {
+        self.progress.get_or_init(Progress::default)
+    }
+
     /// A log as log lines name it: `clicks-3 (<topic uuid>-3)`, or by its id alone.
     pub(super) fn label(&self, log: LogId) -> String {
         match self.topics.of(log.topic).name() {

@@ -5,7 +5,7 @@
 use std::io;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::LogError;
 use super::batch::{self, BatchHeader};
@@ -79,6 +79,7 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     let now = settings.clock.monotonic();
     let mut replayed = walk(log, &objects, known, store, interval, now, keep_index)?;
     replayed.hold_to(listing.start, synced);
+    settings.progress().scanned(replayed.scanned_bytes);
     let label = settings.label(log);
     if let Some(reason) = &replayed.refused {
         settings.meter.refusing.inc();
@@ -110,7 +111,7 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
         if let Some(last) = replayed.segments.last().filter(|_| settings.sync) {
             store.sync(last.object).map_err(|e| failed("sync", last.object, e))?;
         }
-        info!(
+        debug!(
             log = label, start = %replayed.start, end = %replayed.end,
             scanned_bytes = replayed.scanned_bytes, "log recovered"
         );
