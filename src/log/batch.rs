@@ -44,6 +44,7 @@ const COMPRESSION_MASK: i16 = 0x07;
 const LOG_APPEND_TIME: i16 = 0x08;
 const TRANSACTIONAL: i16 = 0x10;
 const CONTROL: i16 = 0x20;
+const DELETE_HORIZON: i16 = 0x40;
 
 /// A batch's fixed header, read from its first `HEADER_BYTES` bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +166,12 @@ impl BatchHeader {
         self.attributes & CONTROL != 0
     }
 
+    /// When its tombstones may go, if compaction has said so (KIP-534). It stands in place of the
+    /// base timestamp, and record timestamps are relative to it.
+    pub fn delete_horizon(&self) -> Option<Timestamp> {
+        (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
+    }
+
     /// Whether `batch`, whose header this is, is whole and has the CRC it claims.
     pub fn crc_matches(&self, batch: &[u8]) -> bool {
         batch.len() == self.bytes
@@ -196,6 +203,61 @@ pub(super) fn stamp(batch: &mut [u8], header: &mut BatchHeader, now: Timestamp) 
     batch[17..21].copy_from_slice(&header.crc.to_be_bytes());
 }
 
+/// The leader epoch that a batch was stored with. `batch` has at least a header.
+#[allow(dead_code)]
+pub(super) fn leader_epoch(batch: &[u8]) -> LeaderEpoch {
+    let epoch = batch.get(12..16).and_then(|bytes| bytes.first_chunk());
+    LeaderEpoch(epoch.map_or(-1, |bytes| i32::from_be_bytes(*bytes)))
+}
+
+/// What `rewrite` changes of a batch's header.
+#[allow(dead_code)]
+pub(super) struct Changes {
+    /// The attributes' codec number becomes this one.
+    pub(super) codec: i16,
+    pub(super) base_timestamp: Timestamp,
+    /// Whether `base_timestamp` is the batch's delete horizon.
+    pub(super) delete_horizon: bool,
+    pub(super) max_timestamp: Timestamp,
+    pub(super) record_count: i32,
+}
+
+/// Makes `out`, which is an old batch's header and a new body, a batch with a right length and CRC.
+/// Whatever `changes` does not name stays: base offset, leader epoch, last offset delta, producer,
+/// sequence and the other attributes.
+#[allow(dead_code)]
+pub(super) fn rewrite(out: &mut [u8], changes: &Changes) {
+    debug_assert!(out.len() >= HEADER_BYTES);
+    let mut attributes = i16::from_be_bytes([out[21], out[22]]);
+    attributes = attributes & !COMPRESSION_MASK | changes.codec;
+    attributes &= !DELETE_HORIZON;
+    if changes.delete_horizon {
+        attributes |= DELETE_HORIZON;
+    }
+    let length = (out.len() - LENGTH_OVERHEAD) as i32;
+    out[8..12].copy_from_slice(&length.to_be_bytes());
+    out[21..23].copy_from_slice(&attributes.to_be_bytes());
+    out[27..35].copy_from_slice(&changes.base_timestamp.0.to_be_bytes());
+    out[35..43].copy_from_slice(&changes.max_timestamp.0.to_be_bytes());
+    out[57..61].copy_from_slice(&changes.record_count.to_be_bytes());
+    put_crc(out);
+}
+
+/// Encodes a batch without records that takes `offsets` offsets, at least one, from `base` on: what
+/// stands where compaction removed all that was written. Clients skip it, and it moves no clock.
+#[allow(dead_code)]
+pub(super) fn encode_filler(base: Offset, offsets: u32, epoch: LeaderEpoch) -> Bytes {
+    debug_assert!(offsets > 0 && i32::try_from(offsets).is_ok(), "its last offset delta is an i32");
+    let none = Timestamp(-1);
+    let mut out = vec![0; HEADER_BYTES];
+    put_header(&mut out, 0, none, none, None, 0);
+    out[..8].copy_from_slice(&base.to_wire().to_be_bytes());
+    out[12..16].copy_from_slice(&epoch.0.to_be_bytes());
+    out[23..27].copy_from_slice(&(offsets - 1).to_be_bytes());
+    put_crc(&mut out);
+    Bytes::from(out)
+}
+
 /// Encodes an uncompressed v2 batch with base offset 0 and a right CRC. `records` may not be empty.
 pub fn encode(records: &[NewRecord], producer: Option<Producer>) -> Bytes {
     debug_assert!(!records.is_empty(), "a batch has at least one record");
@@ -212,12 +274,12 @@ pub fn encode(records: &[NewRecord], producer: Option<Producer>) -> Bytes {
         scratch.push(0);
         varint::put(&mut scratch, record.timestamp.0.wrapping_sub(base.0));
         varint::put(&mut scratch, delta as i64);
-        put_nullable(&mut scratch, record.key.as_deref());
-        put_nullable(&mut scratch, record.value.as_deref());
+        varint::put_nullable(&mut scratch, record.key.as_deref());
+        varint::put_nullable(&mut scratch, record.value.as_deref());
         varint::put(&mut scratch, record.headers.len() as i64);
         for (name, value) in &record.headers {
-            put_nullable(&mut scratch, Some(name.as_bytes()));
-            put_nullable(&mut scratch, value.as_deref());
+            varint::put_nullable(&mut scratch, Some(name.as_bytes()));
+            varint::put_nullable(&mut scratch, value.as_deref());
         }
         varint::put(&mut out, scratch.len() as i64);
         out.extend_from_slice(&scratch);
@@ -248,8 +310,8 @@ pub(super) fn encode_marker(
     let mut record = vec![0];
     varint::put(&mut record, 0);
     varint::put(&mut record, 0);
-    put_nullable(&mut record, Some(&key));
-    put_nullable(&mut record, Some(&value));
+    varint::put_nullable(&mut record, Some(&key));
+    varint::put_nullable(&mut record, Some(&value));
     varint::put(&mut record, 0);
     let mut out = vec![0; HEADER_BYTES];
     varint::put(&mut out, record.len() as i64);
@@ -283,6 +345,25 @@ fn seal(
     producer: Option<Producer>,
     count: i32,
 ) -> Bytes {
+    put_header(&mut out, attributes, base, max, producer, count);
+    put_crc(&mut out);
+    Bytes::from(out)
+}
+
+fn put_crc(out: &mut [u8]) {
+    let crc = crc32c::crc32c(&out[CRC_FROM..]);
+    out[17..21].copy_from_slice(&crc.to_be_bytes());
+}
+
+/// Every field of the header but the base offset and the CRC.
+fn put_header(
+    out: &mut [u8],
+    attributes: i16,
+    base: Timestamp,
+    max: Timestamp,
+    producer: Option<Producer>,
+    count: i32,
+) {
     let length = (out.len() - LENGTH_OVERHEAD) as i32;
     let (id, epoch, sequence) =
         producer.map_or((-1, -1, -1), |p| (p.id.0, p.epoch.0, p.base_sequence));
@@ -297,19 +378,6 @@ fn seal(
     out[51..53].copy_from_slice(&epoch.to_be_bytes());
     out[53..57].copy_from_slice(&sequence.to_be_bytes());
     out[57..61].copy_from_slice(&count.to_be_bytes());
-    let crc = crc32c::crc32c(&out[CRC_FROM..]);
-    out[17..21].copy_from_slice(&crc.to_be_bytes());
-    Bytes::from(out)
-}
-
-fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    match bytes {
-        None => varint::put(out, -1),
-        Some(bytes) => {
-            varint::put(out, bytes.len() as i64);
-            out.extend_from_slice(bytes);
-        }
-    }
 }
 
 fn record_bytes_estimate(record: &NewRecord) -> usize {

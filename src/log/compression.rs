@@ -1,9 +1,11 @@
-//! Bounded decompression of batch bodies: gzip, snappy (raw and xerial framing), lz4 and zstd.
-//! A compressed bomb ends as an error after at most the bound, never as an allocation.
+//! Batch bodies inflated, within a bound, and deflated: gzip, snappy (raw and xerial framing), lz4
+//! and zstd. A compressed bomb ends as an error after at most the bound, never as an allocation.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 
 use bytes::Bytes;
+
+use super::config::Codec;
 
 /// Why a body could not be inflated.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +19,10 @@ pub(super) enum InflateError {
 /// The stream header that Java's snappy library writes, followed by two version numbers.
 const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
 const XERIAL_HEADER_BYTES: usize = 16;
+/// Its version, and the oldest one that can read the stream.
+const XERIAL_VERSION: u32 = 1;
+/// How much of the body a block of its stream holds, as in that library.
+const XERIAL_BLOCK_BYTES: usize = 32 << 10;
 /// Largest window a zstd frame may ask for: 2^27 bytes, zstd's own default limit.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
@@ -73,4 +79,128 @@ fn snappy_block(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(),
     out.resize(from + length, 0);
     snap::raw::Decoder::new().decompress(block, &mut out[from..]).map_err(corrupt)?;
     Ok(())
+}
+
+/// Appends `body` to `out`, compressed as Kafka's clients expect it of a producer.
+pub(super) fn deflate(codec: Codec, body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    match codec {
+        Codec::Uncompressed => out.extend_from_slice(body),
+        Codec::Gzip(level) => {
+            let level = u32::try_from(level).map_or(flate2::Compression::default(), |level| {
+                flate2::Compression::new(level.min(9))
+            });
+            let mut encoder = flate2::write::GzEncoder::new(out, level);
+            encoder.write_all(body)?;
+            encoder.finish()?;
+        }
+        Codec::Snappy => xerial(body, out)?,
+        Codec::Lz4 => {
+            // Java's reader refuses linked blocks, and allocates a whole block before it reads one.
+            let frame = lz4_flex::frame::FrameInfo::new()
+                .block_mode(lz4_flex::frame::BlockMode::Independent)
+                .block_size(lz4_flex::frame::BlockSize::Max64KB);
+            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(frame, out);
+            encoder.write_all(body)?;
+            encoder.finish()?;
+        }
+        Codec::Zstd(level) => {
+            let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
+            // The frame then says how much it holds, and readers allocate once.
+            encoder.set_pledged_src_size(Some(body.len() as u64))?;
+            encoder.include_contentsize(true)?;
+            encoder.write_all(body)?;
+            encoder.finish()?;
+        }
+    }
+    Ok(())
+}
+
+fn xerial(body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    out.extend_from_slice(XERIAL_MAGIC);
+    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
+    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
+    let mut encoder = snap::raw::Encoder::new();
+    let mut block = vec![0; snap::raw::max_compress_len(XERIAL_BLOCK_BYTES.min(body.len()))];
+    for chunk in body.chunks(XERIAL_BLOCK_BYTES) {
+        let length = encoder.compress(chunk, &mut block).map_err(io::Error::other)?;
+        out.extend_from_slice(&(length as u32).to_be_bytes());
+        out.extend_from_slice(&block[..length]);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CODECS: [Codec; 8] = [
+        Codec::Uncompressed,
+        Codec::Gzip(-1),
+        Codec::Gzip(1),
+        Codec::Gzip(9),
+        Codec::Snappy,
+        Codec::Lz4,
+        Codec::Zstd(3),
+        Codec::Zstd(-7),
+    ];
+
+    /// Text that compresses, noise that does not, and one byte over and over.
+    fn bodies(length: usize) -> [Vec<u8>; 3] {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let noise = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        });
+        let text = b"the quick brown fox jumps over the lazy dog ".iter().copied().cycle();
+        [text.take(length).collect(), noise.take(length).collect(), vec![7; length]]
+    }
+
+    #[test]
+    fn bodies_of_every_size_come_back_under_every_codec_and_level() {
+        let edges = [XERIAL_BLOCK_BYTES, 64 << 10, 128 << 10, 1 << 20];
+        let sizes = edges.iter().flat_map(|edge| [edge - 1, *edge, edge + 1]);
+        for size in [0, 1, 2, 61, 1000].into_iter().chain(sizes) {
+            for body in bodies(size) {
+                for codec in CODECS {
+                    let mut out = b"header".to_vec();
+                    deflate(codec, &body, &mut out).unwrap();
+                    let deflated = Bytes::from(out).split_off(6);
+                    let inflated = inflate(codec.number(), deflated.clone(), size);
+                    assert!(inflated.is_ok_and(|back| back == body), "{codec:?} {size}");
+                    if size > 0 && codec != Codec::Uncompressed {
+                        let short = inflate(codec.number(), deflated, size - 1);
+                        assert_eq!(short, Err(InflateError::TooLarge), "{codec:?} {size}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn text_gets_smaller_and_noise_hardly_grows() {
+        let [text, noise, _] = bodies(1 << 20);
+        for codec in CODECS.into_iter().filter(|codec| *codec != Codec::Uncompressed) {
+            let mut out = Vec::new();
+            deflate(codec, &text, &mut out).unwrap();
+            assert!(out.len() < text.len() / 10, "{codec:?}: {}", out.len());
+            out.clear();
+            deflate(codec, &noise, &mut out).unwrap();
+            assert!(out.len() < noise.len() + (4 << 10), "{codec:?}: {}", out.len());
+        }
+    }
+
+    #[test]
+    fn lz4_frames_have_independent_blocks_of_64_kib_and_snappy_streams_javas_header() {
+        let [text, ..] = bodies(200 << 10);
+        let mut lz4 = Vec::new();
+        deflate(Codec::Lz4, &text, &mut lz4).unwrap();
+        // The frame's magic, then version 1 with independent blocks and nothing optional, then the
+        // size of a block.
+        assert_eq!(lz4[..6], [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40]);
+        let mut snappy = Vec::new();
+        deflate(Codec::Snappy, &text, &mut snappy).unwrap();
+        assert_eq!(snappy[..16], *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01");
+    }
 }

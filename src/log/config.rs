@@ -33,6 +33,18 @@ impl Codec {
             Codec::Zstd(_) => 4,
         }
     }
+
+    /// The codec of a batch whose attributes carry `number`, with Kafka's default level.
+    pub fn of(number: i16) -> Option<Codec> {
+        match number {
+            0 => Some(Codec::Uncompressed),
+            1 => Some(Codec::Gzip(-1)),
+            2 => Some(Codec::Snappy),
+            3 => Some(Codec::Lz4),
+            4 => Some(Codec::Zstd(3)),
+            _ => None,
+        }
+    }
 }
 
 /// When old records go (`cleanup.policy` has `delete`). `None` keeps them.

@@ -2,6 +2,7 @@
 //! producer state and transactions. Knows topics only by id and no Kafka message.
 
 pub mod batch;
+#[allow(dead_code)]
 mod compression;
 mod config;
 pub mod data_dir;
@@ -12,6 +13,8 @@ mod owner;
 pub mod partition;
 mod producer;
 mod queue;
+#[allow(dead_code)]
+mod raw_records;
 mod reader;
 pub mod record_store;
 pub mod records;

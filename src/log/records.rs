@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::batch::{BatchHeader, HEADER_BYTES};
-use super::compression::{self, InflateError};
+use super::batch::BatchHeader;
+use super::raw_records::RawBatch;
 use super::varint::Cursor;
 use crate::types::{Offset, ProducerEpoch, ProducerId, Timestamp};
 
@@ -52,8 +52,6 @@ pub enum DecodeError {
     TooLarge(Offset, usize),
 }
 
-/// The smallest record: seven fields of one byte each.
-const RECORD_BYTES_MIN: usize = 7;
 /// The smallest header: an empty name and a null value.
 const HEADER_ENTRY_BYTES_MIN: usize = 2;
 
@@ -101,66 +99,40 @@ fn records(
     batch: &Bytes,
     inflated_bytes_max: usize,
 ) -> Result<Vec<Record>, DecodeError> {
-    let base = header.base_offset;
-    let corrupt = |reason: String| DecodeError::Corrupt(base, reason);
-    let body =
-        compression::inflate(header.compression(), batch.slice(HEADER_BYTES..), inflated_bytes_max)
-            .map_err(|e| match e {
-                InflateError::Corrupt(reason) => corrupt(reason),
-                InflateError::TooLarge => DecodeError::TooLarge(base, inflated_bytes_max),
-            })?;
-    let count = usize::try_from(header.record_count)
-        .ok()
-        .filter(|count| *count <= body.len() / RECORD_BYTES_MIN)
-        .ok_or_else(|| {
-            corrupt(format!("{} records do not fit {} bytes", header.record_count, body.len()))
+    let raw = RawBatch::open(header, batch, inflated_bytes_max)?;
+    let mut records = Vec::with_capacity(raw.count());
+    for (index, record) in raw.records().enumerate() {
+        let record = record?;
+        let headers = headers(raw.body(), record.headers).ok_or_else(|| {
+            let reason = format!("record {index} of {} is malformed", raw.count());
+            DecodeError::Corrupt(header.base_offset, reason)
         })?;
-    let mut cursor = Cursor::new(&body);
-    let mut records = Vec::with_capacity(count);
-    for index in 0..count {
-        let record = record(header, &body, &mut cursor)
-            .ok_or_else(|| corrupt(format!("record {index} of {count} is malformed")))?;
-        records.push(record);
-    }
-    if cursor.remaining() > 0 {
-        return Err(corrupt(format!("{} bytes follow its last record", cursor.remaining())));
+        let share = |bytes: &[u8]| raw.body().slice_ref(bytes);
+        records.push(Record {
+            offset: header.base_offset.plus(u64::from(record.offset_delta)),
+            timestamp: record.timestamp,
+            key: record.key.map(share),
+            value: record.value.map(share),
+            headers,
+        });
     }
     Ok(records)
 }
 
-/// One record; `None` when its bytes contradict each other.
-fn record(header: &BatchHeader, body: &Bytes, cursor: &mut Cursor<'_>) -> Option<Record> {
-    let length = usize::try_from(cursor.varint()?).ok()?;
-    if length > cursor.remaining() {
-        return None;
-    }
-    let end = cursor.position() + length;
-    let _attributes = cursor.byte()?;
-    let timestamp_delta = cursor.varlong()?;
-    let offset_delta = u32::try_from(cursor.varint()?).ok()?;
-    let key = cursor.nullable()?.map(|range| body.slice(range));
-    let value = cursor.nullable()?.map(|range| body.slice(range));
+/// A record's headers, which are all of `bytes`; `None` when they contradict each other.
+fn headers(body: &Bytes, bytes: &[u8]) -> Option<Vec<(Bytes, Option<Bytes>)>> {
+    let mut cursor = Cursor::new(bytes);
     let count = usize::try_from(cursor.varint()?).ok()?;
     if count > cursor.remaining() / HEADER_ENTRY_BYTES_MIN {
         return None;
     }
+    let share = |range: std::ops::Range<usize>| body.slice_ref(&bytes[range]);
     let mut headers = Vec::with_capacity(count);
     for _ in 0..count {
-        let name = body.slice(cursor.nullable()??);
-        headers.push((name, cursor.nullable()?.map(|range| body.slice(range))));
+        let name = share(cursor.nullable()??);
+        headers.push((name, cursor.nullable()?.map(share)));
     }
-    let timestamp = if header.log_append_time() {
-        header.max_timestamp
-    } else {
-        Timestamp(header.base_timestamp.0.checked_add(timestamp_delta)?)
-    };
-    (cursor.position() == end).then(|| Record {
-        offset: header.base_offset.plus(u64::from(offset_delta)),
-        timestamp,
-        key,
-        value,
-        headers,
-    })
+    (cursor.remaining() == 0).then_some(headers)
 }
 
 /// The committed data batches of a `ReadCommitted` read: drops control batches and batches of the

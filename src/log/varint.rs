@@ -10,6 +10,17 @@ pub(super) fn put(out: &mut Vec<u8>, value: i64) {
     out.push(rest as u8);
 }
 
+/// Appends a varint length and the bytes; `None` is the length -1.
+pub(super) fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    match bytes {
+        None => put(out, -1),
+        Some(bytes) => {
+            put(out, bytes.len() as i64);
+            out.extend_from_slice(bytes);
+        }
+    }
+}
+
 /// Reads forward through bytes that may end or lie anywhere; every read is checked.
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],

@@ -2,7 +2,7 @@ use std::io::Write;
 
 use super::*;
 use crate::log::AbortedTxn;
-use crate::log::batch::{NewRecord, Producer, encode};
+use crate::log::batch::{HEADER_BYTES, NewRecord, Producer, encode};
 
 fn sample() -> Vec<NewRecord> {
     let header =
