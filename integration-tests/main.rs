@@ -8,6 +8,7 @@ mod clients_java;
 mod clients_kcat;
 mod clients_python;
 mod crash;
+mod durability;
 mod flink;
 mod harness;
 mod hostile;

@@ -15,6 +15,7 @@ use super::{PATIENCE, Program, free_ports, until};
 pub struct Options {
     settings: Vec<(String, String)>,
     environment: Vec<(String, String)>,
+    data_dir: Option<PathBuf>,
 }
 
 impl Options {
@@ -32,6 +33,12 @@ impl Options {
     /// An environment variable.
     pub fn env(mut self, key: &str, value: &str) -> Options {
         self.environment.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A data directory of the test's own, instead of one that dies with the broker.
+    pub fn data_dir(mut self, path: &Path) -> Options {
+        self.data_dir = Some(path.to_owned());
         self
     }
 }
@@ -87,6 +94,15 @@ impl Broker {
     }
 
     fn launch(&mut self) -> Result<(), String> {
+        self.begin();
+        self.ready()
+    }
+
+    /// Starts its process and waits for nothing: [`Broker::ready`] does, or [`Broker::kill`] ends
+    /// it in the middle of its start.
+    #[track_caller]
+    pub fn begin(&mut self) {
+        assert!(self.program.is_none(), "begin follows kill or terminate");
         let mut command = Broker::ottla(["serve"]);
         command
             .arg("--data-dir")
@@ -99,7 +115,13 @@ impl Broker {
         for (key, value) in &self.options.settings {
             command.args(["--set", &format!("{key}={value}")]);
         }
-        let mut program = Program::start("ottla serve", command);
+        self.program = Some(Program::start("ottla serve", command));
+    }
+
+    /// Waits until it serves. `Err` says why it ended instead.
+    #[track_caller]
+    pub fn ready(&mut self) -> Result<(), String> {
+        let program = self.program.as_mut().expect("the broker was begun");
         let ready = until("the broker's ready line", PATIENCE, || {
             let ended = program.ended();
             if let Some(line) =
@@ -114,10 +136,10 @@ impl Broker {
                 ))),
                 None => Err(format!("its log:\n{}", tail(&program.stderr()))),
             }
-        })?;
+        });
+        let ready = ready.inspect_err(|_| self.retire())?;
         self.kafka = address(&ready, "kafka");
         self.http = address(&ready, "http");
-        self.program = Some(program);
         Ok(())
     }
 
@@ -133,12 +155,18 @@ impl Broker {
 
     /// Where it keeps its data.
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.options.data_dir.clone().unwrap_or_else(|| self.folder.path().join("data"))
     }
 
     /// A folder of this test that dies with the broker.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Keeps its folder when it is dropped, and says where it lies.
+    pub fn keep_folder(&mut self) -> PathBuf {
+        self.folder.disable_cleanup(true);
+        self.folder.path().to_owned()
     }
 
     /// Its process id, while it runs.
@@ -152,10 +180,13 @@ impl Broker {
         format!("{}{now}", self.earlier_logs)
     }
 
-    /// kill -9: returns when the process is gone.
-    pub fn kill(&mut self) {
-        self.program.as_mut().expect("the broker runs").kill();
+    /// kill -9: returns when the process is gone; false if it had ended by itself before.
+    pub fn kill(&mut self) -> bool {
+        let program = self.program.as_mut().expect("the broker runs");
+        let ran = program.ended().is_none();
+        program.kill();
         self.retire();
+        ran
     }
 
     /// SIGTERM, then waits until it has ended.
@@ -188,8 +219,9 @@ impl Broker {
     }
 
     fn retire(&mut self) {
-        self.earlier_logs = self.log();
-        self.program = None;
+        if let Some(program) = self.program.take() {
+            self.earlier_logs.push_str(&program.stderr());
+        }
     }
 
     /// Starts it again on its data directory and its addresses.

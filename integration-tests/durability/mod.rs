@@ -1,0 +1,10 @@
+//! What a fault may cost, seen from outside: the real program is killed, its disk fails, its view is
+//! lost, its clock jumps. One file for each kind of fault.
+//!
+//! Choices are seeded. A failed test prints its seed; `OTTLA_SEED` makes the same choices again.
+
+pub mod ledger;
+mod random;
+mod stop;
+
+pub use random::{Random, from_environment, seed};
