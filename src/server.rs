@@ -73,6 +73,7 @@ impl Server {
 
         let (data_dir, logs) = open_logs(&config, &clock, &metrics).await?;
         logs.report_to(&progress);
+        front.watch(logs.refusals());
         progress.begin("reading the catalog", 0);
         let journal: Arc<dyn Journal> = Arc::new(LocalJournal::new(logs.clone(), clock.clone()));
         let catalog =

@@ -8,11 +8,15 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Front;
 use super::error::HttpError;
+use crate::log::{Refusals, Refusing};
 use crate::metrics::Metrics;
+
+/// The most logs that `/readyz` names; it tells how many there are.
+const REFUSING_TOLD_MAX: usize = 100;
 
 /// Where the broker's life stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,16 +61,31 @@ async fn healthz() -> Json<serde_json::Value> {
 async fn readyz(State(front): State<Front>) -> Response {
     match front.phase() {
         Phase::Ready { kafka, http } => {
+            // A damaged log is no reason to send clients of all others away.
+            let refusing = front.refusals.get().map(Refusals::list).unwrap_or_default();
+            let told: Vec<Value> = refusing.iter().take(REFUSING_TOLD_MAX).map(refusal).collect();
             let body = json!({
                 "status": "ready",
                 "kafka": kafka.to_string(),
                 "http": http.to_string(),
+                "refusing_total": refusing.len(),
+                "refusing": told,
             });
             Json(body).into_response()
         }
         Phase::Starting => not_ready("starting", &front.progress.stage().to_string()),
         Phase::Stopping => not_ready("stopping", "finishing requests in flight"),
     }
+}
+
+fn refusal(refusing: &Refusing) -> Value {
+    let Refusing { log, topic, refusal } = refusing;
+    json!({
+        "topic": topic,
+        "partition": log.partition.0,
+        "reason": refusal.reason,
+        "next_step": refusal.next_step,
+    })
 }
 
 fn not_ready(status: &str, reason: &str) -> Response {

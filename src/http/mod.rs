@@ -20,6 +20,7 @@ use std::sync::{Arc, OnceLock};
 use axum::Router;
 use tokio::sync::watch;
 
+use crate::log::Refusals;
 use crate::metrics::Metrics;
 use crate::sql::Gateway;
 use crate::stream::job::Jobs;
@@ -46,6 +47,7 @@ pub struct Rooms {
 pub struct Front {
     metrics: Metrics,
     progress: Progress,
+    refusals: Arc<OnceLock<Refusals>>,
     phase: Arc<watch::Sender<Phase>>,
     rooms: Arc<OnceLock<Rooms>>,
     stops: Arc<jobs::Stops>,
@@ -58,6 +60,7 @@ impl Front {
         Front {
             metrics,
             progress,
+            refusals: Arc::default(),
             phase: Arc::new(watch::Sender::new(Phase::Starting)),
             rooms: Arc::default(),
             stops: Arc::default(),
@@ -67,6 +70,11 @@ impl Front {
     /// Lets requests through to the rooms; only the first call counts.
     pub fn open(&self, rooms: Rooms) {
         let _ = self.rooms.set(rooms);
+    }
+
+    /// Lets `/readyz` tell which logs take no appends; only the first call counts.
+    pub fn watch(&self, refusals: Refusals) {
+        let _ = self.refusals.set(refusals);
     }
 
     /// Tells `/readyz` where start-up or shutdown stands.

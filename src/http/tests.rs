@@ -3,7 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use serde_json::json;
+
 use super::*;
+use crate::log::Refusal;
+use crate::types::{LogId, PartitionId, TopicId};
 
 /// A front on a free port; requests run on this thread, the server on the runtime's.
 struct Served {
@@ -67,6 +71,33 @@ fn a_starting_broker_is_alive_but_not_ready() {
 
     served.front.enter(Phase::Stopping);
     assert_eq!(served.ask("GET", "/readyz", "").0, 503);
+}
+
+#[test]
+fn a_ready_broker_names_the_first_logs_that_take_no_appends_and_counts_all() {
+    let served = Served::start();
+    let address = served.address;
+    served.front.enter(Phase::Ready { kafka: address, http: address });
+    let refusals = Refusals::default();
+    served.front.watch(refusals.clone());
+    let told = || {
+        let (status, body) = served.ask("GET", "/readyz", "");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<serde_json::Value>(&body).unwrap()
+    };
+    assert_eq!((&told()["refusing_total"], &told()["refusing"]), (&json!(0), &json!([])));
+    let refusal = Refusal { reason: "a sync failed".to_owned(), next_step: "check the disk" };
+    for partition in 0..150 {
+        let topic = TopicId(uuid::Uuid::from_u128(1));
+        refusals.add(LogId { topic, partition: PartitionId(partition) }, Some("t"), &refusal);
+    }
+    let body = told();
+    assert_eq!(body["refusing_total"], 150);
+    assert_eq!(body["refusing"].as_array().unwrap().len(), 100);
+    let last = json!({
+        "topic": "t", "partition": 99, "reason": "a sync failed", "next_step": "check the disk",
+    });
+    assert_eq!(body["refusing"][99], last);
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod reader;
 pub mod record_store;
 pub mod records;
 mod recovery;
+mod refusals;
 mod rounds;
 mod run;
 mod scan;
@@ -50,6 +51,7 @@ use self::owner::{OwnedLog, Recovered, Settings};
 use self::partition::{Readable, Shared};
 use self::queue::Queue;
 use self::record_store::RecordStore;
+use self::refusals::RefusalCollector;
 use self::rounds::Rounds;
 use self::topics::Topics;
 use self::writer::{Command, Writer};
@@ -60,6 +62,7 @@ pub use outcome::{
     OpenTxn, ReadError, ReadRequest, ReadResult, TimestampOffset, TrimError,
 };
 pub use partition::{Partition, PendingAppend};
+pub use refusals::{Refusal, Refusals, Refusing};
 
 /// Bytes of recent appends kept in memory for readers, over all logs.
 const TAIL_BYTES_MAX: usize = 64 << 20;
@@ -128,11 +131,15 @@ impl Logs {
         epoch: LeaderEpoch,
         metrics: &Metrics,
     ) -> Result<Logs, LogError> {
-        let meter = Meter::register(metrics).map_err(|e| LogError::Io {
+        let unregistered = |e: prometheus::Error| LogError::Io {
             action: "register metrics of",
             path: "logs".to_owned(),
             source: std::io::Error::other(e),
-        })?;
+        };
+        let meter = Meter::register(metrics).map_err(unregistered)?;
+        let refusals = Refusals::default();
+        let collector = RefusalCollector::new(refusals.clone()).map_err(unregistered)?;
+        metrics.registry().register(Box::new(collector)).map_err(unregistered)?;
         let settings = Arc::new(Settings {
             store: records,
             view,
@@ -142,6 +149,7 @@ impl Logs {
             meter,
             topics: Topics::new(LogConfig::internal(config)),
             progress: OnceLock::new(),
+            refusals,
         });
         let count = config.log_writer_threads.max(1);
         let mut writers = Vec::with_capacity(count);
@@ -191,6 +199,11 @@ impl Logs {
     /// Where recovery counts what it reads.
     pub fn progress(&self) -> &Progress {
         self.inner.settings.progress()
+    }
+
+    /// The logs that take no appends.
+    pub fn refusals(&self) -> Refusals {
+        self.inner.settings.refusals.clone()
     }
 
     /// Tells what a topic is called, for log lines about its logs; best before they are opened.
@@ -292,6 +305,7 @@ impl Inner {
                 drop(queue::block_on(forgotten));
             }
         }
+        self.settings.refusals.forget(id);
         self.settings.store.delete_log(id).map_err(|source| LogError::Io {
             action: "delete",
             path: id.to_string(),

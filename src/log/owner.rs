@@ -21,6 +21,7 @@ use super::outcome::{AppendError, Appended, Durable, OffsetSpan};
 use super::partition::Shared;
 use super::producer::{Admission, BatchFacts, Producers};
 use super::record_store::{ObjectId, RecordStore};
+use super::refusals::{Refusal, Refusals};
 use super::run::{Reply, Run, Waiting, chunks};
 use super::segment::Segment;
 use super::tail::TailBudget;
@@ -51,9 +52,17 @@ pub(super) struct Settings {
     pub(super) topics: Topics,
     /// How far recovery has come, once somebody wants to know.
     pub(super) progress: OnceLock<Progress>,
+    /// The logs that take no appends.
+    pub(super) refusals: Refusals,
 }
 
 impl Settings {
+    /// Tells health and metrics of a log that takes no appends.
+    pub(super) fn note_refusal(&self, log: LogId, refusal: &Refusal) {
+        self.meter.refusing.inc();
+        self.refusals.add(log, self.topics.of(log.topic).name(), refusal);
+    }
+
     pub(super) fn progress(&self) -> &Progress {
         self.progress.get_or_init(Progress::default)
     }
@@ -93,7 +102,7 @@ pub(super) struct OwnedLog {
     /// Bytes were written since the last sync.
     unsynced: bool,
     /// Why nothing is written any more.
-    refused: Option<String>,
+    refused: Option<Refusal>,
     /// What was written last may never reach the disk: readers do not get to see it.
     sync_failed: bool,
     run: Run,
@@ -114,7 +123,7 @@ pub(super) struct Recovered {
     /// How many aborted transactions the view knows.
     pub(super) view_aborted: usize,
     /// Why the log may not be written to.
-    pub(super) refused: Option<String>,
+    pub(super) refused: Option<Refusal>,
 }
 
 impl OwnedLog {
@@ -268,7 +277,7 @@ impl OwnedLog {
     }
 
     fn refusal(&self) -> Option<AppendError> {
-        let reason = self.refused.clone()?;
+        let reason = self.refused.as_ref()?.to_string();
         Some(AppendError::Storage { log: self.shared.id, reason })
     }
 
@@ -406,10 +415,10 @@ impl OwnedLog {
                 warn!(log = settings.label(self.shared.id), %error, "append failed and was taken back");
                 format!("{error}; make room, appends go on by themselves")
             }
-            Ok(()) => self.refuse(format!("a write failed: {error}"), settings),
+            Ok(()) => self.refuse(Refusal::disk(format!("a write failed: {error}")), settings),
             Err(again) => {
                 let reason = format!("a write failed: {error}; taking it back failed: {again}");
-                self.refuse(reason, settings)
+                self.refuse(Refusal::disk(reason), settings)
             }
         }
     }
@@ -507,8 +516,8 @@ impl OwnedLog {
             return Ok(());
         };
         // After a failed sync the kernel may have dropped the pages: asking again would lie.
-        if let Some(reason) = self.refused.clone().filter(|_| self.sync_failed) {
-            return Err(reason);
+        if let Some(refusal) = self.refused.as_ref().filter(|_| self.sync_failed) {
+            return Err(refusal.to_string());
         }
         match settings.store.sync(active) {
             Ok(()) => {
@@ -521,7 +530,7 @@ impl OwnedLog {
             }
             Err(error) => {
                 self.sync_failed = true;
-                Err(self.refuse(format!("a sync failed: {error}"), settings))
+                Err(self.refuse(Refusal::disk(format!("a sync failed: {error}")), settings))
             }
         }
     }
@@ -533,15 +542,16 @@ impl OwnedLog {
     }
 
     /// Gives the log up for writing; reading goes on.
-    fn refuse(&mut self, reason: String, settings: &Settings) -> String {
-        settings.meter.refusing.inc();
+    fn refuse(&mut self, refusal: Refusal, settings: &Settings) -> String {
+        let Refusal { reason, next_step } = &refusal;
+        settings.note_refusal(self.shared.id, &refusal);
         error!(
             log = settings.label(self.shared.id),
-            reason, "log is fenced: it takes no more appends"
+            reason, next_step, "log is fenced: it takes no more appends"
         );
-        let reason = format!("{reason}; check the disk and restart the broker");
-        self.refused = Some(reason.clone());
-        reason
+        let told = refusal.to_string();
+        self.refused = Some(refusal);
+        told
     }
 
     /// Shows readers how far the log goes.

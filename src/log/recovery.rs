@@ -13,6 +13,7 @@ use super::outcome::AbortedTxn;
 use super::owner::Settings;
 use super::producer::{BatchFacts, Producers};
 use super::record_store::{Listing, ObjectId, RecordStore};
+use super::refusals::Refusal;
 use super::scan::{Found, Scan};
 use super::segment::{Damage, Segment};
 use crate::store::{AbortedEntry, Anchor, LogSnapshot, SegmentEntry, StoreError};
@@ -41,7 +42,7 @@ pub(super) struct Replayed {
     /// Bytes after the last valid batch of the log.
     pub(super) torn: Option<Torn>,
     /// Why the log may not be written to.
-    pub(super) refused: Option<String>,
+    pub(super) refused: Option<Refusal>,
     /// When this is, by the monotonic clock.
     now: Duration,
 }
@@ -81,11 +82,14 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     replayed.hold_to(listing.start, synced);
     settings.progress().scanned(replayed.scanned_bytes);
     let label = settings.label(log);
-    if let Some(reason) = &replayed.refused {
-        settings.meter.refusing.inc();
+    if let Some(refusal) = &replayed.refused {
+        settings.note_refusal(log, refusal);
+        let Refusal { reason, next_step } = refusal;
         error!(
             log = label,
-            reason, "log is damaged: it is readable around the damage, and takes no appends"
+            reason,
+            next_step,
+            "log is damaged: it is readable around the damage, and takes no appends"
         );
     }
     for object in leftovers.iter().chain(&replayed.superseded) {
@@ -384,7 +388,7 @@ impl Replayed {
     }
 
     fn refuse(&mut self, reason: String) {
-        self.refused.get_or_insert(format!("{reason}; stop the broker and run `ottla doctor`"));
+        self.refused.get_or_insert(Refusal::damage(reason));
     }
 }
 

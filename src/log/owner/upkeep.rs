@@ -6,6 +6,7 @@ use tracing::info;
 use super::{OwnedLog, Settings};
 use crate::log::outcome::TrimError;
 use crate::log::record_store::ObjectId;
+use crate::log::refusals::Refusal;
 use crate::log::segment::{Damage, Segment};
 use crate::store::ProducerEntry;
 use crate::types::Offset;
@@ -173,7 +174,7 @@ impl OwnedLog {
         segment.damaged.sort_by_key(|damage| damage.position);
         drop(readable);
         if self.refused.is_none() {
-            self.refuse(reason, settings);
+            self.refuse(Refusal::damage(reason), settings);
         }
     }
 }
