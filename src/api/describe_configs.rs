@@ -18,6 +18,7 @@ use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
 use crate::catalog::{CatalogError, Topic};
+use crate::config::ConfigType;
 use crate::types::TopicName;
 
 pub(super) const API: Api = Api::ordered(ApiKey::DescribeConfigs, 1..=4);
@@ -40,11 +41,25 @@ impl Outcome for DescribeConfigsResponse {
 /// One config, before it is cut to what the client asked for.
 struct Shown {
     name: &'static str,
-    value: String,
-    default: Option<String>,
-    source: i8,
+    kind: ConfigType,
+    value: Option<String>,
+    /// What would hold if the one before were not set; the first is what holds. Empty where Kafka
+    /// tells no origin.
+    synonyms: Vec<Synonym>,
     read_only: bool,
     doc: &'static str,
+}
+
+struct Synonym {
+    name: &'static str,
+    value: String,
+    source: i8,
+}
+
+impl Shown {
+    fn source(&self) -> i8 {
+        self.synonyms.first().map_or(FROM_DEFAULT, |synonym| synonym.source)
+    }
 }
 
 pub(super) async fn handle(
@@ -79,8 +94,8 @@ pub(super) fn created(ctx: &Context, topic: &Topic) -> Vec<CreatableTopicConfigs
     let configs = of_topic(ctx, topic).into_iter().map(|config| {
         CreatableTopicConfigs::default()
             .with_name(wire_text(config.name))
-            .with_value(Some(wire_text(&config.value)))
-            .with_config_source(config.source)
+            .with_config_source(config.source())
+            .with_value(config.value.as_deref().map(wire_text))
             .with_read_only(config.read_only)
     });
     configs.collect()
@@ -126,27 +141,52 @@ fn configs(ctx: &Context, resource: &DescribeConfigsResource) -> Result<Vec<Show
 }
 
 fn of_topic(ctx: &Context, topic: &Topic) -> Vec<Shown> {
-    let configs = topic.describe_configs(&ctx.config).into_iter().map(|config| Shown {
-        name: config.name,
-        value: config.value,
-        default: Some(config.default),
-        source: if config.is_set { FROM_TOPIC } else { FROM_DEFAULT },
-        read_only: false,
-        doc: config.doc,
+    let configs = topic.describe_configs(&ctx.config).into_iter().map(|config| {
+        let own = config.is_set.then(|| Synonym {
+            name: config.name,
+            value: config.value.clone(),
+            source: FROM_TOPIC,
+        });
+        let origin = config.broker;
+        let told =
+            origin.iter().flat_map(|broker| synonyms(broker.name, &broker.set, &broker.default));
+        Shown {
+            name: config.name,
+            kind: config.kind,
+            synonyms: own.into_iter().chain(told).collect(),
+            value: Some(config.value),
+            read_only: false,
+            doc: config.doc,
+        }
     });
     configs.collect()
 }
 
 fn of_broker(ctx: &Context) -> Vec<Shown> {
-    let entries = ctx.config.entries().into_iter().map(|entry| Shown {
-        name: entry.name,
-        value: entry.value,
-        default: None,
-        source: if entry.is_default { FROM_DEFAULT } else { FROM_BROKER },
-        read_only: true,
-        doc: entry.doc,
+    let entries = ctx.config.entries().into_iter().map(|entry| {
+        let set = entry.value.clone().filter(|_| !entry.is_default);
+        Shown {
+            name: entry.name,
+            kind: entry.kind,
+            synonyms: synonyms(entry.name, &set, &entry.default).collect(),
+            value: entry.value,
+            read_only: true,
+            doc: entry.doc,
+        }
     });
     entries.collect()
+}
+
+/// What the broker was told about a config, and what holds if it was told nothing.
+fn synonyms(
+    name: &'static str,
+    set: &Option<String>,
+    default: &Option<String>,
+) -> impl Iterator<Item = Synonym> + use<> {
+    let set = set.clone().map(|value| (value, FROM_BROKER));
+    let default = default.clone().map(|value| (value, FROM_DEFAULT));
+    let both = set.into_iter().chain(default);
+    both.map(move |(value, source)| Synonym { name, value, source })
 }
 
 fn show(
@@ -156,55 +196,36 @@ fn show(
 ) -> DescribeConfigsResourceResult {
     let mut result = DescribeConfigsResourceResult::default()
         .with_name(wire_text(config.name))
-        .with_value(Some(wire_text(&config.value)))
+        .with_value(config.value.as_deref().map(wire_text))
         .with_read_only(config.read_only)
-        .with_config_source(config.source);
+        .with_config_source(config.source());
     if version >= 3 {
-        result.config_type = config_type(config.name);
+        result.config_type = config_type(config.kind);
         if body.include_documentation {
             result.documentation = Some(wire_text(config.doc));
         }
     }
     if body.include_synonyms {
-        let synonym = |value: &str, source| {
+        let synonyms = config.synonyms.iter().map(|synonym| {
             DescribeConfigsSynonym::default()
-                .with_name(wire_text(config.name))
-                .with_value(Some(wire_text(value)))
-                .with_source(source)
-        };
-        result.synonyms.push(synonym(&config.value, config.source));
-        if let Some(default) = config.default.filter(|_| config.source != FROM_DEFAULT) {
-            result.synonyms.push(synonym(&default, FROM_DEFAULT));
-        }
+                .with_name(wire_text(synonym.name))
+                .with_value(Some(wire_text(&synonym.value)))
+                .with_source(synonym.source)
+        });
+        result.synonyms = synonyms.collect();
     }
     result
 }
 
-/// Kafka's `ConfigType` of a topic config; 0, unknown, for all others.
-fn config_type(name: &str) -> i8 {
-    const BOOLEAN: i8 = 1;
-    const STRING: i8 = 2;
-    const INT: i8 = 3;
-    const LONG: i8 = 5;
-    const LIST: i8 = 7;
-    match name {
-        "preallocate" | "unclean.leader.election.enable" | "remote.storage.enable" => BOOLEAN,
-        "compression.type" | "message.timestamp.type" => STRING,
-        "max.message.bytes" | "segment.bytes" | "index.interval.bytes" | "min.insync.replicas" => {
-            INT
-        }
-        "retention.bytes"
-        | "retention.ms"
-        | "segment.ms"
-        | "segment.jitter.ms"
-        | "flush.ms"
-        | "flush.messages"
-        | "local.retention.bytes"
-        | "local.retention.ms"
-        | "message.timestamp.after.max.ms"
-        | "message.timestamp.before.max.ms" => LONG,
-        "cleanup.policy" => LIST,
-        _ => 0,
+/// Kafka's `ConfigType`.
+fn config_type(kind: ConfigType) -> i8 {
+    match kind {
+        ConfigType::Boolean => 1,
+        ConfigType::String => 2,
+        ConfigType::Int => 3,
+        ConfigType::Long => 5,
+        ConfigType::Double => 6,
+        ConfigType::List => 7,
     }
 }
 

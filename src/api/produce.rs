@@ -154,7 +154,16 @@ async fn append(
             "the partition does not exist",
         ))?;
     check_batch(&records)?;
-    let batch_bytes_max = topic.batch_bytes_max(&ctx.config);
+    let config = log.config();
+    let batch_bytes_max = config.batch_bytes_max;
+    // A batch that is too large for the topic too is refused for that, by the log.
+    if records.len() as u64 > config.segment_bytes && records.len() <= batch_bytes_max as usize {
+        return Err(ProduceError::Refused(
+            ResponseError::RecordListTooLarge,
+            "the record batch is larger than the topic's segment.bytes; lower the producer's \
+             batch.size or raise segment.bytes",
+        ));
+    }
     Ok(log.enqueue(records, AppendOptions { durable, batch_bytes_max }).await)
 }
 
@@ -226,6 +235,7 @@ async fn outcome(topic: Queued) -> TopicProduceResponse {
                 }
                 answer
                     .with_base_offset(appended.base_offset.to_wire())
+                    .with_log_append_time_ms(appended.append_time.map_or(-1, |time| time.0))
                     .with_log_start_offset(appended.log_start.to_wire())
             }
             Err(error) => {

@@ -29,7 +29,7 @@ use crate::metrics::Metrics;
 use crate::types::{Clock, LogId, PartitionId, Progress, TopicId, TopicName, TopicNameError};
 
 pub use local_journal::LocalJournal;
-pub use topic::TopicConfig;
+pub use topic::{BrokerConfig, ConfigChange, ConfigChanges, TopicConfig};
 
 /// The most partitions a topic may have: each costs memory at every start.
 pub const PARTITIONS_MAX: u32 = 10_000;
@@ -58,14 +58,9 @@ impl Topic {
         (0..self.partitions).map(move |index| LogId { topic, partition: PartitionId(index) })
     }
 
-    /// The largest record batch it accepts, in bytes.
-    pub fn batch_bytes_max(&self, broker: &Config) -> u32 {
-        topic::batch_bytes_max(&self.configs, broker)
-    }
-
     /// All topic configs that hold for it, in name order.
     pub fn describe_configs(&self, broker: &Config) -> Vec<TopicConfig> {
-        topic::describe(&self.configs, broker)
+        topic::describe(&self.configs, self.internal, broker)
     }
 }
 
@@ -197,7 +192,7 @@ impl Catalog {
     ) -> Result<Catalog, CatalogError> {
         let replayed = replay::replay(&*journal).await?;
         replay::delete_orphans(&logs, &replayed).await?;
-        replay::open_logs(&logs, &replayed.snapshot, &*clock).await?;
+        replay::open_logs(&logs, &replayed.snapshot, &config, &*clock).await?;
         let published = Arc::new(Published {
             snapshot: ArcSwap::from_pointee(replayed.snapshot),
             changed: watch::Sender::new(()),
@@ -234,14 +229,29 @@ impl Catalog {
         self.ask(|reply| Command::Create { topic, validate_only, reply }).await
     }
 
-    /// The internal topic `name`, created with `partitions` if it does not exist yet.
+    /// The internal topic `name`, created with `partitions` if it does not exist yet. It has
+    /// `configs` where nothing else was set for it before.
     pub async fn ensure_internal(
         &self,
         name: &str,
         partitions: u32,
+        configs: &[(&str, &str)],
     ) -> Result<Arc<Topic>, CatalogError> {
         let name = TopicName::parse(name)?;
-        self.ask(|reply| Command::EnsureInternal { name, partitions, reply }).await
+        let configs = configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let configs = configs.collect();
+        self.ask(|reply| Command::EnsureInternal { name, partitions, configs, reply }).await
+    }
+
+    /// Changes a topic's configs durably; its logs follow at once. With `validate_only` only
+    /// checks.
+    pub async fn alter_configs(
+        &self,
+        id: TopicId,
+        changes: ConfigChanges,
+        validate_only: bool,
+    ) -> Result<(), CatalogError> {
+        self.ask(|reply| Command::AlterConfigs { id, changes, validate_only, reply }).await
     }
 
     /// Deletes a topic, its logs and its committed offsets' meaning (offsets are keyed by id).

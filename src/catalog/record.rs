@@ -5,16 +5,20 @@
 //! {"version":1,"change":"topic_created","id":"…","name":"clicks","partitions":1,"configs":{},"internal":false}
 //! {"version":1,"change":"partitions_added","id":"…","count":4}
 //! {"version":1,"change":"topic_deleted","id":"…"}
+//! {"version":2,"change":"configs_changed","id":"…","set":{"retention.ms":"1000"},"unset":[]}
 //! ```
+//!
+//! Each change carries the first version that has it, so that an older binary opens a directory in
+//! which it was never needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// The newest format this binary reads, and the one it writes. Persisted.
-const VERSION: u16 = 1;
+/// The newest format this binary reads and writes. Persisted.
+const VERSION: u16 = 2;
 
 /// One decision about topics. Persisted: change it only by adding a format version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,11 +39,29 @@ pub(super) enum Change {
         id: Uuid,
         count: u32,
     },
+    /// Configs of a topic have other values from here on, or none of their own. Since format 2.
+    ConfigsChanged {
+        #[serde(with = "uuid_text")]
+        id: Uuid,
+        set: BTreeMap<String, String>,
+        unset: BTreeSet<String>,
+    },
     /// A topic is gone; its logs may be removed at any time after this.
     TopicDeleted {
         #[serde(with = "uuid_text")]
         id: Uuid,
     },
+}
+
+impl Change {
+    fn version(&self) -> u16 {
+        match self {
+            Change::TopicCreated { .. }
+            | Change::PartitionsAdded { .. }
+            | Change::TopicDeleted { .. } => 1,
+            Change::ConfigsChanged { .. } => VERSION,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -73,7 +95,7 @@ mod uuid_text {
 
 /// The record of a change.
 pub(super) fn encode(change: &Change) -> Result<Bytes, String> {
-    let json = serde_json::to_vec(&Versioned { version: VERSION, change });
+    let json = serde_json::to_vec(&Versioned { version: change.version(), change });
     json.map(Bytes::from).map_err(|error| error.to_string())
 }
 
@@ -115,9 +137,27 @@ mod tests {
     }
 
     #[test]
+    fn format_2_stays_readable_and_is_written_only_where_it_is_needed() {
+        let changed = br#"{"version":2,"change":"configs_changed","id":"6ba7b811-9dad-11d1-80b4-00c04fd430c8",
+            "set":{"retention.ms":"1000"},"unset":["segment.ms"]}"#;
+        let id = Uuid::NAMESPACE_URL;
+        let change = Change::ConfigsChanged {
+            id,
+            set: [("retention.ms".to_owned(), "1000".to_owned())].into(),
+            unset: ["segment.ms".to_owned()].into(),
+        };
+        assert_eq!(decode(changed), Ok(change.clone()));
+        let written = encode(&change).unwrap();
+        assert_eq!(decode(&written), Ok(change));
+        let is_first = |record: &Bytes| record.starts_with(br#"{"version":1,"#);
+        assert!(!is_first(&written));
+        assert!(is_first(&encode(&Change::TopicDeleted { id }).unwrap()));
+    }
+
+    #[test]
     fn a_newer_format_is_refused_by_number() {
-        let refusal = decode(br#"{"version":2,"change":"something_new"}"#).unwrap_err();
-        assert!(refusal.contains("format 2"), "{refusal}");
+        let refusal = decode(br#"{"version":3,"change":"something_new"}"#).unwrap_err();
+        assert!(refusal.contains("format 3"), "{refusal}");
     }
 
     #[test]

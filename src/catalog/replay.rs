@@ -12,7 +12,8 @@ use tracing::{info, warn};
 use super::journal::{Journal, Slot};
 use super::local_journal::journal_topic;
 use super::record::{self, Change};
-use super::{CatalogError, Snapshot, Topic};
+use super::{CatalogError, Snapshot, Topic, topic};
+use crate::config::Config;
 use crate::log::{LogError, Logs};
 use crate::types::{Clock, LogId, TopicId, TopicName};
 
@@ -70,6 +71,12 @@ pub(super) fn apply(snapshot: &mut Snapshot, change: Change) -> Result<(), Strin
             let topic = snapshot.remove(TopicId(id)).ok_or(format!("topic {id} does not exist"))?;
             snapshot.insert(Topic { partitions: count, ..Topic::clone(&topic) });
         }
+        Change::ConfigsChanged { id, set, unset } => {
+            let topic = snapshot.remove(TopicId(id)).ok_or(format!("topic {id} does not exist"))?;
+            let mut topic = Topic::clone(&topic);
+            topic::Delta { set, unset }.apply(&mut topic.configs);
+            snapshot.insert(topic);
+        }
         Change::TopicDeleted { id } => {
             snapshot.remove(TopicId(id)).ok_or(format!("topic {id} does not exist"))?;
         }
@@ -103,13 +110,14 @@ pub(super) async fn delete_orphans(logs: &Logs, replayed: &Replayed) -> Result<(
 pub(super) async fn open_logs(
     logs: &Logs,
     snapshot: &Snapshot,
+    config: &Config,
     clock: &dyn Clock,
 ) -> Result<(), CatalogError> {
     let begun = clock.monotonic();
     let scanned_before = logs.progress().stage().scanned_bytes;
     let ids: Vec<LogId> = snapshot.topics().flat_map(|topic| topic.logs()).collect();
     for topic in snapshot.topics() {
-        logs.name_topic(topic.id, topic.name.as_str());
+        configure(logs, topic, config)?;
     }
     let partitions = ids.len();
     logs.progress().begin("opening partition logs", partitions as u64);
@@ -120,6 +128,14 @@ pub(super) async fn open_logs(
         let took_ms = took.as_millis() as u64;
         info!(partitions, scanned_bytes, took_ms, "opened all partition logs");
     }
+    Ok(())
+}
+
+/// Tells a topic's logs what it asks of them.
+pub(super) fn configure(logs: &Logs, topic: &Topic, broker: &Config) -> Result<(), CatalogError> {
+    let config = topic::resolve(&topic.configs, topic.internal, broker)
+        .map_err(|reason| CatalogError::Storage(format!("topic '{}': {reason}", topic.name)))?;
+    logs.configure(topic.id, topic.name.as_str(), config);
     Ok(())
 }
 

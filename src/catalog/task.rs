@@ -1,6 +1,7 @@
 //! The catalog's owner: checks a change against the newest state, claims a journal position for
 //! it, and publishes only what is durable.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,8 +10,11 @@ use tracing::{debug, error};
 
 use super::journal::{Journal, JournalError, Slot};
 use super::record::{self, Change};
-use super::replay::{apply, blocking, open};
-use super::{CatalogError, NewTopic, PARTITIONS_MAX, Published, Snapshot, Topic, topic};
+use super::replay::{apply, blocking, configure, open};
+use super::topic::Delta;
+use super::{
+    CatalogError, ConfigChanges, NewTopic, PARTITIONS_MAX, Published, Snapshot, Topic, topic,
+};
 use crate::config::Config;
 use crate::types::{LogId, PartitionId, TopicId, TopicName};
 
@@ -21,10 +25,33 @@ type Reply<T> = oneshot::Sender<Result<T, CatalogError>>;
 
 /// What handles ask for. A caller that went away does not stop its change.
 pub(super) enum Command {
-    Create { topic: NewTopic, validate_only: bool, reply: Reply<Arc<Topic>> },
-    EnsureInternal { name: TopicName, partitions: u32, reply: Reply<Arc<Topic>> },
-    Delete { id: TopicId, reply: Reply<()> },
-    AddPartitions { id: TopicId, count: u32, validate_only: bool, reply: Reply<()> },
+    Create {
+        topic: NewTopic,
+        validate_only: bool,
+        reply: Reply<Arc<Topic>>,
+    },
+    EnsureInternal {
+        name: TopicName,
+        partitions: u32,
+        configs: BTreeMap<String, String>,
+        reply: Reply<Arc<Topic>>,
+    },
+    AlterConfigs {
+        id: TopicId,
+        changes: ConfigChanges,
+        validate_only: bool,
+        reply: Reply<()>,
+    },
+    Delete {
+        id: TopicId,
+        reply: Reply<()>,
+    },
+    AddPartitions {
+        id: TopicId,
+        count: u32,
+        validate_only: bool,
+        reply: Reply<()>,
+    },
 }
 
 /// See the module's header.
@@ -53,8 +80,11 @@ impl Owner {
                 Command::Create { topic, validate_only, reply } => {
                     let _ = reply.send(self.create(topic, validate_only).await);
                 }
-                Command::EnsureInternal { name, partitions, reply } => {
-                    let _ = reply.send(self.ensure_internal(name, partitions).await);
+                Command::EnsureInternal { name, partitions, configs, reply } => {
+                    let _ = reply.send(self.ensure_internal(name, partitions, configs).await);
+                }
+                Command::AlterConfigs { id, changes, validate_only, reply } => {
+                    let _ = reply.send(self.alter_configs(id, changes, validate_only).await);
                 }
                 Command::Delete { id, reply } => {
                     let _ = reply.send(self.delete(id).await);
@@ -77,18 +107,13 @@ impl Owner {
     ) -> Result<Arc<Topic>, CatalogError> {
         let name = TopicName::parse(&new.name)?;
         let partitions = new.partitions.unwrap_or(self.config.num_partitions);
-        let topic = Topic {
-            id: TopicId::random(),
-            name,
-            partitions,
-            configs: new.configs,
-            internal: false,
-        };
+        let configs = new.configs;
+        let mut topic = Topic { id: TopicId::random(), name, partitions, configs, internal: false };
         self.check_new(&self.snapshot(), &topic)?;
         if topic.name.as_str().starts_with(RESERVED_PREFIX) {
             return Err(CatalogError::Internal(new.name));
         }
-        topic::check(&topic.configs, &self.config).map_err(CatalogError::Config)?;
+        topic.configs = topic::check(&topic.configs, &self.config).map_err(CatalogError::Config)?;
         if validate_only {
             return Ok(Arc::new(topic));
         }
@@ -99,11 +124,16 @@ impl Owner {
         &mut self,
         name: TopicName,
         partitions: u32,
+        mut configs: BTreeMap<String, String>,
     ) -> Result<Arc<Topic>, CatalogError> {
-        if let Some(topic) = self.snapshot().topic(name.as_str()) {
-            return Ok(topic.clone());
+        if let Some(topic) = self.snapshot().topic(name.as_str()).cloned() {
+            // A directory of a version that did not set them yet.
+            configs.retain(|name, _| !topic.configs.contains_key(name));
+            let delta = topic::Delta { set: configs, ..topic::Delta::default() };
+            self.change_configs(topic.id, delta).await?;
+            return self.snapshot().topic_by_id(topic.id).cloned().ok_or(unknown(topic.id));
         }
-        let configs = Default::default();
+        let configs = topic::check(&configs, &self.config).map_err(CatalogError::Config)?;
         let topic = Topic { id: TopicId::random(), name, partitions, configs, internal: true };
         self.check_new(&self.snapshot(), &topic)?;
         self.add(topic).await
@@ -125,7 +155,7 @@ impl Owner {
     async fn add(&mut self, topic: Topic) -> Result<Arc<Topic>, CatalogError> {
         // The logs come first: a published topic can be written at once. They are empty until
         // then, so what a crash in between leaves behind holds nothing.
-        self.published.logs.name_topic(topic.id, topic.name.as_str());
+        configure(&self.published.logs, &topic, &self.config)?;
         open(&self.published.logs, topic.logs().collect()).await?;
         let change = Change::TopicCreated {
             id: topic.id.0,
@@ -141,7 +171,35 @@ impl Owner {
             return Err(refused);
         }
         debug!(topic = %topic.name, %id, partitions = topic.partitions, "created a topic");
-        self.snapshot().topic_by_id(id).cloned().ok_or(CatalogError::UnknownId(id))
+        self.snapshot().topic_by_id(id).cloned().ok_or(unknown(id))
+    }
+
+    async fn alter_configs(
+        &mut self,
+        id: TopicId,
+        changes: ConfigChanges,
+        validate_only: bool,
+    ) -> Result<(), CatalogError> {
+        let topic = configurable(&self.snapshot(), id)?;
+        let delta =
+            topic::delta(&topic.configs, changes, &self.config).map_err(CatalogError::Config)?;
+        check_delta(&self.snapshot(), id, &delta, &self.config)?;
+        if validate_only {
+            return Ok(());
+        }
+        self.change_configs(id, delta).await
+    }
+
+    async fn change_configs(&mut self, id: TopicId, delta: Delta) -> Result<(), CatalogError> {
+        if delta.is_empty() {
+            return Ok(());
+        }
+        let change =
+            Change::ConfigsChanged { id: id.0, set: delta.set.clone(), unset: delta.unset.clone() };
+        // A config that another node changes meanwhile has the value of who comes last.
+        self.decide(change, |owner, now| check_delta(now, id, &delta, &owner.config)).await?;
+        debug!(topic = %id, set = ?delta.set, unset = ?delta.unset, "changed topic configs");
+        Ok(())
     }
 
     async fn delete(&mut self, id: TopicId) -> Result<(), CatalogError> {
@@ -199,12 +257,9 @@ impl Owner {
         for (seq, bytes) in read.map_err(|error| CatalogError::Storage(error.to_string()))? {
             let change = record::decode(&bytes).map_err(CatalogError::Storage)?;
             let grown = match &change {
-                Change::TopicCreated { id, name, partitions, .. } => {
-                    self.published.logs.name_topic(TopicId(*id), name);
-                    Some((*id, *partitions))
-                }
+                Change::TopicCreated { id, partitions, .. } => Some((*id, *partitions)),
                 Change::PartitionsAdded { id, count } => Some((*id, *count)),
-                Change::TopicDeleted { .. } => None,
+                Change::ConfigsChanged { .. } | Change::TopicDeleted { .. } => None,
             };
             if let Some((id, partitions)) = grown {
                 open(&self.published.logs, log_ids(TopicId(id), 0..partitions)).await?;
@@ -217,7 +272,14 @@ impl Owner {
 
     fn publish(&mut self, change: Change) -> Result<(), CatalogError> {
         let mut snapshot = Snapshot::clone(&self.snapshot());
+        let configured = match &change {
+            Change::TopicCreated { id, .. } | Change::ConfigsChanged { id, .. } => Some(*id),
+            Change::PartitionsAdded { .. } | Change::TopicDeleted { .. } => None,
+        };
         apply(&mut snapshot, change).map_err(CatalogError::Storage)?;
+        if let Some(topic) = configured.and_then(|id| snapshot.topic_by_id(TopicId(id))) {
+            configure(&self.published.logs, topic, &self.config)?;
+        }
         self.published.snapshot.store(Arc::new(snapshot));
         self.published.changed.send_replace(());
         Ok(())
@@ -244,6 +306,32 @@ fn check_partitions(count: u32) -> Result<(), CatalogError> {
             "{count} partitions were asked for, at most {PARTITIONS_MAX} are possible"
         ))),
     }
+}
+
+fn unknown(id: TopicId) -> CatalogError {
+    CatalogError::UnknownId(id)
+}
+
+/// A topic whose configs clients may change: as in Kafka also `__consumer_offsets`, but none that
+/// only Ottla has.
+fn configurable(snapshot: &Snapshot, id: TopicId) -> Result<Arc<Topic>, CatalogError> {
+    let topic = snapshot.topic_by_id(id).ok_or(unknown(id))?;
+    if topic.name.as_str().starts_with(RESERVED_PREFIX) {
+        return Err(CatalogError::Internal(topic.name.to_string()));
+    }
+    Ok(topic.clone())
+}
+
+fn check_delta(
+    snapshot: &Snapshot,
+    id: TopicId,
+    delta: &Delta,
+    broker: &Config,
+) -> Result<(), CatalogError> {
+    let topic = snapshot.topic_by_id(id).ok_or(unknown(id))?;
+    let mut configs = topic.configs.clone();
+    delta.apply(&mut configs);
+    topic::agree(&configs, broker).map_err(CatalogError::Config)
 }
 
 fn changeable(snapshot: &Snapshot, id: TopicId) -> Result<Arc<Topic>, CatalogError> {

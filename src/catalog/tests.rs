@@ -143,7 +143,7 @@ async fn what_is_wrong_is_refused_and_changes_nothing() {
     let bench = Bench::start(&dir).await;
     let catalog = &bench.catalog;
     let topic = bench.topic("t", 2).await;
-    let internal = catalog.ensure_internal("__consumer_offsets", 4).await.unwrap();
+    let internal = catalog.ensure_internal("__consumer_offsets", 4, &[]).await.unwrap();
     let create = |name: &str, partitions| catalog.create(new_topic(name, partitions), false);
     assert_eq!(create("t", 1).await.unwrap_err(), CatalogError::Exists("t".to_owned()));
     assert!(matches!(create("../x", 1).await.unwrap_err(), CatalogError::Name(_)));
@@ -151,7 +151,7 @@ async fn what_is_wrong_is_refused_and_changes_nothing() {
     assert!(matches!(create("u", u32::MAX).await.unwrap_err(), CatalogError::Partitions(_)));
     assert!(matches!(create("__ottla_x", 1).await.unwrap_err(), CatalogError::Internal(_)));
     let mut with_config = new_topic("u", 1);
-    with_config.configs.insert("retention.ms".to_owned(), "1000".to_owned());
+    with_config.configs.insert("retention.ms".to_owned(), "soon".to_owned());
     assert!(matches!(
         catalog.create(with_config, false).await.unwrap_err(),
         CatalogError::Config(_)
@@ -167,6 +167,71 @@ async fn what_is_wrong_is_refused_and_changes_nothing() {
     let names: Vec<String> =
         catalog.snapshot().topics().map(|topic| topic.name.to_string()).collect();
     assert_eq!(names, ["__consumer_offsets", "t"]);
+    bench.stop().await;
+}
+
+fn set(name: &str, value: &str) -> ConfigChanges {
+    ConfigChanges::Some([(name.to_owned(), ConfigChange::Set(value.to_owned()))].into())
+}
+
+#[tokio::test]
+async fn configs_change_while_the_logs_are_open_and_survive_a_restart() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let mut new = new_topic("t", 1);
+    new.configs = [("retention.bytes".to_owned(), " 10 ".to_owned())].into();
+    let topic = bench.catalog.create(new, false).await.unwrap();
+    let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+    assert_eq!(log.config().retention.unwrap().bytes_max, Some(10));
+    assert_eq!(log.config().batch_bytes_max, 1_048_588);
+    let alter = |changes, validate| bench.catalog.alter_configs(topic.id, changes, validate);
+    alter(set("max.message.bytes", "99"), true).await.unwrap();
+    assert_eq!(log.config().batch_bytes_max, 1_048_588, "it was only checked");
+    alter(set("max.message.bytes", "99"), false).await.unwrap();
+    assert_eq!(log.config().batch_bytes_max, 99);
+    for wrong in [set("max.message.bytes", "-1"), set("no.such", "1")] {
+        let refused = alter(wrong, false).await.unwrap_err();
+        assert!(matches!(refused, CatalogError::Config(_)), "{refused}");
+    }
+    let lag = set("min.compaction.lag.ms", "10");
+    alter(lag, false).await.unwrap();
+    let below = alter(set("max.compaction.lag.ms", "5"), false).await.unwrap_err();
+    assert!(matches!(below, CatalogError::Config(_)), "{below}");
+    let unset = [("retention.bytes".to_owned(), ConfigChange::Unset)].into();
+    alter(ConfigChanges::Some(unset), false).await.unwrap();
+    assert_eq!(log.config().retention.unwrap().bytes_max, None);
+    drop(log);
+    bench.stop().await;
+
+    let bench = Bench::start(&dir).await;
+    let again = bench.catalog.snapshot().topic("t").unwrap().clone();
+    let names: Vec<&str> = again.configs.keys().map(String::as_str).collect();
+    assert_eq!(names, ["max.message.bytes", "min.compaction.lag.ms"]);
+    let log = bench.catalog.log(again.id, PartitionId(0)).unwrap();
+    assert_eq!(log.config().batch_bytes_max, 99);
+    drop(log);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn an_internal_topic_of_an_older_version_takes_over_the_configs_it_lacks() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let old = bench.catalog.ensure_internal("__consumer_offsets", 1, &[]).await.unwrap();
+    let by_hand = set("segment.bytes", "2097152");
+    bench.catalog.alter_configs(old.id, by_hand, false).await.unwrap();
+    let configs = [("cleanup.policy", "compact"), ("segment.bytes", "104857600")];
+    let new = bench.catalog.ensure_internal("__consumer_offsets", 1, &configs).await.unwrap();
+    assert_eq!(new.id, old.id);
+    let log = bench.catalog.log(old.id, PartitionId(0)).unwrap();
+    assert!(log.config().compaction.is_some() && log.config().retention.is_none());
+    assert_eq!(log.config().segment_bytes, 2 << 20, "what was set by hand stays");
+    let state = bench.catalog.ensure_internal("__ottla_state", 1, &[]).await.unwrap();
+    let kept = bench.catalog.log(state.id, PartitionId(0)).unwrap();
+    assert_eq!((kept.config().retention, kept.config().compaction), (None, None));
+    let refused = bench.catalog.alter_configs(state.id, set("retention.ms", "1"), false).await;
+    assert!(matches!(refused, Err(CatalogError::Internal(_))), "{refused:?}");
+    drop((log, kept));
     bench.stop().await;
 }
 
@@ -192,7 +257,9 @@ async fn two_catalogs_over_one_journal_agree() {
     bench.topic("v", 1).await;
     let caught_up = bench.catalog.snapshot().topic("u").unwrap().id;
     bench.catalog.add_partitions(caught_up, 3).await.unwrap();
+    bench.catalog.alter_configs(caught_up, set("max.message.bytes", "77"), false).await.unwrap();
     other.create(new_topic("w", 1), false).await.unwrap();
+    assert_eq!(other.snapshot().topic("u").unwrap().configs["max.message.bytes"], "77");
     assert!(other.log(caught_up, PartitionId(2)).is_some(), "partitions of the other's are open");
     bench.stop().await;
 }

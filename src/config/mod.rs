@@ -188,13 +188,34 @@ impl Default for Config {
     }
 }
 
-/// One config as DescribeConfigs and the default file show it.
+/// What kind of value a config has, in Kafka's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigType {
+    /// `true` or `false`.
+    Boolean,
+    /// Text.
+    String,
+    /// 32 bits.
+    Int,
+    /// 64 bits.
+    Long,
+    /// A fraction.
+    Double,
+    /// Words with commas.
+    List,
+}
+
+/// One config as DescribeConfigs shows it.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// Its key: Kafka's name where Kafka has one.
     pub name: &'static str,
-    /// Its current value as text.
-    pub value: String,
+    /// What kind of value it has.
+    pub kind: ConfigType,
+    /// Its current value as text; `None` if it is left to another key.
+    pub value: Option<String>,
+    /// What it is without being told.
+    pub default: Option<String>,
     /// Whether it still has its default.
     pub is_default: bool,
     /// What it does, in a sentence.
@@ -210,14 +231,17 @@ impl Config {
     /// Every config with its current value, in the default file's order.
     pub fn entries(&self) -> Vec<Entry> {
         let defaults = Config::default();
-        table::KEYS
-            .iter()
-            .map(|key| {
-                let value = (key.render)(self);
-                let is_default = value == (key.render)(&defaults);
-                Entry { name: key.name, value, is_default, doc: key.doc }
-            })
-            .collect()
+        table::KEYS.iter().map(|key| key.entry(self, &defaults)).collect()
+    }
+
+    /// One config, if Ottla has it.
+    pub fn entry(&self, name: &str) -> Option<Entry> {
+        Some(table::find(name)?.entry(self, &Config::default()))
+    }
+
+    /// The value of one config as text; empty for one that is not set or not known.
+    pub fn text(&self, name: &str) -> String {
+        table::find(name).map(|key| (key.render)(self)).unwrap_or_default()
     }
 
     /// The commented default file, as `config/ottla.toml` holds it.

@@ -1,7 +1,7 @@
 //! Every config key once: its name, what it takes, which field it sets and what it does.
 
-use super::Config;
 use super::value::{Kind, Value};
+use super::{Config, Entry};
 
 /// One row of the table.
 pub(super) struct Key {
@@ -23,6 +23,25 @@ impl Key {
     /// The environment variable that sets it.
     pub(super) fn environment(&self) -> String {
         environment_name(self.name)
+    }
+
+    /// The key as it stands in `config`.
+    pub(super) fn entry(&self, config: &Config, defaults: &Config) -> Entry {
+        let (value, default) = ((self.render)(config), (self.render)(defaults));
+        let is_default = value == default;
+        // Only an optional key says by an empty value that another one decides.
+        let told = |text: String| {
+            let is_left = matches!(self.kind, Kind::Optional(_) | Kind::Host) && text.is_empty();
+            (!is_left).then_some(text)
+        };
+        Entry {
+            name: self.name,
+            kind: self.kind.config_type(self.name),
+            value: told(value),
+            default: told(default),
+            is_default,
+            doc: self.doc,
+        }
     }
 }
 

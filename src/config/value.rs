@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{CleanupPolicy, Compression, Durability, TimestampType};
+use super::{CleanupPolicy, Compression, ConfigType, Durability, TimestampType};
 
 /// What a key takes; the bounds of integers are inclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,22 @@ impl Kind {
             Kind::Signed { min, max } => format!("a whole number from {min} to {max}"),
             Kind::Ratio => "a number from 0 to 1".to_owned(),
             Kind::Optional(kind) => format!("nothing or {}", kind.allowed()),
+        }
+    }
+
+    /// What Kafka would call it.
+    pub(super) fn config_type(self, name: &str) -> ConfigType {
+        const INT_MAX: u64 = i32::MAX as u64;
+        match self {
+            Kind::Bool => ConfigType::Boolean,
+            Kind::Choice(_) if name == "log.cleanup.policy" => ConfigType::List,
+            Kind::Path | Kind::Address | Kind::Host | Kind::Choice(_) => ConfigType::String,
+            Kind::Integer { max, .. } | Kind::Limit { max, .. } if max > INT_MAX => {
+                ConfigType::Long
+            }
+            Kind::Integer { .. } | Kind::Limit { .. } | Kind::Signed { .. } => ConfigType::Int,
+            Kind::Ratio => ConfigType::Double,
+            Kind::Optional(kind) => kind.config_type(name),
         }
     }
 

@@ -231,6 +231,12 @@ pub enum GroupError {
 
 /// The internal topic that keeps groups and their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+/// What Kafka's group coordinator asks of that topic's logs: the newest commit is all that counts.
+const OFFSETS_CONFIGS: &[(&str, &str)] = &[
+    ("cleanup.policy", "compact"),
+    ("compression.type", "producer"),
+    ("segment.bytes", "104857600"),
+];
 /// The longest metadata an offset may carry (`offset.metadata.max.bytes`).
 pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
 /// How many tasks own groups.
@@ -256,7 +262,7 @@ impl Groups {
         metrics: &Metrics,
     ) -> Result<Groups, GroupError> {
         let topic = catalog
-            .ensure_internal(OFFSETS_TOPIC, config.offsets_topic_partitions)
+            .ensure_internal(OFFSETS_TOPIC, config.offsets_topic_partitions, OFFSETS_CONFIGS)
             .await
             .map_err(|error| GroupError::Storage(error.to_string()))?;
         let directory = Arc::new(Directory::new());

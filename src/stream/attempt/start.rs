@@ -214,7 +214,7 @@ async fn begin(
 async fn state_log(job: &Job) -> Result<Partition, Failure> {
     let catalog = &job.rooms.catalog;
     let topic = catalog
-        .ensure_internal(state_topic::TOPIC, state_topic::PARTITIONS)
+        .ensure_internal(state_topic::TOPIC, state_topic::PARTITIONS, &[])
         .await
         .map_err(|error| Failure::Storage(error.to_string()))?;
     let hash = crate::stream::state::hash(job.id.as_bytes());
