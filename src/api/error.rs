@@ -58,8 +58,11 @@ impl Coded for AppendError {
         match self {
             AppendError::Corrupt(_) => Kafka::CorruptMessage,
             AppendError::Invalid(_) => Kafka::InvalidRecord,
-            AppendError::TimestampType => Kafka::InvalidTimestamp,
-            AppendError::TooLarge { .. } => Kafka::MessageTooLarge,
+            AppendError::TimestampType | AppendError::TimestampRange { .. } => {
+                Kafka::InvalidTimestamp
+            }
+            AppendError::NoKey { .. } => Kafka::InvalidRecord,
+            AppendError::TooLarge { .. } | AppendError::Inflates { .. } => Kafka::MessageTooLarge,
             AppendError::OutOfOrderSequence { .. } => Kafka::OutOfOrderSequenceNumber,
             AppendError::Fenced { .. } => Kafka::InvalidProducerEpoch,
             AppendError::InvalidTxnState(_) => Kafka::InvalidTxnState,

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_protocol::messages::{ApiKey, ProduceRequest, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -242,6 +244,7 @@ async fn outcome(topic: Queued) -> TopicProduceResponse {
                 tracing::debug!(topic = %topic.name.0, partition = partition.index, %error, "append refused");
                 answer
                     .with_base_offset(-1)
+                    .with_record_errors(record_errors(&error))
                     .with_error_message(Some(StrBytes::from_string(error.to_string())))
             }
         });
@@ -250,6 +253,19 @@ async fn outcome(topic: Queued) -> TopicProduceResponse {
         .with_name(topic.name)
         .with_topic_id(topic.id)
         .with_partition_responses(answers)
+}
+
+/// The records at fault (KIP-467).
+fn record_errors(error: &ProduceError) -> Vec<BatchIndexAndErrorMessage> {
+    let ProduceError::Append(error) = error else { return Vec::new() };
+    let faults = error.faults().iter();
+    faults
+        .map(|fault| {
+            BatchIndexAndErrorMessage::default()
+                .with_batch_index(fault.index)
+                .with_batch_index_error_message(Some(StrBytes::from_string(fault.reason.clone())))
+        })
+        .collect()
 }
 
 fn count(counters: &TopicCounters, appended: &Appended, bytes: u64) {

@@ -211,10 +211,11 @@ pub(super) fn leader_epoch(batch: &[u8]) -> LeaderEpoch {
 }
 
 /// What `rewrite` changes of a batch's header.
-#[allow(dead_code)]
 pub(super) struct Changes {
     /// The attributes' codec number becomes this one.
     pub(super) codec: i16,
+    /// Whether the largest timestamp holds for every record.
+    pub(super) log_append_time: bool,
     pub(super) base_timestamp: Timestamp,
     /// Whether `base_timestamp` is the batch's delete horizon.
     pub(super) delete_horizon: bool,
@@ -222,17 +223,31 @@ pub(super) struct Changes {
     pub(super) record_count: i32,
 }
 
+impl Changes {
+    /// None.
+    pub(super) fn none(header: &BatchHeader) -> Changes {
+        Changes {
+            codec: header.compression(),
+            log_append_time: header.log_append_time(),
+            base_timestamp: header.base_timestamp,
+            delete_horizon: header.delete_horizon().is_some(),
+            max_timestamp: header.max_timestamp,
+            record_count: header.record_count,
+        }
+    }
+}
+
 /// Makes `out`, which is an old batch's header and a new body, a batch with a right length and CRC.
 /// Whatever `changes` does not name stays: base offset, leader epoch, last offset delta, producer,
 /// sequence and the other attributes.
-#[allow(dead_code)]
 pub(super) fn rewrite(out: &mut [u8], changes: &Changes) {
     debug_assert!(out.len() >= HEADER_BYTES);
     let mut attributes = i16::from_be_bytes([out[21], out[22]]);
     attributes = attributes & !COMPRESSION_MASK | changes.codec;
-    attributes &= !DELETE_HORIZON;
-    if changes.delete_horizon {
-        attributes |= DELETE_HORIZON;
+    for (bit, is_set) in
+        [(LOG_APPEND_TIME, changes.log_append_time), (DELETE_HORIZON, changes.delete_horizon)]
+    {
+        attributes = if is_set { attributes | bit } else { attributes & !bit };
     }
     let length = (out.len() - LENGTH_OVERHEAD) as i32;
     out[8..12].copy_from_slice(&length.to_be_bytes());

@@ -1,8 +1,8 @@
 //! The partition store: append-only segments of verbatim record batches, group commit, recovery,
 //! producer state and transactions. Knows topics only by id and no Kafka message.
 
+mod admit;
 pub mod batch;
-#[allow(dead_code)]
 mod compression;
 mod config;
 pub mod data_dir;
@@ -32,13 +32,14 @@ pub mod verify;
 mod writer;
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::config::{Config, Durability};
 use crate::metrics::Metrics;
@@ -59,7 +60,7 @@ use self::writer::{Command, Writer};
 pub use config::{Codec, Compaction, LogConfig, Retention, TimestampType};
 pub use outcome::{
     AbortedTxn, AppendError, AppendOptions, Appended, Durable, Isolation, Marker, OffsetSpan,
-    OpenTxn, ReadError, ReadRequest, ReadResult, TimestampOffset, TrimError,
+    OpenTxn, ReadError, ReadRequest, ReadResult, RecordFault, TimestampOffset, TrimError,
 };
 pub use partition::{Partition, PendingAppend};
 pub use refusals::{Refusal, Refusals, Refusing};
@@ -148,6 +149,9 @@ impl Logs {
             clock,
             meter,
             topics: Topics::new(LogConfig::internal(config)),
+            looks: Arc::new(Semaphore::new(
+                std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            )),
             progress: OnceLock::new(),
             refusals,
         });

@@ -37,6 +37,33 @@ pub struct Appended {
     pub duplicate: bool,
 }
 
+/// What is wrong with one record of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordFault {
+    /// Its place in the batch, from 0.
+    pub index: i32,
+    /// Why it is not taken.
+    pub reason: String,
+}
+
+fn first(faults: &[RecordFault]) -> String {
+    faults.first().map_or_else(String::new, |first| {
+        format!(" (record {} of the batch: {})", first.index, first.reason)
+    })
+}
+
+impl AppendError {
+    /// The records at fault, as far as they are named one by one.
+    pub fn faults(&self) -> &[RecordFault] {
+        match self {
+            AppendError::TimestampRange { faults, .. } | AppendError::NoKey { faults, .. } => {
+                faults
+            }
+            _ => &[],
+        }
+    }
+}
+
 /// Why an append stored nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum AppendError {
@@ -58,6 +85,34 @@ pub enum AppendError {
         bytes: usize,
         /// The limit.
         bytes_max: u32,
+    },
+    /// It must be inflated to be stored as the topic asks, and holds too much (error 10).
+    #[error(
+        "record batch inflates to more than {bytes_max} bytes, and the topic's configs need a look inside; lower the producer's batch.size"
+    )]
+    Inflates {
+        /// The bound.
+        bytes_max: usize,
+    },
+    /// Records whose time is too far from the broker's (error 32).
+    #[error(
+        "{count} records have a timestamp that message.timestamp.before.max.ms and message.timestamp.after.max.ms do not allow{}; check the producer's clock, or change the topic's configs", first(.faults)
+    )]
+    TimestampRange {
+        /// How many.
+        count: usize,
+        /// The first of what is wrong with the batch.
+        faults: Vec<RecordFault>,
+    },
+    /// Records without a key in a compacted topic (error 87).
+    #[error(
+        "{count} records have no key, which compaction goes by{}; give every record a key, or take compact out of the topic's cleanup.policy", first(.faults)
+    )]
+    NoKey {
+        /// How many.
+        count: usize,
+        /// The first of what is wrong with the batch.
+        faults: Vec<RecordFault>,
     },
     /// A gap in a producer's sequence (error 45).
     #[error("producer {producer} sent sequence {sequence}, expected {expected}")]

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::io::Errno;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::{error, warn};
 
 use super::batch::{self, BatchHeader};
@@ -50,6 +50,9 @@ pub(super) struct Settings {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) meter: Meter,
     pub(super) topics: Topics,
+    /// Turns at inflating and compressing clients' batches: as many as there are cores, so that the
+    /// memory for it is bounded.
+    pub(super) looks: Arc<Semaphore>,
     /// How far recovery has come, once somebody wants to know.
     pub(super) progress: OnceLock<Progress>,
     /// The logs that take no appends.

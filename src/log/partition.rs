@@ -7,9 +7,11 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
+use super::admit;
 use super::batch::BatchHeader;
 use super::config::LogConfig;
 use super::outcome::{
@@ -167,13 +169,47 @@ impl Partition {
         self.shared.config()
     }
 
-    /// Queues `batches` (one or more v2 record batches, verbatim). Waits only while the writer's
-    /// queue is full. The order of `enqueue` calls is the order in the log.
+    /// Queues `batches` (one or more v2 record batches; verbatim, unless the topic's configs ask for
+    /// something else). Waits only while the writer's queue is full, or while the batches are given
+    /// another codec. The order of `enqueue` calls that wait for each other is the order in the log.
     pub async fn enqueue(&self, batches: Bytes, options: AppendOptions) -> PendingAppend {
-        match validate::headers(&batches, options.batch_bytes_max) {
-            Ok(headers) => self.queue_append(batches, headers, options.durable).await,
+        let headers = match validate::headers(&batches, options.batch_bytes_max) {
+            Ok(headers) => headers,
+            Err(error) => return PendingAppend::refused(error),
+        };
+        let config = self.config();
+        if admit::as_they_are(&config, &headers, || self.shared.settings.clock.now()) {
+            return self.queue_append(batches, headers, options.durable).await;
+        }
+        // Boxed, so that appends that need no look do not carry the room for one.
+        match Box::pin(self.look(batches, headers, options, config)).await {
+            Ok((batches, headers)) => self.queue_append(batches, headers, options.durable).await,
             Err(error) => PendingAppend::refused(error),
         }
+    }
+
+    /// The batches as the topic's configs want them stored.
+    async fn look(
+        &self,
+        batches: Bytes,
+        headers: Vec<BatchHeader>,
+        options: AppendOptions,
+        config: Arc<LogConfig>,
+    ) -> Result<(Bytes, Vec<BatchHeader>), AppendError> {
+        let settings = &self.shared.settings;
+        let (now, bytes_max) = (settings.clock.now(), options.batch_bytes_max);
+        // A thread outside the runtime is one that may be held up.
+        if admit::is_light(&config, &headers) || Handle::try_current().is_err() {
+            return admit::look(&config, &batches, &headers, now, bytes_max);
+        }
+        let turn =
+            settings.looks.clone().acquire_owned().await.map_err(|_| AppendError::Stopping)?;
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            admit::look(&config, &batches, &headers, now, bytes_max)
+        })
+        .await
+        .unwrap_or_else(|_| Err(AppendError::Stopping))
     }
 
     async fn queue_append(

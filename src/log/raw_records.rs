@@ -153,25 +153,19 @@ impl RawBatch {
             delete_horizon: delete_horizon.is_some() || header.delete_horizon().is_some(),
             max_timestamp,
             record_count,
+            ..Changes::none(header)
         };
         batch::rewrite(&mut out, &changes);
         Ok(Bytes::from(out))
     }
 
-    /// The same batch under another codec.
-    pub(super) fn recompress(&self, codec: Codec) -> io::Result<Bytes> {
+    /// The same records under another codec. `changes` are the header's; the codec's number among
+    /// them is set here.
+    pub(super) fn recompress(&self, codec: Codec, changes: Changes) -> io::Result<Bytes> {
         let mut out = Vec::with_capacity(HEADER_BYTES + self.body.len());
         out.extend_from_slice(&self.head);
         compression::deflate(codec, &self.body, &mut out)?;
-        let header = &self.header;
-        let changes = Changes {
-            codec: codec.number(),
-            base_timestamp: header.base_timestamp,
-            delete_horizon: header.delete_horizon().is_some(),
-            max_timestamp: header.max_timestamp,
-            record_count: header.record_count,
-        };
-        batch::rewrite(&mut out, &changes);
+        batch::rewrite(&mut out, &Changes { codec: codec.number(), ..changes });
         Ok(Bytes::from(out))
     }
 }

@@ -50,9 +50,6 @@ fn fields(header: &BatchHeader) -> Result<(), AppendError> {
     if header.control() {
         return invalid("clients may not write control batches".to_owned());
     }
-    if header.log_append_time() {
-        return Err(AppendError::TimestampType);
-    }
     match header.producer {
         None if header.transactional() => {
             invalid("it is transactional and has no producer id".to_owned())
@@ -106,9 +103,6 @@ mod tests {
         let mut control = batch();
         control[22] |= 0x20;
         assert!(matches!(headers(&recrc(control), 1000), Err(AppendError::Invalid(_))));
-        let mut stamped = batch();
-        stamped[22] |= 0x08;
-        assert_eq!(headers(&recrc(stamped), 1000), Err(AppendError::TimestampType));
         let bytes = batch().len();
         assert_eq!(
             headers(&batch(), bytes as u32 - 1),

@@ -23,7 +23,12 @@ fn sample(codec: Codec) -> Bytes {
         .collect();
     let mut batch = encode(&records, Some(PRODUCER)).to_vec();
     patch(&mut batch, Offset::new(1000), LeaderEpoch(4));
-    open(&Bytes::from(batch)).recompress(codec).unwrap()
+    recompressed(&Bytes::from(batch), codec)
+}
+
+fn recompressed(batch: &Bytes, codec: Codec) -> Bytes {
+    let opened = open(batch);
+    opened.recompress(codec, Changes::none(opened.header())).unwrap()
 }
 
 fn open(batch: &Bytes) -> RawBatch {
@@ -61,7 +66,7 @@ fn recompression_changes_the_codec_and_nothing_else() {
     for from in CODECS {
         for to in CODECS {
             let batch = sample(from);
-            let other = open(&batch).recompress(to).unwrap();
+            let other = recompressed(&batch, to);
             let expected = BatchHeader::parse(&batch).unwrap();
             let header = BatchHeader::parse(&other).unwrap();
             assert_eq!(
