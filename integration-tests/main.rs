@@ -8,6 +8,7 @@ mod clients_java;
 mod clients_kcat;
 mod clients_python;
 mod crash;
+mod damage;
 mod durability;
 mod flink;
 mod harness;

@@ -33,7 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // The gateway and the console read snapshots of the rooms below.
     ("http", &["sql", "stream", "catalog", "log", "group"]),
     ("console", &["sql", "stream", "catalog", "log", "group"]),
-    ("cli", &["server", "log", "sql"]),
+    ("cli", &["server", "log", "sql", "catalog"]),
 ];
 
 /// Rooms that every room but themselves may use.

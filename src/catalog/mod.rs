@@ -1,6 +1,7 @@
 //! Topics and their configs. The truth is the metadata journal; this room replays it, owns all
 //! changes in one task and publishes immutable snapshots.
 
+pub mod at_rest;
 pub mod journal;
 pub mod local_journal;
 pub mod placement;

@@ -47,11 +47,23 @@ enum Command {
     #[command(subcommand)]
     Job(JobCommand),
     /// Verify a stopped broker's data directory; exits 1 if anything is damaged.
+    #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor {
         /// The directory.
         data_dir: PathBuf,
+        /// Make damaged logs writable again: whole batches stay, damaged bytes are saved beside the
+        /// log, lost offsets are named and passed over.
+        #[arg(long)]
+        repair: bool,
     },
 }
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  ottla doctor /var/lib/ottla                  names each bad offset, changes no log
+  ottla doctor --repair /var/lib/ottla         and gives up what cannot be read
+
+Exit codes: 0 all is whole (after --repair: whole now), 1 something is bad or could not be examined.";
 
 const SERVE_EXAMPLES: &str = "\
 Flags beat environment variables (OTTLA_NUM_PARTITIONS=4), which beat the config file.
@@ -163,7 +175,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Sql(args) => sql::run(&args),
         Command::Job(command) => job::run(&command),
-        Command::Doctor { data_dir } => doctor::run(&data_dir),
+        Command::Doctor { data_dir, repair } => doctor::run(&data_dir, repair),
     };
     match outcome {
         Ok(code) => code,

@@ -30,7 +30,7 @@ pub(super) struct AboveBar;
 
 impl Write for AboveBar {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        screen().suspend(|| io::stderr().write(bytes))
+        above(|| io::stderr().write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -47,6 +47,11 @@ impl MakeWriter<'_> for AboveBars {
     fn make_writer(&self) -> AboveBar {
         AboveBar
     }
+}
+
+/// Runs what writes to the terminal while there may be a bar.
+pub(super) fn above<T>(write: impl FnOnce() -> T) -> T {
+    screen().suspend(write)
 }
 
 /// Shows progress until it is dropped.

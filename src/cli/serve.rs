@@ -152,7 +152,7 @@ fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
-fn start_logging() -> anyhow::Result<()> {
+pub(super) fn start_logging() -> anyhow::Result<()> {
     let filter = ["OTTLA_LOG", "RUST_LOG"]
         .iter()
         .find_map(|name| Some((name, std::env::var(name).ok().filter(|text| !text.is_empty())?)));

@@ -127,6 +127,22 @@ impl DataDir {
         LeaderEpoch(self.identity.leader_epoch)
     }
 
+    /// What lies in the directory besides what an Ottla puts there.
+    pub fn strangers(&self) -> io::Result<Vec<String>> {
+        let mut strangers = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            let is_known = UNCLAIMED.contains(&&*name)
+                || [IDENTITY, "logs", "view"].contains(&&*name)
+                || name.starts_with("view.corrupt-");
+            if !is_known {
+                strangers.push(name);
+            }
+        }
+        strangers.sort_unstable();
+        Ok(strangers)
+    }
+
     /// Where the logs lie.
     pub fn logs(&self) -> PathBuf {
         self.path.join("logs")

@@ -6,11 +6,12 @@
 //! 00000000000000000000-2.log        the same, compacted twice
 //! 00000000000000000000-3.log.draft  the same, being compacted; of no value after a crash
 //! start-00000000000000000120        empty: the log starts at offset 120
+//! 00000000000000000000.damaged-at-7040  bytes that a repair took out of the first, at byte 7040
 //! ```
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,10 @@ const OPEN_FILES_MAX: usize = 512;
 const SUFFIX: &str = ".log";
 const DRAFT_SUFFIX: &str = ".log.draft";
 const START_PREFIX: &str = "start-";
+const DAMAGE_INFIX: &str = ".damaged-at-";
+const DAMAGE_NEXT_SUFFIX: &str = ".damaged.draft";
+/// How much is copied at once.
+const COPY_BYTES: usize = 1 << 20;
 
 /// Files below one directory.
 pub struct LocalRecordStore {
@@ -110,6 +115,101 @@ impl LocalRecordStore {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
             Ok(mut entries) => entries.try_for_each(|entry| visit(&entry?)),
+        }
+    }
+}
+
+/// For the doctor, which may look and write where no door leads.
+impl LocalRecordStore {
+    /// Copies bytes of an object to a file of their own beside it, durably; its path. What an
+    /// earlier call has saved under that name stays.
+    pub(super) fn save_damage(
+        &self,
+        object: ObjectId,
+        position: u64,
+        length: u64,
+    ) -> io::Result<PathBuf> {
+        let dir = self.log_dir(object.log);
+        let next = dir.join(file_name(object, DAMAGE_NEXT_SUFFIX));
+        let mut file = File::create(&next)?;
+        let end = position + length;
+        let mut at = position;
+        while at < end {
+            let length = usize::try_from(end - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+            let bytes = self.read(Location { object, position: at, length })?;
+            if bytes.is_empty() {
+                break;
+            }
+            file.write_all(&bytes)?;
+            at += bytes.len() as u64;
+        }
+        file.sync_all()?;
+        drop(file);
+        for number in 1u32.. {
+            let again = if number == 1 { String::new() } else { format!("-{number}") };
+            let path = dir.join(file_name(object, &format!("{DAMAGE_INFIX}{position}{again}")));
+            if path.exists() && !same_bytes(&path, &next)? {
+                continue;
+            }
+            fs::rename(&next, &path)?;
+            sync_dir(&dir)?;
+            return Ok(path);
+        }
+        Err(io::Error::other("every name for saved damage is taken"))
+    }
+
+    /// Whether a file of a log's directory holds what `save_damage` saved.
+    pub(super) fn is_saved_damage(name: &str) -> bool {
+        name.contains(DAMAGE_INFIX)
+    }
+
+    /// Names in a log's directory that are no part of the log.
+    pub(super) fn others(&self, log: LogId) -> io::Result<Vec<String>> {
+        let mut others = Vec::new();
+        self.entries(log, |entry| {
+            let name = entry.file_name();
+            let is_part = name.to_str().is_some_and(|name| {
+                let stem = name.strip_suffix(SUFFIX).or_else(|| name.strip_suffix(DRAFT_SUFFIX));
+                stem.is_some_and(|stem| parse_object(log, stem).is_some())
+                    || name.strip_prefix(START_PREFIX).is_some_and(|at| at.parse::<u64>().is_ok())
+            });
+            if !is_part {
+                others.push(name.to_string_lossy().into_owned());
+            }
+            Ok(())
+        })?;
+        others.sort_unstable();
+        Ok(others)
+    }
+
+    /// Names beside the logs' directories that are no log's.
+    pub(super) fn strangers(&self) -> io::Result<Vec<String>> {
+        let mut strangers = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            if name.to_str().and_then(parse_log_id).is_none() {
+                strangers.push(name.to_string_lossy().into_owned());
+            }
+        }
+        strangers.sort_unstable();
+        Ok(strangers)
+    }
+}
+
+fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
+    if fs::metadata(one)?.len() != fs::metadata(other)?.len() {
+        return Ok(false);
+    }
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let (mut of_one, mut of_other) = (vec![0; COPY_BYTES], vec![0; COPY_BYTES]);
+    loop {
+        let read = one.read(&mut of_one)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        other.read_exact(&mut of_other[..read])?;
+        if of_one[..read] != of_other[..read] {
+            return Ok(false);
         }
     }
 }

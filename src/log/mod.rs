@@ -20,6 +20,7 @@ pub mod record_store;
 pub mod records;
 mod recovery;
 mod refusals;
+pub mod repair;
 mod rounds;
 mod run;
 mod scan;

@@ -17,7 +17,7 @@ use super::refusals::Refusal;
 use super::scan::{Found, Scan};
 use super::segment::{Damage, Segment};
 use crate::store::{AbortedEntry, Anchor, LogSnapshot, SegmentEntry, StoreError};
-use crate::types::{LogId, Offset};
+use crate::types::{LogId, Offset, Progress};
 
 /// A log as its bytes say it is.
 #[derive(Default)]
@@ -67,7 +67,7 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     }
     let (objects, leftovers) = current(&listing);
     if objects.is_empty() {
-        return Ok(Replayed::default());
+        return Ok(absent(log, settings));
     }
     let (known, synced) = snapshot(log, &objects, settings);
     // A whole index may not fit in memory: the view takes it over segment by segment.
@@ -76,11 +76,13 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
             Ok(()) => segment.index = Vec::new(),
             Err(error) => warn!(log = settings.label(log), %error, "index stays in memory"),
         };
-    let interval = settings.topics.of(log.topic).config().index_interval_bytes;
-    let now = settings.clock.monotonic();
-    let mut replayed = walk(log, &objects, known, store, interval, now, keep_index)?;
+    let how = Walk {
+        index_interval_bytes: settings.topics.of(log.topic).config().index_interval_bytes,
+        now: settings.clock.monotonic(),
+        progress: settings.progress(),
+    };
+    let mut replayed = walk(log, &objects, known, store, &how, keep_index)?;
     replayed.hold_to(listing.start, synced);
-    settings.progress().scanned(replayed.scanned_bytes);
     let label = settings.label(log);
     if let Some(refusal) = &replayed.refused {
         settings.note_refusal(log, refusal);
@@ -123,6 +125,31 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     Ok(replayed)
 }
 
+/// A log of which nothing lies in the store: a new one, or one whose files are gone although the
+/// view knows that it had some. Its offsets may not be given out again.
+fn absent(log: LogId, settings: &Settings) -> Replayed {
+    let mut replayed = Replayed::default();
+    match settings.view.log_snapshot(log) {
+        Ok(Some(snapshot)) if snapshot.end > Offset::ZERO => {
+            (replayed.start, replayed.end) = (snapshot.end, snapshot.end);
+            replayed.refuse(files_gone(snapshot.end));
+        }
+        // A view that fails is as good as none.
+        Ok(_) | Err(_) => return replayed,
+    }
+    if let Some(refusal) = &replayed.refused {
+        settings.note_refusal(log, refusal);
+        let Refusal { reason, next_step } = refusal;
+        error!(log = settings.label(log), reason, next_step, "log is lost: it takes no appends");
+    }
+    replayed
+}
+
+/// What is said of a log without files that went up to `end`.
+pub(super) fn files_gone(end: Offset) -> String {
+    format!("all of its files are gone, although all before offset {end} had been on the disk")
+}
+
 /// What lies in the store of a log.
 pub(super) fn list(log: LogId, store: &dyn RecordStore) -> Result<Listing, LogError> {
     store.list(log).map_err(|source| LogError::Io { action: "list", path: log.to_string(), source })
@@ -146,6 +173,15 @@ pub(super) fn current(listing: &Listing) -> (Vec<(ObjectId, u64)>, Vec<ObjectId>
     (objects, leftovers)
 }
 
+/// How a log is walked.
+pub(super) struct Walk<'a> {
+    pub(super) index_interval_bytes: u64,
+    /// When this is, by the monotonic clock.
+    pub(super) now: Duration,
+    /// Counts the bytes while they are read.
+    pub(super) progress: &'a Progress,
+}
+
 /// Walks a log from where `known` ends, or from its beginning, and changes nothing. `sealed` is
 /// given every segment but the last when it has been walked.
 pub(super) fn walk(
@@ -153,10 +189,10 @@ pub(super) fn walk(
     objects: &[(ObjectId, u64)],
     known: Option<(LogSnapshot, Vec<AbortedEntry>)>,
     store: &dyn RecordStore,
-    index_interval_bytes: u64,
-    now: Duration,
+    how: &Walk<'_>,
     mut sealed: impl FnMut(&mut Segment),
 ) -> Result<Replayed, LogError> {
+    let Walk { index_interval_bytes, now, progress } = *how;
     let mut replayed = match known {
         Some((snapshot, aborted)) => Replayed::from_view(log, &snapshot, &aborted, now),
         None => Replayed { now, ..Replayed::default() },
@@ -182,7 +218,7 @@ pub(super) fn walk(
             }
         };
         replayed.scanned_bytes += length - segment.bytes;
-        let mut scan = Scan::new(store, *object, segment.bytes, *length);
+        let mut scan = Scan::new(store, *object, segment.bytes, *length).counted(progress);
         let following = objects.get(index + 1).map(|(object, _)| object.base);
         replayed
             .segment(segment, &mut scan, *length, following, index_interval_bytes)
@@ -307,7 +343,7 @@ impl Replayed {
     /// Holds the log to what was promised about it: where it starts, and up to where it was on the
     /// disk. A log that ends before that has lost records that may have been acknowledged: that is
     /// no torn tail, and their offsets may not be given out again.
-    fn hold_to(&mut self, start: Option<Offset>, synced: Option<Offset>) {
+    pub(super) fn hold_to(&mut self, start: Option<Offset>, synced: Option<Offset>) {
         self.start = self.start.max(start.unwrap_or_default());
         let promised = synced.unwrap_or_default().max(self.start);
         let Some(segment) = self.segments.last_mut().filter(|_| self.end < promised) else {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::batch::{BatchHeader, HEADER_BYTES, HeaderError};
 use super::record_store::{Location, ObjectId, RecordStore};
-use crate::types::Offset;
+use crate::types::{Offset, Progress};
 
 /// How much is read at once; a larger batch is read whole.
 const WINDOW_BYTES: usize = 64 << 10;
@@ -40,12 +40,18 @@ pub struct Scan<'a> {
     end: u64,
     window: Bytes,
     window_at: u64,
+    progress: Option<&'a Progress>,
 }
 
 impl<'a> Scan<'a> {
     /// From `position` on up to `end`, which must not lie past the object's end.
     pub fn new(store: &'a dyn RecordStore, object: ObjectId, position: u64, end: u64) -> Scan<'a> {
-        Scan { store, object, position, end, window: Bytes::new(), window_at: 0 }
+        Scan { store, object, position, end, window: Bytes::new(), window_at: 0, progress: None }
+    }
+
+    /// Counts what is walked in `progress`.
+    pub fn counted(self, progress: &'a Progress) -> Scan<'a> {
+        Scan { progress: Some(progress), ..self }
     }
 
     /// What lies at the walk's position; `None` at the end.
@@ -67,6 +73,9 @@ impl<'a> Scan<'a> {
             return bad("its CRC does not match its bytes".to_owned());
         }
         self.position += header.bytes as u64;
+        if let Some(progress) = self.progress {
+            progress.scanned(header.bytes as u64);
+        }
         Ok(Some(Found::Batch { position, header, bytes }))
     }
 

@@ -2,7 +2,7 @@
 //! persisted, so neither is ever reused or changed: a new layout gets a new number or version byte.
 
 use super::log_view::SegmentId;
-use crate::types::{LogId, Offset};
+use crate::types::{LogId, Offset, PartitionId, TopicId};
 
 /// What a key is about. All integers in keys are big-endian, so that ranges follow their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,13 @@ pub fn log(family: Family, log: LogId) -> Vec<u8> {
     key.extend_from_slice(log.topic.0.as_bytes());
     key.extend_from_slice(&log.partition.0.to_be_bytes());
     key
+}
+
+/// The log that a key of `log` is about.
+pub fn log_of(key: &[u8]) -> Option<LogId> {
+    let (topic, rest) = key.get(1..)?.split_first_chunk()?;
+    let topic = TopicId(uuid::Uuid::from_bytes(*topic));
+    Some(LogId { topic, partition: PartitionId(u32::from_be_bytes(*rest.first_chunk()?)) })
 }
 
 /// The prefix of a segment's index pages.

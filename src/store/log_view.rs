@@ -156,6 +156,13 @@ impl Store {
         self.guarded(|db| db.apply_batch(batch))
     }
 
+    /// Every log that has a snapshot.
+    pub fn logs(&self) -> Result<Vec<LogId>, StoreError> {
+        let prefix = [Family::LogSnapshot as u8];
+        let keys: Vec<_> = self.guarded(|db| db.scan_prefix(prefix).keys().collect())?;
+        Ok(keys.iter().filter_map(|key| keys::log_of(key)).collect())
+    }
+
     /// A log's newest snapshot; `None` when there is none that this version can read.
     pub fn log_snapshot(&self, log: LogId) -> Result<Option<LogSnapshot>, StoreError> {
         let value = self.guarded(|db| db.get(keys::log(Family::LogSnapshot, log)))?;

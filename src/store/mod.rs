@@ -69,6 +69,15 @@ impl Store {
         }
     }
 
+    /// Opens the view in `path` if there is one, and sets nothing aside.
+    pub fn open_existing(path: &Path) -> Result<Option<Store>, StoreError> {
+        if !path.join("conf").exists() {
+            return Ok(None);
+        }
+        let (db, opened_empty) = open_checked(path).map_err(|reason| failed(path, reason))?;
+        Ok(Some(Store::new(db, path, opened_empty)))
+    }
+
     /// Whether the view began empty, so that everything must be rebuilt from the logs.
     pub fn opened_empty(&self) -> bool {
         self.inner.opened_empty

@@ -1,0 +1,100 @@
+//! What topics a stopped broker's journal tells of, for people who look at its directory. Reads what
+//! can be read: a journal that is damaged itself must not hide the rest.
+
+use std::collections::BTreeMap;
+
+use super::Snapshot;
+use super::journal::Slot;
+use super::local_journal::journal_topic;
+use super::record::{self, Change};
+use super::replay::apply;
+use crate::log::verify::AtRest;
+use crate::log::{LogError, records};
+use crate::types::{LogId, PartitionId, TopicId};
+
+/// Journal records are the broker's own: only the format limits their size.
+const INFLATED_BYTES_MAX: usize = i32::MAX as usize;
+
+/// What is known of topics by their ids.
+#[derive(Clone, Debug, Default)]
+pub struct TopicsAtRest {
+    /// Every topic that was ever created, as far as the journal can be read.
+    names: BTreeMap<TopicId, String>,
+    snapshot: Snapshot,
+    /// Records that cannot be read or contradict each other.
+    pub unreadable: usize,
+}
+
+/// What a log belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Belongs {
+    /// The broker's own journal.
+    Journal,
+    /// A topic; whether it is internal.
+    Topic {
+        /// Marked so in the catalog.
+        internal: bool,
+    },
+    /// A topic that was deleted: the next start removes the log.
+    Deleted,
+    /// Nothing that the journal tells of.
+    Nothing,
+}
+
+impl TopicsAtRest {
+    /// Reads the catalog's slot of the journal as it lies on disk.
+    pub fn read(logs: &AtRest) -> Result<TopicsAtRest, LogError> {
+        let partition = PartitionId(u32::from(Slot::CATALOG.0));
+        let mut topics = TopicsAtRest::default();
+        topics.names.insert(journal_topic(), "__ottla_journal".to_owned());
+        for batch in logs.batches(LogId { topic: journal_topic(), partition })? {
+            match records::decode(batch, INFLATED_BYTES_MAX) {
+                Ok(batches) => {
+                    for record in batches.into_iter().flat_map(|batch| batch.records) {
+                        topics.apply(&record.value.unwrap_or_default());
+                    }
+                }
+                Err(_) => topics.unreadable += 1,
+            }
+        }
+        Ok(topics)
+    }
+
+    fn apply(&mut self, record: &[u8]) {
+        let applied = record::decode(record).and_then(|change| {
+            if let Change::TopicCreated { id, name, .. } = &change {
+                self.names.insert(TopicId(*id), name.clone());
+            }
+            apply(&mut self.snapshot, change)
+        });
+        self.unreadable += usize::from(applied.is_err());
+    }
+
+    /// A log as log lines name it: `clicks-3 (<topic uuid>-3)`, or its id alone.
+    pub fn label(&self, log: LogId) -> String {
+        match self.names.get(&log.topic) {
+            Some(name) => format!("{name}-{} ({log})", log.partition),
+            None => log.to_string(),
+        }
+    }
+
+    /// A topic's name, or its id.
+    pub fn name(&self, topic: TopicId) -> String {
+        self.names.get(&topic).cloned().unwrap_or_else(|| topic.to_string())
+    }
+
+    /// What a log belongs to.
+    pub fn belongs(&self, log: LogId) -> Belongs {
+        if log.topic == journal_topic() {
+            return Belongs::Journal;
+        }
+        match self.snapshot.topic_by_id(log.topic) {
+            Some(topic) if log.partition.0 < topic.partitions => {
+                Belongs::Topic { internal: topic.internal }
+            }
+            Some(_) => Belongs::Nothing,
+            None if self.names.contains_key(&log.topic) => Belongs::Deleted,
+            None => Belongs::Nothing,
+        }
+    }
+}
