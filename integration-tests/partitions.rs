@@ -4,10 +4,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::harness::{Broker, PATIENCE, Program, free_ports, until};
+use kafka_protocol::messages::fetch_request::FetchPartition;
+use kafka_protocol::messages::{CreateTopicsRequest, FetchRequest, ProduceRequest};
+
+use crate::harness::{Broker, PATIENCE, Program, free_ports, unique, until};
 use crate::protocol::batch::Batch;
 use crate::protocol::client::Client;
-use crate::protocol::requests::{Topic, append};
+use crate::protocol::requests::{
+    Topic, append, creatable, create_topics, fetch, fetch_topic, produce, produced,
+};
 
 /// The most copies of one log that a test makes before it gives up waiting for a slow start.
 const COPIES_MAX: i32 = 3_200;
@@ -193,4 +198,94 @@ fn a_long_recovery_draws_a_bar_on_a_terminal_which_log_lines_do_not_tear() {
         assert!(last < ready, "{lines:#?}");
         Ok(())
     });
+}
+
+const TOPICS: usize = 10;
+const PARTITIONS: i32 = 1_000;
+/// Every so many partitions one has a record.
+const WRITTEN_STEP: i32 = 50;
+
+/// Files of partition logs that a process has open.
+fn open_log_files(broker: &Broker) -> Vec<PathBuf> {
+    let logs = broker.data_dir().join("logs");
+    let handles = fs::read_dir(format!("/proc/{}/fd", broker.id())).expect("its file handles");
+    handles
+        .flatten()
+        // A handle may be closed while it is looked at.
+        .filter_map(|handle| fs::read_link(handle.path()).ok())
+        .filter(|path| path.starts_with(&logs))
+        .collect()
+}
+
+/// Asks for everything in a topic, from the start: offsets as each partition's high watermark.
+fn high_watermarks(client: &mut Client, topic: &Topic) -> Vec<i64> {
+    let version = client.latest::<FetchRequest>();
+    let partitions = (0..PARTITIONS)
+        .map(|index| {
+            FetchPartition::default().with_partition(index).with_partition_max_bytes(1 << 10)
+        })
+        .collect();
+    let mut request = fetch(version, topic, 0, 0);
+    request.topics = vec![fetch_topic(version, topic, partitions)];
+    let mut answers = client.call(version, &request).responses.remove(0).partitions;
+    answers.sort_by_key(|partition| partition.partition_index);
+    assert_eq!(answers.len(), usize::try_from(PARTITIONS).expect("a small number"));
+    answers
+        .iter()
+        .map(|partition| {
+            assert_eq!(partition.error_code, 0, "{partition:?}");
+            partition.high_watermark
+        })
+        .collect()
+}
+
+#[test]
+fn ten_thousand_idle_partitions_are_served_and_hold_no_file_open() {
+    let mut broker = Broker::start();
+    let mut client = Client::connect(broker.kafka());
+    let names: Vec<String> = (0..TOPICS).map(|_| unique("many")).collect();
+    let version = client.latest::<CreateTopicsRequest>();
+    let wanted = names.iter().map(|name| creatable(name, PARTITIONS)).collect();
+    let created = client.call(version, &create_topics(wanted)).topics;
+    let topics: Vec<Topic> = created
+        .iter()
+        .map(|topic| {
+            assert_eq!(topic.error_code, 0, "{topic:?}");
+            Topic { name: topic.name.to_string(), id: topic.topic_id }
+        })
+        .collect();
+    let version = client.latest::<ProduceRequest>();
+    let is_written = |partition: i32| partition % WRITTEN_STEP == 0;
+    for topic in &topics {
+        for partition in (0..PARTITIONS).filter(|partition| is_written(*partition)) {
+            let records = Batch::of(["a record"]).encode();
+            let request = produce(version, topic, partition, -1, Some(records));
+            assert_eq!(produced(client.call(version, &request)).error_code, 0);
+        }
+    }
+    for (appended, ends_by_kill) in (0..).zip([false, true]) {
+        if ends_by_kill {
+            broker.kill();
+        } else {
+            assert!(broker.terminate().success());
+        }
+        broker.restart();
+        // Not even those that recovery has read: nobody has asked for them yet.
+        assert_eq!(open_log_files(&broker), Vec::<PathBuf>::new(), "killed: {ends_by_kill}");
+        let mut client = Client::connect(broker.kafka());
+        for (number, topic) in topics.iter().enumerate() {
+            let mut written: Vec<i64> =
+                (0..PARTITIONS).map(|at| i64::from(is_written(at))).collect();
+            if number == TOPICS - 1 {
+                *written.last_mut().expect("a partition") += appended;
+            }
+            assert!(high_watermarks(&mut client, topic) == written, "killed: {ends_by_kill}");
+        }
+        // And they can be written to.
+        let records = Batch::of(["another"]).encode();
+        let request = produce(version, &topics[TOPICS - 1], PARTITIONS - 1, -1, Some(records));
+        let answer = produced(client.call(version, &request));
+        assert_eq!((answer.error_code, answer.base_offset), (0, appended));
+        assert!(!open_log_files(&broker).is_empty(), "an open file is not seen");
+    }
 }

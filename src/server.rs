@@ -118,6 +118,9 @@ impl Server {
         front.open(http::Rooms { gateway, jobs: jobs.clone(), clock });
         progress.begin("restarting jobs", 0);
         jobs.recover(planner).await;
+        let opened = logs.clone();
+        let rested = tokio::task::spawn_blocking(move || opened.rest());
+        rested.await.context("closing the files of idle logs failed")?;
         front.enter(Phase::Ready { kafka: kafka_addr, http: http_addr });
         info!(
             version = env!("CARGO_PKG_VERSION"),
