@@ -2,6 +2,7 @@
 //! producer state and transactions. Knows topics only by id and no Kafka message.
 
 mod admit;
+mod age;
 pub mod batch;
 mod compression;
 mod config;
@@ -47,6 +48,7 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::types::{Clock, LeaderEpoch, LogId, Progress, TopicId};
 
+use self::age::AgeClock;
 use self::local_store::LocalRecordStore;
 use self::meter::Meter;
 use self::owner::{OwnedLog, Recovered, Settings};
@@ -147,6 +149,7 @@ impl Logs {
             view,
             sync: config.durability == Durability::Disk,
             epoch,
+            age: AgeClock::start(clock.clone()),
             clock,
             meter,
             topics: Topics::new(LogConfig::internal(config)),

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, warn};
 
+use super::age::AgeClock;
 use super::batch::{self, BatchHeader};
 use super::config::TimestampType;
 use super::meter::Meter;
@@ -48,6 +49,9 @@ pub(super) struct Settings {
     pub(super) sync: bool,
     pub(super) epoch: LeaderEpoch,
     pub(super) clock: Arc<dyn Clock>,
+    /// What the age of records is held against.
+    #[allow(dead_code)]
+    pub(super) age: AgeClock,
     pub(super) meter: Meter,
     pub(super) topics: Topics,
     /// Turns at inflating and compressing clients' batches: as many as there are cores, so that the
