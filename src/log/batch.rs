@@ -204,7 +204,6 @@ pub(super) fn stamp(batch: &mut [u8], header: &mut BatchHeader, now: Timestamp) 
 }
 
 /// The leader epoch that a batch was stored with. `batch` has at least a header.
-#[allow(dead_code)]
 pub(super) fn leader_epoch(batch: &[u8]) -> LeaderEpoch {
     let epoch = batch.get(12..16).and_then(|bytes| bytes.first_chunk());
     LeaderEpoch(epoch.map_or(-1, |bytes| i32::from_be_bytes(*bytes)))
@@ -258,9 +257,17 @@ pub(super) fn rewrite(out: &mut [u8], changes: &Changes) {
     put_crc(out);
 }
 
+/// A batch without its records: it still takes its offsets and tells its producer's sequence.
+pub(super) fn emptied(header: &BatchHeader, batch: &[u8]) -> Bytes {
+    let mut out = batch.get(..HEADER_BYTES).unwrap_or_default().to_vec();
+    let changes =
+        Changes { codec: 0, delete_horizon: false, record_count: 0, ..Changes::none(header) };
+    rewrite(&mut out, &changes);
+    Bytes::from(out)
+}
+
 /// Encodes a batch without records that takes `offsets` offsets, at least one, from `base` on: what
 /// stands where compaction removed all that was written. Clients skip it, and it moves no clock.
-#[allow(dead_code)]
 pub(super) fn encode_filler(base: Offset, offsets: u32, epoch: LeaderEpoch) -> Bytes {
     debug_assert!(offsets > 0 && i32::try_from(offsets).is_ok(), "its last offset delta is an i32");
     let none = Timestamp(-1);

@@ -4,6 +4,7 @@
 mod admit;
 mod age;
 pub mod batch;
+mod clean;
 mod compression;
 mod config;
 pub mod data_dir;
@@ -49,6 +50,7 @@ use crate::store::Store;
 use crate::types::{Clock, LeaderEpoch, LogId, Progress, TopicId};
 
 use self::age::AgeClock;
+use self::clean::{CleanMeter, Cleaner};
 use self::local_store::LocalRecordStore;
 use self::meter::Meter;
 use self::owner::{OwnedLog, Recovered, Settings};
@@ -74,6 +76,9 @@ const TAIL_BYTES_MAX: usize = 64 << 20;
 /// A file that nobody has used for this long, or up to twice as long, is closed.
 const HANDLES_REST_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Looking for something to compact costs a little even when there is nothing.
+const CLEANER_BACKOFF_MIN: Duration = Duration::from_millis(1);
+
 /// Every partition log of this node. Cheap to clone; writer threads stop with `shutdown`.
 #[derive(Clone)]
 pub struct Logs {
@@ -82,7 +87,7 @@ pub struct Logs {
 
 struct Inner {
     settings: Arc<Settings>,
-    open: DashMap<LogId, Partition>,
+    open: Arc<DashMap<LogId, Partition>>,
     /// Always empty: a log's entry is held while it is opened or deleted, so that only one caller
     /// does so at a time, and `open` stays free for whoever looks a log up.
     turns: DashMap<LogId, ()>,
@@ -141,6 +146,7 @@ impl Logs {
             source: std::io::Error::other(e),
         };
         let meter = Meter::register(metrics).map_err(unregistered)?;
+        let clean_meter = CleanMeter::register(metrics).map_err(unregistered)?;
         let refusals = Refusals::default();
         let collector = RefusalCollector::new(refusals.clone()).map_err(unregistered)?;
         metrics.registry().register(Box::new(collector)).map_err(unregistered)?;
@@ -175,14 +181,14 @@ impl Logs {
         }
         let inner = Inner {
             settings,
-            open: DashMap::new(),
+            open: Arc::default(),
             turns: DashMap::new(),
             writers,
             threads: Mutex::new(threads),
             upkeep: Mutex::default(),
         };
         let logs = Logs { inner: Arc::new(inner) };
-        let upkeep = logs.start_upkeep().map_err(|source| LogError::Io {
+        let upkeep = logs.start_upkeep(config, clean_meter).map_err(|source| LogError::Io {
             action: "start threads of",
             path: "upkeep".to_owned(),
             source,
@@ -193,10 +199,17 @@ impl Logs {
 
     /// The threads that look after logs at rest. They hold no handle: logs that nobody has any more
     /// are not kept up.
-    fn start_upkeep(&self) -> io::Result<Vec<Rounds>> {
+    fn start_upkeep(&self, config: &Config, clean_meter: CleanMeter) -> io::Result<Vec<Rounds>> {
         let store = self.inner.settings.store.clone();
         let rest = Rounds::start("log-upkeep", HANDLES_REST_INTERVAL, move |_| store.rest())?;
-        Ok(vec![rest])
+        let mut cleaner = Cleaner::new(
+            self.inner.open.clone(),
+            clean_meter,
+            config.log_cleaner_dedupe_buffer_bytes,
+        );
+        let backoff = config.log_cleaner_backoff.max(CLEANER_BACKOFF_MIN);
+        let clean = Rounds::start("log-cleaner", backoff, move |pace| cleaner.round(pace))?;
+        Ok(vec![rest, clean])
     }
 
     /// Counts what recovery reads in `progress` from now on; only the first call has an effect.

@@ -50,7 +50,6 @@ pub(super) struct Settings {
     pub(super) epoch: LeaderEpoch,
     pub(super) clock: Arc<dyn Clock>,
     /// What the age of records is held against.
-    #[allow(dead_code)]
     pub(super) age: AgeClock,
     pub(super) meter: Meter,
     pub(super) topics: Topics,

@@ -88,9 +88,14 @@ pub(super) struct Readable {
 impl Readable {
     /// The largest timestamp of all that is written; the earliest batch that has it.
     pub(super) fn largest(&self) -> Option<LargestTimestamp> {
-        let all = self.segments.iter().filter_map(|segment| segment.largest);
-        all.reduce(|a, b| if b.timestamp > a.timestamp { b } else { a })
+        largest(&self.segments)
     }
+}
+
+/// The largest timestamp of some segments; the earliest batch that has it.
+pub(super) fn largest(segments: &[Segment]) -> Option<LargestTimestamp> {
+    let all = segments.iter().filter_map(|segment| segment.largest);
+    all.reduce(|a, b| if b.timestamp > a.timestamp { b } else { a })
 }
 
 impl Shared {
@@ -144,6 +149,11 @@ impl Shared {
                 warn!(log, segment = %object, %error, "a segment of no use stays until the next start");
             }
         }
+    }
+
+    /// Tells the log's writer; for commands that need no room in its queue.
+    pub(super) fn send(&self, command: Command) -> Result<(), Closed> {
+        self.queue.send(command)
     }
 
     /// An append to a writer that is gone: because of the topic, or of the broker.

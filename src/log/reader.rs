@@ -9,7 +9,7 @@ use super::batch::BatchHeader;
 use super::outcome::{
     AbortedTxn, Isolation, OffsetSpan, ReadError, ReadRequest, ReadResult, TimestampOffset,
 };
-use super::partition::Shared;
+use super::partition::{Readable, Shared};
 use super::record_store::{Location, ObjectId};
 use super::records;
 use super::scan::{Found, Scan};
@@ -70,8 +70,9 @@ impl Shared {
         if window.from >= window.limit {
             return Ok(Some(ReadResult { records: Bytes::new(), span, aborted: Vec::new() }));
         }
-        let records = self.readable().tail.read(window);
-        Ok(records.map(|records| self.result(request, span, records)))
+        let readable = self.readable();
+        let records = readable.tail.read(window);
+        Ok(records.map(|records| result(&readable, request, span, records)))
     }
 
     /// The answer, from memory or disk.
@@ -103,8 +104,16 @@ impl Shared {
             return Ok(result);
         }
         let (span, window) = self.window(request)?;
-        let records = self.read_segments(window)?;
-        Ok(self.result(request, span, records))
+        loop {
+            let before = self.readable().departures;
+            let records = self.read_segments(window)?;
+            let readable = self.readable();
+            // A compaction forgets aborted transactions with their records: what was read before
+            // must not be held against what is known after it.
+            if readable.departures == before || request.isolation == Isolation::ReadUncommitted {
+                return Ok(result(&readable, request, span, records));
+            }
+        }
     }
 
     fn window(&self, request: &ReadRequest) -> Result<(OffsetSpan, Window), ReadError> {
@@ -130,30 +139,6 @@ impl Shared {
             at_least_one: request.at_least_one,
         };
         Ok((span, window))
-    }
-
-    fn result(&self, request: &ReadRequest, span: OffsetSpan, records: Bytes) -> ReadResult {
-        let aborted = match request.isolation {
-            Isolation::ReadUncommitted => Vec::new(),
-            Isolation::ReadCommitted => match last_offset(&records) {
-                Some(last) => self.aborted_between(request.from, last),
-                None => Vec::new(),
-            },
-        };
-        ReadResult { records, span, aborted }
-    }
-
-    /// Aborted transactions that overlap the offsets `from..=last`, by marker.
-    fn aborted_between(&self, from: Offset, last: Offset) -> Vec<AbortedTxn> {
-        let readable = self.readable();
-        let first = readable.aborted.partition_point(|txn| txn.last_offset < from);
-        readable
-            .aborted
-            .iter()
-            .skip(first)
-            .filter(|txn| txn.first_offset <= last)
-            .copied()
-            .collect()
     }
 
     fn read_segments(&self, window: Window) -> Result<Bytes, ReadError> {
@@ -405,6 +390,28 @@ impl Shared {
         tracing::error!(log = self.settings.label(self.id), %error, "log could not be read");
         ReadError::Storage { log: self.id, reason: error.to_string() }
     }
+}
+
+fn result(
+    readable: &Readable,
+    request: &ReadRequest,
+    span: OffsetSpan,
+    records: Bytes,
+) -> ReadResult {
+    let aborted = match request.isolation {
+        Isolation::ReadUncommitted => Vec::new(),
+        Isolation::ReadCommitted => match last_offset(&records) {
+            Some(last) => aborted_between(&readable.aborted, request.from, last),
+            None => Vec::new(),
+        },
+    };
+    ReadResult { records, span, aborted }
+}
+
+/// Aborted transactions that overlap the offsets `from..=last`, by marker.
+fn aborted_between(aborted: &[AbortedTxn], from: Offset, last: Offset) -> Vec<AbortedTxn> {
+    let first = aborted.partition_point(|txn| txn.last_offset < from);
+    aborted.iter().skip(first).filter(|txn| txn.first_offset <= last).copied().collect()
 }
 
 /// The first record of a batch with a wanted timestamp. A batch that cannot be decoded, which the

@@ -53,7 +53,6 @@ impl Pace {
     }
 
     /// Whether the work should go on.
-    #[allow(dead_code)]
     pub(super) fn goes_on(&self) -> bool {
         self.rest(Duration::ZERO)
     }

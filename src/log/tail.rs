@@ -24,6 +24,8 @@ struct Chunk {
 #[derive(Debug, Default)]
 pub struct Tail {
     chunks: VecDeque<Chunk>,
+    /// How many of the oldest chunks have no bytes any more.
+    gone: usize,
 }
 
 /// What a reader may take.
@@ -84,15 +86,28 @@ impl Tail {
         self.chunks.push_back(Chunk { base, bytes });
     }
 
+    /// Forgets what lies before `offset`, where a chunk begins. The chunks stay, without bytes, until
+    /// the budget that counts them forgets them.
+    pub fn forget_before(&mut self, offset: Offset) {
+        self.gone = self.gone.max(self.chunks.partition_point(|chunk| chunk.base < offset));
+        for chunk in self.chunks.iter_mut().take(self.gone) {
+            chunk.bytes = Bytes::new();
+        }
+    }
+
     /// Forgets the oldest chunk.
     pub fn forget_oldest(&mut self) {
         self.chunks.pop_front();
+        self.gone = self.gone.saturating_sub(1);
     }
 
     /// Whole batches from the window's offset on, or `None` when that lies before the tail.
     pub fn read(&self, window: Window) -> Option<Bytes> {
         let first =
             self.chunks.partition_point(|chunk| chunk.base <= window.from).checked_sub(1)?;
+        if first < self.gone {
+            return None;
+        }
         let mut slices: Vec<Bytes> = Vec::new();
         let mut bytes = 0;
         for chunk in self.chunks.range(first..) {

@@ -12,6 +12,7 @@ use super::tail::Window;
 use super::*;
 use crate::types::{ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp};
 
+mod compaction;
 mod faults;
 mod trim;
 
@@ -686,4 +687,9 @@ fn log_lines_name_the_topic_until_it_is_deleted() {
     assert_eq!(settings.label(id()), format!("clicks-0 ({})", id()));
     fixture.logs.delete_topic(id().topic).unwrap();
     assert_eq!(settings.label(id()), id().to_string());
+}
+
+/// Look-ups by time run on the runtime's reader threads.
+fn block_on_runtime<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }

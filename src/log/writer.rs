@@ -48,7 +48,6 @@ pub(super) struct Trim {
 }
 
 /// What a writer thread is told.
-#[allow(dead_code)]
 pub(super) enum Command {
     /// Owns a log from now on.
     Adopt(Box<OwnedLog>),
@@ -59,7 +58,10 @@ pub(super) enum Command {
     Survey(LogId, oneshot::Sender<Survey>),
     /// Puts a compacted segment in; answers whether it could.
     Replace(LogId, Replacement, oneshot::Sender<bool>),
+    /// Ends the active segment, so that it may be compacted or let go.
+    Roll(LogId, oneshot::Sender<Result<(), String>>),
     /// Takes note of damage in a segment.
+    #[allow(dead_code)]
     Damaged(ObjectId, Damage),
     /// Gives a log up: it is being deleted. Answers when nothing writes to it any more.
     Forget(LogId, oneshot::Sender<()>),
@@ -120,6 +122,12 @@ impl Writer {
                         let replaced =
                             replaced.is_some_and(|log| log.replace(replacement, settings));
                         let _ = reply.send(replaced);
+                    }
+                    Command::Roll(id, reply) => {
+                        self.finish();
+                        if let Some(log) = self.logs.get_mut(&id) {
+                            let _ = reply.send(log.roll(&self.settings));
+                        }
                     }
                     Command::Damaged(object, damage) => {
                         self.finish();

@@ -5,6 +5,7 @@ use tracing::info;
 
 use super::{OwnedLog, Settings};
 use crate::log::outcome::TrimError;
+use crate::log::partition;
 use crate::log::record_store::ObjectId;
 use crate::log::refusals::Refusal;
 use crate::log::segment::{Damage, Segment};
@@ -22,7 +23,6 @@ pub(in crate::log) struct Trimmed {
 
 /// What a compaction must know besides the segments.
 #[derive(Debug)]
-#[allow(dead_code)]
 pub(in crate::log) struct Survey {
     /// Every producer, with its last batches.
     pub(in crate::log) producers: Vec<ProducerEntry>,
@@ -70,6 +70,18 @@ impl OwnedLog {
             self.keep_view(settings);
         }
         Ok(Trimmed { start: self.start, objects })
+    }
+
+    /// Ends the active segment, if it has anything.
+    pub(in crate::log) fn roll(&mut self, settings: &Settings) -> Result<(), String> {
+        if let Some(refusal) = &self.refused {
+            return Err(refusal.to_string());
+        }
+        // Only the last segment may have a torn end.
+        self.force_sync(settings)?;
+        self.begin_empty(settings)?;
+        self.keep_view(settings);
+        Ok(())
     }
 
     /// Ends the active segment and begins the next one, which is empty.
@@ -138,6 +150,13 @@ impl OwnedLog {
         let after = segment.bytes;
         readable.segments.splice(range, [segment]);
         readable.departures += 1;
+        // Readers at the tail would else see records of transactions that are no longer named.
+        let behind = readable.segments.get(first + 1).map_or(self.end, |next| next.object.base);
+        readable.tail.forget_before(behind);
+        if readable.published_largest.is_some_and(|largest| largest.batch < behind) {
+            let sealed = readable.segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
+            readable.published_largest = partition::largest(sealed);
+        }
         // Nothing of the transactions that were aborted before is left to skip.
         let ended = readable.aborted.partition_point(|txn| txn.last_offset < cleaned_to);
         readable.aborted.drain(..ended);

@@ -51,7 +51,7 @@ impl OwnedLog {
             index: unindexed.map(|s| (s.id(), s.index.as_slice())).collect(),
             aborted: &aborted,
             dropped: &self.dropped,
-            aborted_from: self.start,
+            aborted_from: self.start.max(self.cleaned_to),
         };
         let kept = settings.view.keep_log(self.shared.id, &update);
         drop(readable);

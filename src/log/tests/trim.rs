@@ -216,8 +216,3 @@ fn a_topic_may_ask_for_the_brokers_time_at_any_moment() {
     let found = block_on_runtime(fixture.log.first_at_or_after(Timestamp(1001))).unwrap().unwrap();
     assert_eq!((found.offset, found.timestamp), (Offset::new(1), Timestamp(1_000_000)));
 }
-
-/// Look-ups by time run on the runtime's reader threads.
-fn block_on_runtime<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
-}
