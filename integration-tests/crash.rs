@@ -58,7 +58,7 @@ fn a_batch_sent_again_after_a_crash_gets_the_offset_it_had() {
 
 /// All that a client can see of a broker's state, taken before and after.
 #[derive(Debug, PartialEq)]
-struct Seen {
+pub struct Seen {
     topics: Vec<(String, uuid::Uuid, usize)>,
     records: Vec<Vec<Record>>,
     committed: Vec<i64>,
@@ -66,7 +66,8 @@ struct Seen {
 
 const GROUP: &str = "rebuilt";
 
-fn see(broker: &Broker, topics: &[Topic]) -> Seen {
+#[track_caller]
+pub fn see(broker: &Broker, topics: &[Topic]) -> Seen {
     let mut client = Client::connect(broker.kafka());
     let mut seen = Seen { topics: Vec::new(), records: Vec::new(), committed: Vec::new() };
     for topic in topics {
@@ -119,7 +120,12 @@ fn commit(client: &mut Client, topic: &Topic, offset: i64) {
 
 /// A stopped broker with topics, records of several producers and committed offsets.
 fn filled() -> (Broker, Vec<Topic>, Seen, (i64, i16)) {
-    let mut broker = Broker::start_with(Options::new().set("log.segment.bytes", 1 << 20));
+    filled_with(Options::new().set("log.segment.bytes", 1 << 20))
+}
+
+/// The same, with options of one's own.
+pub fn filled_with(options: Options) -> (Broker, Vec<Topic>, Seen, (i64, i16)) {
+    let mut broker = Broker::start_with(options);
     let mut client = Client::connect(broker.kafka());
     let topics: Vec<Topic> =
         (1..=3).map(|partitions| Topic::create_with(&mut client, partitions)).collect();
@@ -205,7 +211,7 @@ fn a_bit_flipped_at_rest_costs_its_own_batch_and_no_other() {
 }
 
 /// Every file below `folder`.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder").flatten() {
         if entry.path().is_dir() {

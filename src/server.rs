@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::api::{Context, Meter};
 use crate::catalog::Catalog;
@@ -172,7 +172,11 @@ async fn open_logs(
         // The doctor refuses with the same words, but has another way to name a directory.
         let dir = DataDir::open(&config.data_dir)
             .map_err(|error| anyhow!("{error} (--data-dir or the config data.dir names it)"))?;
-        let store = Store::open(&dir.view())?;
+        // The view is never the truth: without one the broker serves from the logs alone.
+        let store = Store::open(&dir.view()).unwrap_or_else(|error| {
+            error!(%error, "no view can be opened, going on without one: starts take longer, and indexes stay in memory");
+            Store::absent(&dir.view())
+        });
         let view_lost = store.opened_empty();
         let logs = Logs::start(&dir.logs(), store, &config, clock, dir.epoch(), &metrics)?;
         if view_lost && !logs.on_disk()?.is_empty() {

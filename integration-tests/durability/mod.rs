@@ -3,8 +3,14 @@
 //!
 //! Choices are seeded. A failed test prints its seed; `OTTLA_SEED` makes the same choices again.
 
+mod cancelled;
+mod disk;
+mod full;
 pub mod ledger;
+mod names;
 mod random;
+mod shim;
 mod stop;
+mod view;
 
 pub use random::{Random, from_environment, seed};

@@ -137,10 +137,19 @@ fn partition(
 ) -> Result<(Partition, LeaderEpoch), ResponseError> {
     let unknown = ResponseError::UnknownTopicOrPartition;
     let partition = PartitionId::from_wire(index).ok_or(unknown)?;
-    let log = ctx.catalog.log(topic.id, partition).ok_or(unknown)?;
+    let log = ctx.catalog.log(topic.id, partition).ok_or(absent(topic, partition))?;
     let (_, epoch) = ctx.placement.leader(log.id());
     fenced(believed, epoch)?;
     Ok((log, epoch))
+}
+
+/// What a partition without an open log is: unknown, or offline since its log could not be opened.
+fn absent(topic: &Topic, partition: PartitionId) -> ResponseError {
+    if partition.0 < topic.partitions {
+        ResponseError::KafkaStorageError
+    } else {
+        ResponseError::UnknownTopicOrPartition
+    }
 }
 
 /// Checks the leader epoch that a client believes in, -1 for none (KIP-320).

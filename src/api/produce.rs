@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::call::{Api, Call, Outcome, Reply, first_error};
 use super::error::{self, Coded};
 use super::meter::TopicCounters;
-use super::{Context, Later, Refusal};
+use super::{Context, Later, Refusal, absent};
 use crate::catalog::Topic;
 use crate::log::{AppendError, AppendOptions, Appended, Durable, PendingAppend};
 use crate::types::{PartitionId, TopicId};
@@ -149,12 +149,17 @@ async fn append(
             "clients may not write to internal topics",
         ));
     }
-    let log = PartitionId::from_wire(index)
-        .and_then(|partition| ctx.catalog.log(topic.id, partition))
-        .ok_or(ProduceError::Refused(
-            ResponseError::UnknownTopicOrPartition,
-            "the partition does not exist",
-        ))?;
+    let unknown = ProduceError::Refused(
+        ResponseError::UnknownTopicOrPartition,
+        "the partition does not exist",
+    );
+    let partition = PartitionId::from_wire(index).ok_or(unknown)?;
+    let log = ctx.catalog.log(topic.id, partition).ok_or_else(|| {
+        ProduceError::Refused(
+            absent(topic, partition),
+            "the partition does not exist, or its log could not be opened at the broker's start",
+        )
+    })?;
     check_batch(&records)?;
     let config = log.config();
     let batch_bytes_max = config.batch_bytes_max;

@@ -115,13 +115,23 @@ pub(super) async fn open_logs(
 ) -> Result<(), CatalogError> {
     let begun = clock.monotonic();
     let scanned_before = logs.progress().stage().scanned_bytes;
-    let ids: Vec<LogId> = snapshot.topics().flat_map(|topic| topic.logs()).collect();
+    // What the broker itself keeps must be whole; a client's log that cannot be read is offline.
+    let (own, clients): (Vec<_>, Vec<_>) = snapshot.topics().partition(|topic| topic.internal);
+    let logs_of = |topics: &[&Arc<Topic>]| -> Vec<LogId> {
+        topics.iter().flat_map(|topic| topic.logs()).collect()
+    };
+    let (own, clients) = (logs_of(&own), logs_of(&clients));
     for topic in snapshot.topics() {
         configure(logs, topic, config)?;
     }
-    let partitions = ids.len();
+    let partitions = own.len() + clients.len();
     logs.progress().begin("opening partition logs", partitions as u64);
-    open(logs, ids).await?;
+    open(logs, own).await?;
+    open_each(logs, clients, |logs, id| {
+        logs.open_or_refuse(id);
+        Ok(())
+    })
+    .await?;
     let took = clock.monotonic().saturating_sub(begun);
     let scanned_bytes = logs.progress().stage().scanned_bytes - scanned_before;
     if scanned_bytes > 0 || took > START_WORTH_TELLING {
@@ -141,6 +151,14 @@ pub(super) fn configure(logs: &Logs, topic: &Topic, broker: &Config) -> Result<(
 
 /// Opens logs in parallel.
 pub(super) async fn open(logs: &Logs, ids: Vec<LogId>) -> Result<(), CatalogError> {
+    open_each(logs, ids, |logs, id| logs.open(id).map(drop)).await
+}
+
+async fn open_each(
+    logs: &Logs,
+    ids: Vec<LogId>,
+    open: fn(&Logs, LogId) -> Result<(), LogError>,
+) -> Result<(), CatalogError> {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(ids.len());
     let (ids, next) = (Arc::new(ids), Arc::new(AtomicUsize::new(0)));
     let openers: Vec<_> = (0..threads)
@@ -149,7 +167,7 @@ pub(super) async fn open(logs: &Logs, ids: Vec<LogId>) -> Result<(), CatalogErro
             tokio::spawn(blocking(move || {
                 // One by one: some take a moment and some a minute, and nobody knows which.
                 while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    logs.open(*id)?;
+                    open(&logs, *id)?;
                     logs.progress().advance();
                 }
                 Ok(())

@@ -310,3 +310,32 @@ async fn sizes_and_ends_are_scraped_and_go_with_their_topic() {
     assert!(!bench.scrape().contains("topic=\"t\""));
     bench.stop().await;
 }
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_is_offline_and_stops_no_other() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("half", 2).await;
+    append(&bench.catalog, topic.id, "a").await;
+    bench.stop().await;
+
+    let folder = dir.path().join("logs").join(format!("{}-0", topic.id));
+    let aside = dir.path().join("aside");
+    std::fs::rename(&folder, &aside).unwrap();
+    std::fs::write(&folder, "a file where a folder should be").unwrap();
+    let bench = Bench::start(&dir).await;
+    assert!(bench.catalog.log(topic.id, PartitionId(0)).is_none());
+    assert!(bench.catalog.log(topic.id, PartitionId(1)).is_some());
+    let refusing = bench.logs.refusals().list();
+    assert_eq!(refusing.len(), 1);
+    assert_eq!((&*refusing[0].topic, refusing[0].log.partition.0), ("half", 0));
+    bench.stop().await;
+
+    std::fs::remove_file(&folder).unwrap();
+    std::fs::rename(&aside, &folder).unwrap();
+    let bench = Bench::start(&dir).await;
+    let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+    assert_eq!(log.span().high_watermark, Offset::new(1));
+    assert!(bench.logs.refusals().list().is_empty());
+    bench.stop().await;
+}

@@ -250,6 +250,18 @@ impl Logs {
         Ok(partition)
     }
 
+    /// `open` at start-up, where one log that cannot be read must stop no other: it stays closed
+    /// until the next start, and its reason is told.
+    pub fn open_or_refuse(&self, id: LogId) {
+        let Err(error) = self.open(id) else { return };
+        let settings = &self.inner.settings;
+        let refusal = Refusal::disk(format!("the log cannot be opened: {error}"));
+        settings.note_refusal(id, &refusal);
+        let Refusal { reason, next_step } = refusal;
+        let log = settings.label(id);
+        tracing::error!(log, reason, next_step, "partition is offline until the next start");
+    }
+
     /// The handle of an open log.
     pub fn partition(&self, id: LogId) -> Option<Partition> {
         self.inner.open.get(&id).map(|partition| partition.clone())

@@ -44,7 +44,8 @@ pub struct Store {
 }
 
 struct Inner {
-    db: sled::Db,
+    /// `None`: there is no view.
+    db: Option<sled::Db>,
     path: PathBuf,
     opened_empty: bool,
     /// sled panicked: its state is unknown, so it is not asked again.
@@ -78,6 +79,14 @@ impl Store {
         Ok(Some(Store::new(db, path, opened_empty)))
     }
 
+    /// A view that keeps nothing, for a start that must not fail: everything is built from the
+    /// logs, held in memory, and forgotten at the end.
+    pub fn absent(path: &Path) -> Store {
+        let failed = AtomicBool::new(true);
+        let inner = Inner { db: None, path: path.to_owned(), opened_empty: true, failed };
+        Store { inner: Arc::new(inner) }
+    }
+
     /// Whether the view began empty, so that everything must be rebuilt from the logs.
     pub fn opened_empty(&self) -> bool {
         self.inner.opened_empty
@@ -90,7 +99,8 @@ impl Store {
 
     fn new(db: sled::Db, path: &Path, opened_empty: bool) -> Store {
         let failed = AtomicBool::new(false);
-        Store { inner: Arc::new(Inner { db, path: path.to_owned(), opened_empty, failed }) }
+        let inner = Inner { db: Some(db), path: path.to_owned(), opened_empty, failed };
+        Store { inner: Arc::new(inner) }
     }
 
     /// Runs one access. sled panics on some kinds of damage; that must cost the view, not the
@@ -100,9 +110,9 @@ impl Store {
         access: impl FnOnce(&sled::Db) -> sled::Result<T>,
     ) -> Result<T, StoreError> {
         let Inner { db, path, failed: is_failed, .. } = &*self.inner;
-        if is_failed.load(Ordering::Relaxed) {
+        let Some(db) = db.as_ref().filter(|_| !is_failed.load(Ordering::Relaxed)) else {
             return Err(failed(path, "it failed before".to_owned()));
-        }
+        };
         match catch_unwind(AssertUnwindSafe(|| access(db))) {
             Ok(result) => result.map_err(|e| failed(path, e.to_string())),
             Err(panic) => {
@@ -199,11 +209,18 @@ mod tests {
     }
 
     #[test]
+    fn an_absent_view_keeps_nothing_and_says_so() {
+        let store = Store::absent(Path::new("nowhere"));
+        assert!(store.opened_empty());
+        assert!(store.flush().unwrap_err().to_string().contains("nowhere"));
+    }
+
+    #[test]
     fn a_view_of_another_format_is_set_aside() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("view");
         let store = Store::open(&path).unwrap();
-        store.inner.db.insert(keys::format(), &[keys::FORMAT + 1]).unwrap();
+        store.guarded(|db| db.insert(keys::format(), &[keys::FORMAT + 1])).unwrap();
         store.flush().unwrap();
         drop(store);
         assert!(Store::open(&path).unwrap().opened_empty());
