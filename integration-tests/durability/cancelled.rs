@@ -8,7 +8,7 @@ use std::time::Duration;
 use kafka_protocol::messages::ProduceRequest;
 
 use super::{Random, from_environment, seed};
-use crate::harness::Broker;
+use crate::harness::{Broker, Options};
 use crate::protocol::batch::{self, Batch, Codec, Record};
 use crate::protocol::client::{Client, request_frame};
 use crate::protocol::requests::{Topic, fetch, fetched, produce, produced, read_partition};
@@ -96,7 +96,7 @@ fn no_byte_of_another_topic_is_ever_stored_or_served_however_clients_leave() {
     let seed = seed();
     let cancels = from_environment("OTTLA_CANCELS", CANCELS);
     println!("seed {seed}");
-    let broker = Broker::start();
+    let broker = Broker::start_with(Options::new().set("log.retention.ms", -1));
     let mut client = Client::connect(broker.kafka());
     let topics: Vec<Topic> = (0..TOPICS).map(|_| Topic::create(&mut client)).collect();
     let acknowledged: Vec<[u64; TOPICS]> = thread::scope(|scope| {

@@ -4,7 +4,10 @@
 use std::fs;
 
 use bytes::Bytes;
-use kafka_protocol::messages::{CreateTopicsRequest, FetchRequest, ProduceRequest};
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::{
+    CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, ProduceRequest,
+};
 
 use super::shim::{Calls, EINTR, EIO, EMFILE, ENOSPC, Order, Shim};
 use crate::harness::{Broker, Options, PATIENCE, unique, until};
@@ -35,7 +38,9 @@ impl Scene {
     fn start_with(options: Options) -> Scene {
         let shim = Shim::new();
         // One writer thread: who is spared is so although it shares the thread.
-        let broker = Broker::start_with(shim.under(options.set("log.writer.threads", 1)));
+        let broker = Broker::start_with(
+            shim.under(options.set("log.writer.threads", 1).set("log.retention.ms", -1)),
+        );
         let mut client = Client::connect(broker.kafka());
         let hit = Topic::create_with(&mut client, 2);
         let spared = Topic::create(&mut client);
@@ -361,6 +366,45 @@ fn a_log_that_cannot_be_read_at_start_stops_no_other() {
         scene.shim.lift(failing);
         scene.survives(by_kill);
     }
+}
+
+#[test]
+fn a_start_that_cannot_renew_its_own_file_says_which_and_works_when_it_can() {
+    let mut scene = Scene::start();
+    scene.broker.kill();
+    let failing = scene.shim.order(Order::fail(Calls::RENAME, "/data/", EIO));
+    scene.broker.begin();
+    let reason = scene.broker.ready().expect_err("a broker that could not count its start");
+    assert!(reason.contains("ottla.toml") && reason.contains("Input/output error"), "{reason}");
+    scene.shim.lift(failing);
+    scene.broker.restart();
+    scene.client = Client::connect(scene.broker.kafka());
+    scene.reads_on();
+    scene.takes();
+}
+
+#[test]
+fn a_deleted_topic_whose_files_stay_is_gone_all_the_same_and_removed_by_the_next_start() {
+    let mut scene = Scene::start();
+    let folder = scene.broker.data_dir().join(&scene.log()[1..]);
+    assert!(folder.exists());
+    let failing = scene.shim.order(Order::fail(Calls::UNLINK, &scene.log(), EIO));
+    let topic = DeleteTopicState::default()
+        .with_name(Some(scene.hit.topic_name()))
+        .with_topic_id(uuid::Uuid::nil());
+    let request = DeleteTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(30_000);
+    assert_eq!(scene.client.call(6, &request).responses[0].error_code, NONE);
+    // The same name again is another topic, which has nothing of the first.
+    let recreated = Topic::create_named(&mut scene.client, &scene.hit.name, 1);
+    assert_eq!(append(&mut scene.client, &recreated, &Batch::of(["new"])), (NONE, 0));
+    assert!(folder.exists());
+    scene.says(&["ERROR", "could not be removed", "Input/output error"]);
+    scene.shim.lift(failing);
+    scene.broker.kill();
+    scene.broker.restart();
+    assert!(!folder.exists(), "the next start left it");
+    let mut client = Client::connect(scene.broker.kafka());
+    assert_eq!(read_partition(&mut client, &recreated, 0, 0).len(), 1);
 }
 
 #[test]

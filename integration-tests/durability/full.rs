@@ -97,7 +97,10 @@ struct Scene {
 impl Scene {
     fn start(disk: Disk) -> Scene {
         let data_dir = disk.folder.path().join("data");
-        let options = Options::new().data_dir(&data_dir).set("log.segment.bytes", 1 << 20);
+        let options = Options::new()
+            .data_dir(&data_dir)
+            .set("log.segment.bytes", 1 << 20)
+            .set("log.retention.ms", -1);
         let broker = Broker::start_with(options);
         let mut client = Client::connect(broker.kafka());
         let topics = [Topic::create(&mut client), Topic::create(&mut client)];

@@ -17,7 +17,8 @@ fn sigterm_under_load_ends_with_0_answers_what_it_carried_out_and_keeps_everythi
     let stops = super::from_environment("OTTLA_STOPS", STOPS);
     let seed = seed();
     println!("seed {seed}");
-    let mut broker = Broker::start_with(Options::new().set("log.segment.bytes", 16 << 10));
+    let options = Options::new().set("log.segment.bytes", 16 << 10).set("log.retention.ms", -1);
+    let mut broker = Broker::start_with(options);
     let mut random = Random::stream(seed, 7);
     let tally = chapter::run(&mut broker, seed, |scene, _| {
         for _ in 0..stops {

@@ -112,7 +112,7 @@ fn whatever_happens_to_the_view_at_rest_or_in_a_rebuild_the_broker_starts_with_a
     let seed = seed();
     println!("seed {seed}");
     let mut random = Random::new(seed);
-    let options = Options::new().set("log.segment.bytes", 700_000);
+    let options = Options::new().set("log.segment.bytes", 700_000).set("log.retention.ms", -1);
     let (mut broker, topics, before, (id, epoch)) = filled_with(options);
     let data_dir = broker.data_dir();
     let pristine = broker.folder().join("pristine");

@@ -158,8 +158,10 @@ fn read_batch(batch: &Bytes, found: &mut Vec<Record>) {
     let attributes = header.get_i16();
     header.advance(4);
     let first_timestamp = header.get_i64();
-    header.advance(8 + 8 + 2 + 4);
+    let max_timestamp = header.get_i64();
+    header.advance(8 + 2 + 4);
     let count = header.get_i32();
+    const LOG_APPEND_TIME: i16 = 1 << 3;
     const CONTROL: i16 = 1 << 5;
     if attributes & CONTROL != 0 {
         return;
@@ -169,7 +171,11 @@ fn read_batch(batch: &Bytes, found: &mut Vec<Record>) {
     for _ in 0..count {
         let _length = varint(&mut rest);
         rest.advance(1);
-        let timestamp = first_timestamp + varint(&mut rest);
+        let mut timestamp = first_timestamp + varint(&mut rest);
+        // The broker stamps a batch as a whole, and leaves its records alone.
+        if attributes & LOG_APPEND_TIME != 0 {
+            timestamp = max_timestamp;
+        }
         let offset = base_offset + varint(&mut rest);
         let _key = take_bytes(&mut rest);
         let value = take_bytes(&mut rest);

@@ -1,5 +1,7 @@
 //! Classic consumer groups: joining, assigning, rebalancing, leaving, and every refusal.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
@@ -32,7 +34,12 @@ pub struct Member {
 impl Member {
     /// A member that has not joined yet and will do so at JoinGroup `version`.
     pub fn new(broker: &Shared, group: &str, version: i16) -> Member {
-        let mut client = broker.connect();
+        Member::at(broker.address(), group, version)
+    }
+
+    /// The same with a broker of one's own.
+    pub fn at(broker: SocketAddr, group: &str, version: i16) -> Member {
+        let mut client = Client::connect(broker);
         wait_for_coordinator(&mut client, group);
         Member {
             client,

@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod client;
+pub mod groups;
 pub mod requests;
 
 mod api_versions;
@@ -12,7 +13,6 @@ mod commits;
 mod coordinators;
 mod describe;
 mod fetch;
-mod groups;
 mod list_offsets;
 mod produce;
 mod topics;

@@ -213,6 +213,14 @@ int unlink(const char *path) {
     return fails(ordered_of_path(UNLINK, path)) ? -1 : real_unlink(path);
 }
 
+int unlinkat(int folder, const char *path, int flags) {
+    REAL(int, unlinkat, int, const char *, int);
+    /* As Rust removes a folder: by its open handle, and the names in it. */
+    struct order *order = folder == AT_FDCWD ? ordered_of_path(UNLINK, path)
+                                             : ordered_of_file(UNLINK, folder);
+    return fails(order) ? -1 : real_unlinkat(folder, path, flags);
+}
+
 int clock_gettime(clockid_t clock, struct timespec *now) {
     REAL(int, clock_gettime, clockid_t, struct timespec *);
     int failed = real_clock_gettime(clock, now);

@@ -80,6 +80,8 @@ fn lane_of_chapters(
     let durability = if lane.is_multiple_of(2) { "disk" } else { "page-cache" };
     let options = Options::new()
         .set("durability", durability)
+        // The records carry a time long ago.
+        .set("log.retention.ms", -1)
         // Small enough that many a kill meets the end of a segment, and the view its updates.
         .set("log.segment.bytes", 16 << 10);
     let mut broker = Keeping(Broker::start_with(options));

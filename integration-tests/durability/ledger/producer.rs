@@ -60,8 +60,8 @@ impl Producer {
     /// into memory in a long run. Nobody else has the same.
     pub fn values(&self, batch: usize) -> Vec<Vec<u8>> {
         let mut random = Random::stream(self.seed ^ self.role.tag, batch as u64);
-        // Now and then one that fills most of a segment.
-        let size_max = if random.chance(5) { 9_000 } else { 700 };
+        // Now and then one that fills most of a segment; it may not be larger than that.
+        let size_max = if random.chance(5) { 3_000 } else { 700 };
         (0..1 + random.below(5))
             .map(|at| {
                 let mut value = format!("{}:{batch}:{at}:", self.role.tag).into_bytes();
