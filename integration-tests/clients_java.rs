@@ -1,5 +1,6 @@
 //! The official Java producer and consumer at their default settings, newest 4.x and 3.9.
 
+use std::io::Write;
 use std::net::SocketAddr;
 
 use crate::harness::{Finished, JVM_PATIENCE, Program, Target, heavy, java, unique};
@@ -71,4 +72,43 @@ fn java_consumer_goes_on_where_it_stopped_after_the_broker_was_killed() {
     }
 
     assert_eq!(consume("clients", address, &topic, 3).lines(), records(7..10));
+}
+
+/// One of Apache Kafka's own command-line tools.
+#[track_caller]
+fn tool(class: &str, broker: SocketAddr, arguments: &[&str]) -> Finished {
+    let mut command = java("reference-kafka", class);
+    command.args(["--bootstrap-server", &broker.to_string()]).args(arguments);
+    let _turn = heavy();
+    Program::start(class, command).finish(JVM_PATIENCE)
+}
+
+#[test]
+fn java_kafka_configs_changes_a_topic_and_kafka_delete_records_cuts_it() {
+    const CONFIGS: &str = "kafka.admin.ConfigCommand";
+    const DELETE_RECORDS: &str = "org.apache.kafka.tools.DeleteRecordsCommand";
+    let target = Target::start();
+    let (broker, topic) = (target.kafka(), unique("tools"));
+    produce("clients", broker, &topic);
+    let entity = ["--entity-type", "topics", "--entity-name", &topic];
+    let alter = |change: [&str; 2]| {
+        tool(CONFIGS, broker, &[&["--alter"], &entity[..], &change[..]].concat())
+    };
+    alter(["--add-config", "cleanup.policy=[delete,compact],max.message.bytes=2000"]).success();
+    alter(["--delete-config", "cleanup.policy"]).success();
+    let described = tool(CONFIGS, broker, &[&["--describe"], &entity[..]].concat()).success();
+    let synonyms = "synonyms={DYNAMIC_TOPIC_CONFIG:max.message.bytes=2000, DEFAULT_CONFIG:message.max.bytes=1048588}";
+    assert!(described.stdout.contains(synonyms), "{}", described.stdout);
+    assert!(!described.stdout.contains("cleanup.policy"), "{}", described.stdout);
+    let refused = alter(["--add-config", "retention.ms=soon"]);
+    assert!(!refused.status.success());
+
+    let mut offsets = tempfile::NamedTempFile::new().expect("a temporary file");
+    let partition = format!(r#"{{"topic":"{topic}","partition":0,"offset":4}}"#);
+    let json = format!(r#"{{"version":1,"partitions":[{partition}]}}"#);
+    offsets.write_all(json.as_bytes()).expect("room for a line");
+    let file = offsets.path().to_str().expect("a path in UTF-8");
+    let deleted = tool(DELETE_RECORDS, broker, &["--offset-json-file", file]).success();
+    assert!(deleted.stdout.contains("low_watermark: 4"), "{}", deleted.stdout);
+    assert_eq!(consume("clients", broker, &topic, 6).lines(), records(4..10));
 }

@@ -23,6 +23,11 @@ fn python_admin_creates_describes_grows_and_deletes_topics() {
 }
 
 #[test]
+fn python_admin_changes_configs_while_a_topic_is_written_and_deletes_records() {
+    passes("alter_configs.py", "python-alter");
+}
+
+#[test]
 fn python_admin_lists_describes_and_deletes_groups() {
     passes("groups.py", "python-groups");
 }
