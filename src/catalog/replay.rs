@@ -20,6 +20,10 @@ use crate::types::{Clock, LogId, TopicId, TopicName};
 /// A start that takes longer says so.
 const START_WORTH_TELLING: Duration = Duration::from_secs(1);
 
+/// Threads that open logs, for each core: most of the time they wait for the disk, and file systems
+/// sync many files at once for little more than one.
+const OPENERS_PER_CORE: usize = 8;
+
 /// What the journal says.
 pub(super) struct Replayed {
     /// The topics.
@@ -159,7 +163,8 @@ async fn open_each(
     ids: Vec<LogId>,
     open: fn(&Logs, LogId) -> Result<(), LogError>,
 ) -> Result<(), CatalogError> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(ids.len());
+    let threads = thread::available_parallelism().map_or(1, usize::from) * OPENERS_PER_CORE;
+    let threads = threads.min(ids.len());
     let (ids, next) = (Arc::new(ids), Arc::new(AtomicUsize::new(0)));
     let openers: Vec<_> = (0..threads)
         .map(|_| {

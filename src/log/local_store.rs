@@ -39,6 +39,8 @@ pub struct LocalRecordStore {
     /// Files whose directory entries this process has synced. Of others nobody knows: whoever made
     /// them may have been killed before.
     entered: Mutex<HashSet<ObjectId>>,
+    /// Logs whose directories this process has made and not synced the entries of.
+    made: Mutex<HashSet<LogId>>,
 }
 
 #[derive(Default)]
@@ -53,6 +55,8 @@ impl LocalRecordStore {
     /// Over `dir`, created if absent.
     pub fn open(dir: &Path) -> io::Result<LocalRecordStore> {
         create_dir(dir)?;
+        // The entries of all logs that are there: whoever made them may have been killed before.
+        sync_dir(dir)?;
         LocalRecordStore::existing(dir)
     }
 
@@ -63,6 +67,7 @@ impl LocalRecordStore {
             dir: dir.to_owned(),
             handles: Mutex::default(),
             entered: Mutex::default(),
+            made: Mutex::default(),
         })
     }
 
@@ -76,6 +81,19 @@ impl LocalRecordStore {
 
     fn log_dir(&self, log: LogId) -> PathBuf {
         self.dir.join(log.to_string())
+    }
+
+    /// Makes a file's entry survive power loss, and its directory's, without which it would not.
+    fn enter(&self, object: ObjectId) -> io::Result<()> {
+        sync_dir(&self.log_dir(object.log))?;
+        // A guard in the condition would be held, too, while the disk works.
+        let is_made = lock(&self.made).contains(&object.log);
+        if is_made {
+            sync_dir(&self.dir)?;
+            lock(&self.made).remove(&object.log);
+        }
+        lock(&self.entered).insert(object);
+        Ok(())
     }
 
     fn file(&self, object: ObjectId, create: bool) -> io::Result<Arc<File>> {
@@ -93,6 +111,8 @@ impl LocalRecordStore {
         options.read(true).write(true);
         let file = match options.open(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound && create => {
+                // Noted first: of a directory that is made twice, each maker syncs the entry.
+                lock(&self.made).insert(object.log);
                 fs::create_dir_all(self.log_dir(object.log))?;
                 options.create(true).truncate(false).open(&path)?
             }
@@ -252,10 +272,7 @@ impl RecordStore for LocalRecordStore {
     fn sync(&self, object: ObjectId) -> io::Result<()> {
         self.file(object, false)?.sync_data()?;
         if !lock(&self.entered).contains(&object) {
-            // A file survives power loss only when its entry and its directory's do.
-            sync_dir(&self.log_dir(object.log))?;
-            sync_dir(&self.dir)?;
-            lock(&self.entered).insert(object);
+            self.enter(object)?;
         }
         Ok(())
     }
@@ -275,6 +292,7 @@ impl RecordStore for LocalRecordStore {
         // Last, since a reader may have opened a file until now: an open one would keep its space.
         lock(&self.handles).files.retain(|object, _| object.log != log);
         lock(&self.entered).retain(|object| object.log != log);
+        lock(&self.made).remove(&log);
         removed
     }
 
@@ -292,9 +310,7 @@ impl RecordStore for LocalRecordStore {
         let draft = self.draft_path(object);
         File::open(&draft)?.sync_data()?;
         fs::rename(draft, self.path(object))?;
-        sync_dir(&self.log_dir(object.log))?;
-        lock(&self.entered).insert(object);
-        Ok(())
+        self.enter(object)
     }
 
     fn discard_drafts(&self, log: LogId) -> io::Result<()> {
