@@ -206,3 +206,25 @@ fn a_damaged_journal_hides_no_damage_of_others_and_is_not_passed_over() {
     assert!(told.stdout.contains("the journal holds decisions"), "{}", told.stdout);
     assert!(fs::read(&segment).expect("the journal's segment") == flipped);
 }
+
+#[test]
+fn a_partition_whose_files_are_gone_gives_no_offset_out_again() {
+    let mut damaged = Damaged::new();
+    let log_dir = damaged.segment.parent().expect("a log's folder").to_owned();
+    fs::remove_dir_all(log_dir).expect("the log's folder");
+    damaged.broker.restart();
+    let mut client = Client::connect(damaged.broker.kafka());
+    assert_eq!(append(&mut client, &damaged.topic, &Batch::of(["more"])).0, STORAGE);
+    let reason = damaged.readyz()["refusing"][0]["reason"].to_string();
+    assert!(reason.contains("all of its files are gone"), "{reason}");
+    assert!(damaged.broker.terminate().success());
+    let told = damaged.doctor(&[]);
+    assert_eq!(told.status.code(), Some(1), "{told:?}");
+    assert!(told.stdout.contains("all of its files are gone"), "{}", told.stdout);
+    let repaired = damaged.doctor(&["--repair"]).success();
+    assert!(repaired.stdout.contains("gave up offsets 0 to 9 (10)"), "{}", repaired.stdout);
+    damaged.broker.restart();
+    let mut client = Client::connect(damaged.broker.kafka());
+    assert_eq!(append(&mut client, &damaged.topic, &Batch::of(["value 10"])), (0, 10));
+    assert_eq!(read_partition(&mut client, &damaged.topic, 0, 10).len(), 1);
+}

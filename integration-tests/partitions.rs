@@ -131,6 +131,18 @@ fn a_long_recovery_says_how_far_it_is_in_the_log_and_in_readyz() {
     });
 }
 
+/// Runs `command` on a terminal of its own, by the `script` of util-linux.
+fn on_terminal(command: &Command) -> Command {
+    let words: Vec<String> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let mut on_terminal = Command::new("script");
+    on_terminal.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    on_terminal.env("TERM", "xterm").env_remove("OTTLA_DATA_DIR").env_remove("NO_COLOR");
+    on_terminal
+}
+
 /// What a terminal was sent, line by line as a person saw it: what overwrites a line or clears it
 /// begins a new one.
 fn seen_lines(sent: &str) -> Vec<String> {
@@ -166,15 +178,7 @@ fn seen_lines(sent: &str) -> Vec<String> {
 fn a_long_recovery_draws_a_bar_on_a_terminal_which_log_lines_do_not_tear() {
     recover_until_shown(|to_recover| {
         let (command, _) = to_recover.serve();
-        let words: Vec<String> = std::iter::once(command.get_program())
-            .chain(command.get_args())
-            .map(|word| format!("'{}'", word.to_string_lossy()))
-            .collect();
-        // Of util-linux: runs a command on a terminal of its own.
-        let mut on_terminal = Command::new("script");
-        on_terminal.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
-        on_terminal.env("TERM", "xterm").env_remove("OTTLA_DATA_DIR").env_remove("NO_COLOR");
-        let mut program = Program::start("ottla serve on a terminal", on_terminal);
+        let mut program = Program::start("ottla serve on a terminal", on_terminal(&command));
         ready(&mut program);
         let sent = program.stdout();
         program.terminate();
@@ -196,6 +200,31 @@ fn a_long_recovery_draws_a_bar_on_a_terminal_which_log_lines_do_not_tear() {
         let last = lines.iter().rposition(|line| line.contains("opening partition logs ["));
         let ready = lines.iter().position(|line| line.contains("ottla ready "));
         assert!(last < ready, "{lines:#?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_doctor_says_how_far_it_is_in_a_large_directory() {
+    recover_until_shown(|to_recover| {
+        let mut doctor = Broker::ottla(["doctor"]);
+        doctor.arg(to_recover.data_dir());
+        let examined = Program::start("ottla doctor", doctor).finish(4 * PATIENCE).success();
+        let is_shown = |line: &&str| line.contains("verifying logs") && line.contains("done=");
+        if !examined.stderr.lines().any(|line| is_shown(&line)) {
+            return Err(format!("no line tells how far it is:\n{}", examined.stderr));
+        }
+        let mut doctor = Broker::ottla(["doctor"]);
+        doctor.arg(to_recover.data_dir());
+        let mut program = Program::start("ottla doctor on a terminal", on_terminal(&doctor));
+        program.wait(4 * PATIENCE);
+        let lines = seen_lines(&program.stdout());
+        let bars = lines.iter().filter(|line| line.contains("verifying logs [")).count();
+        if bars < 2 {
+            return Err(format!("no bar moved: {lines:#?}"));
+        }
+        let verdict = lines.iter().any(|line| line.starts_with("verified "));
+        assert!(verdict, "{lines:#?}");
         Ok(())
     });
 }

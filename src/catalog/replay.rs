@@ -110,7 +110,7 @@ pub(super) async fn delete_orphans(logs: &Logs, replayed: &Replayed) -> Result<(
     Ok(())
 }
 
-/// Opens every topic's logs, on as many threads as there are cores.
+/// Opens every topic's logs.
 pub(super) async fn open_logs(
     logs: &Logs,
     snapshot: &Snapshot,
