@@ -45,13 +45,18 @@ pub trait Journal: Send + Sync + 'static {
         record: Bytes,
     ) -> BoxFuture<'static, Result<(), JournalError>>;
     /// Records from `from` on with their positions, in order, at most about 1 MiB; empty at the end.
+    /// Begins with the oldest record kept where `from` is trimmed away: a first position above
+    /// `from` tells a reader that what it knows of the slot is void, and that what follows is all.
     fn read(
         &self,
         slot: Slot,
         from: u64,
     ) -> BoxFuture<'static, Result<Vec<(u64, Bytes)>, JournalError>>;
-    /// Says that positions below `before` are not needed any more: the journal may forget them, but
-    /// need not do so at once.
+    /// Durably forgets all that is written below `before`, whatever becomes of the space: nobody
+    /// reads it again, also after a restart. A lower `before` than an earlier one changes nothing,
+    /// and a position is never vacant a second time.
+    ///
+    /// Whoever trims has written anew, at `before` and behind, what of the forgotten still counts.
     fn trim(&self, slot: Slot, before: u64) -> BoxFuture<'static, Result<(), JournalError>>;
     /// Waits until a position at or after `from` is written.
     fn watch(&self, slot: Slot, from: u64) -> BoxFuture<'static, Result<(), JournalError>>;

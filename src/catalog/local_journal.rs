@@ -11,9 +11,14 @@ use uuid::Uuid;
 
 use super::journal::{Journal, JournalError, SLOTS, Slot};
 use crate::log::batch::{self, NewRecord};
-use crate::log::{AppendOptions, Durable, Isolation, Logs, Partition, ReadRequest, records};
+use crate::log::{
+    AppendOptions, Durable, Isolation, LogConfig, Logs, Partition, ReadError, ReadRequest, records,
+};
 use crate::types::{Clock, LogId, Offset, PartitionId, TopicId};
 
+const TOPIC: &str = "__ottla_journal";
+/// A trimmed slot gives its space back by whole segments, so they are small.
+const SEGMENT_BYTES: u64 = 1 << 20;
 /// How much a read returns at most, except for a single larger record.
 const READ_BYTES_MAX: usize = 1 << 20;
 /// Journal records are the broker's own: only the format limits their size.
@@ -49,7 +54,7 @@ struct SlotLog {
 impl LocalJournal {
     /// A journal over `logs`. Opens nothing yet.
     pub fn new(logs: Logs, clock: Arc<dyn Clock>) -> LocalJournal {
-        logs.name_topic(journal_topic(), "__ottla_journal");
+        logs.name_topic(journal_topic(), TOPIC);
         let slots = (0..SLOTS).map(|_| SlotLog::default()).collect();
         LocalJournal { shared: Arc::new(Shared { logs, clock, slots }) }
     }
@@ -66,10 +71,12 @@ impl Shared {
         let open = || async {
             let id = LogId { topic: journal_topic(), partition: PartitionId(u32::from(slot.0)) };
             let logs = self.logs.clone();
-            tokio::task::spawn_blocking(move || logs.open(id))
-                .await
-                .map_err(storage)?
-                .map_err(storage)
+            let opened = tokio::task::spawn_blocking(move || logs.open(id));
+            let partition = opened.await.map_err(storage)?.map_err(storage)?;
+            let config = LogConfig::clone(&partition.config());
+            let segment_bytes = SEGMENT_BYTES.min(config.segment_bytes);
+            self.logs.configure(id.topic, TOPIC, LogConfig { segment_bytes, ..config });
+            Ok(partition)
         };
         self.slot(slot)?.partition.get_or_try_init(open).await
     }
@@ -90,22 +97,37 @@ impl Shared {
 
     async fn read(&self, slot: Slot, from: u64) -> Result<Vec<(u64, Bytes)>, JournalError> {
         let partition = self.partition(slot).await?;
-        if from >= partition.span().high_watermark.get() {
-            return Ok(Vec::new());
-        }
-        let request = ReadRequest {
-            from: Offset::new(from),
-            bytes_max: READ_BYTES_MAX,
-            at_least_one: true,
-            isolation: Isolation::ReadUncommitted,
+        let read = loop {
+            let span = partition.span();
+            let from = from.max(span.start.get());
+            if from >= span.high_watermark.get() {
+                return Ok(Vec::new());
+            }
+            let request = ReadRequest {
+                from: Offset::new(from),
+                bytes_max: READ_BYTES_MAX,
+                at_least_one: true,
+                isolation: Isolation::ReadUncommitted,
+            };
+            match partition.read(request).await {
+                Ok(read) => break read,
+                // Trimmed just now.
+                Err(ReadError::OutOfRange { .. }) if partition.span().start > request.from => {}
+                Err(error) => return Err(storage(error)),
+            }
         };
-        let read = partition.read(request).await.map_err(storage)?;
         let batches = records::decode(read.records, BATCH_BYTES_MAX as usize).map_err(storage)?;
         let records = batches.into_iter().flat_map(|batch| batch.records);
         Ok(records
             .map(|record| (record.offset.get(), record.value.unwrap_or_default()))
             .filter(|(seq, _)| *seq >= from)
             .collect())
+    }
+
+    async fn trim(&self, slot: Slot, before: u64) -> Result<(), JournalError> {
+        let partition = self.partition(slot).await?;
+        let before = Offset::new(before).min(partition.span().end);
+        partition.trim(before).await.map(drop).map_err(storage)
     }
 
     async fn watch(&self, slot: Slot, from: u64) -> Result<(), JournalError> {
@@ -142,9 +164,11 @@ impl Journal for LocalJournal {
         Box::pin(async move { shared.read(slot, from).await })
     }
 
-    fn trim(&self, _slot: Slot, _before: u64) -> BoxFuture<'static, Result<(), JournalError>> {
-        // Logs cannot drop their head yet; the door allows keeping more than is needed.
-        Box::pin(async { Ok(()) })
+    fn trim(&self, slot: Slot, before: u64) -> BoxFuture<'static, Result<(), JournalError>> {
+        let shared = self.shared.clone();
+        // A task of its own: a caller that gives up must not leave files behind.
+        let trim = async move { shared.trim(slot, before).await };
+        Box::pin(async move { tokio::spawn(trim).await.map_err(storage)? })
     }
 
     fn watch(&self, slot: Slot, from: u64) -> BoxFuture<'static, Result<(), JournalError>> {

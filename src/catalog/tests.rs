@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use self::journal::conforms;
+use self::journal::{conforms, conforms_after_a_restart};
 use super::journal::{Journal, Slot};
 use super::local_journal::journal_topic;
 use super::*;
@@ -94,6 +94,28 @@ async fn the_journal_in_logs_conforms() {
     let dir = TempDir::new().unwrap();
     let (logs, clock, ..) = open(&dir).await;
     conforms(Arc::new(LocalJournal::new(logs.clone(), clock))).await;
+    tokio::task::spawn_blocking(move || logs.shutdown()).await.unwrap();
+
+    let (logs, clock, ..) = open(&dir).await;
+    conforms_after_a_restart(Arc::new(LocalJournal::new(logs.clone(), clock))).await;
+    tokio::task::spawn_blocking(move || logs.shutdown()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_trimmed_slot_gives_its_space_back() {
+    let dir = TempDir::new().unwrap();
+    let (logs, clock, ..) = open(&dir).await;
+    let journal = LocalJournal::new(logs.clone(), clock);
+    let record = bytes::Bytes::from(vec![7; 64 << 10]);
+    for seq in 0..64 {
+        journal.append(Slot::PRODUCER_IDS, seq, record.clone()).await.unwrap();
+    }
+    let id = LogId { topic: journal_topic(), partition: PartitionId(1) };
+    let log = logs.partition(id).unwrap();
+    assert!(log.size_bytes() > 4 << 20);
+    journal.trim(Slot::PRODUCER_IDS, 63).await.unwrap();
+    assert_eq!(log.span().start, Offset::new(63));
+    assert!(log.size_bytes() <= 1 << 20, "{} bytes are left", log.size_bytes());
     tokio::task::spawn_blocking(move || logs.shutdown()).await.unwrap();
 }
 

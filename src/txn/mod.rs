@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::Mutex;
+use tracing::warn;
 
 use crate::catalog::journal::{Journal, JournalError, Slot};
 use crate::types::ProducerId;
@@ -84,6 +85,10 @@ impl Block {
                 Ok(()) => {
                     self.next = self.until;
                     self.until = until;
+                    // The newest claim says all that the ones before it said.
+                    if let Err(error) = journal.trim(Slot::PRODUCER_IDS, self.seq).await {
+                        warn!(%error, "old claims of producer ids stay in the journal");
+                    }
                     self.seq += 1;
                     return Ok(());
                 }
@@ -158,6 +163,22 @@ mod tests {
             assert!(seen.insert(a.allocate().await.unwrap()));
             assert!(seen.insert(b.allocate().await.unwrap()));
         }
+    }
+
+    #[tokio::test]
+    async fn the_journal_keeps_only_the_newest_claim() {
+        let journal = journal();
+        let ids = ProducerIds::start(journal.clone()).await.unwrap();
+        let lagging = ProducerIds::start(journal.clone()).await.unwrap();
+        for _ in 0..=3 * BLOCK_IDS {
+            ids.allocate().await.unwrap();
+        }
+        let kept = journal.read(Slot::PRODUCER_IDS, 0).await.unwrap();
+        assert_eq!(kept.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [3]);
+        // Who has not read the claims before it learns all from the newest.
+        assert_eq!(lagging.allocate().await, Ok(ProducerId(4 * BLOCK_IDS)));
+        let restarted = ProducerIds::start(journal.clone()).await.unwrap();
+        assert_eq!(restarted.allocate().await, Ok(ProducerId(5 * BLOCK_IDS)));
     }
 
     #[tokio::test]

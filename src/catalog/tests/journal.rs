@@ -12,8 +12,21 @@ use crate::catalog::journal::{Journal, JournalError, SLOTS, Slot};
 
 /// A journal that forgets everything when it is dropped.
 pub(crate) struct MemoryJournal {
-    slots: Vec<Mutex<Vec<Bytes>>>,
+    slots: Vec<Mutex<Kept>>,
     written: watch::Sender<()>,
+}
+
+/// A slot's records, and the position of the first.
+#[derive(Default)]
+struct Kept {
+    start: u64,
+    records: Vec<Bytes>,
+}
+
+impl Kept {
+    fn next(&self) -> u64 {
+        self.start + self.records.len() as u64
+    }
 }
 
 impl Default for MemoryJournal {
@@ -24,8 +37,8 @@ impl Default for MemoryJournal {
 }
 
 impl MemoryJournal {
-    fn len(&self, slot: Slot) -> u64 {
-        self.slots[usize::from(slot.0)].lock().unwrap().len() as u64
+    fn next(&self, slot: Slot) -> u64 {
+        self.slots[usize::from(slot.0)].lock().unwrap().next()
     }
 }
 
@@ -38,13 +51,13 @@ impl Journal for Arc<MemoryJournal> {
     ) -> BoxFuture<'static, Result<(), JournalError>> {
         let journal = self.clone();
         Box::pin(async move {
-            let mut records = journal.slots[usize::from(slot.0)].lock().unwrap();
-            let next = records.len() as u64;
+            let mut kept = journal.slots[usize::from(slot.0)].lock().unwrap();
+            let next = kept.next();
             if seq != next {
                 return Err(JournalError::Occupied { next });
             }
-            records.push(record);
-            drop(records);
+            kept.records.push(record);
+            drop(kept);
             journal.written.send_replace(());
             Ok(())
         })
@@ -55,12 +68,18 @@ impl Journal for Arc<MemoryJournal> {
         slot: Slot,
         from: u64,
     ) -> BoxFuture<'static, Result<Vec<(u64, Bytes)>, JournalError>> {
-        let records = self.slots[usize::from(slot.0)].lock().unwrap().clone();
-        let numbered = (0..).zip(records).skip(from as usize).collect();
-        Box::pin(async move { Ok(numbered) })
+        let kept = self.slots[usize::from(slot.0)].lock().unwrap();
+        let numbered = (kept.start..).zip(kept.records.iter().cloned());
+        let read = numbered.filter(|(seq, _)| *seq >= from).collect();
+        Box::pin(async move { Ok(read) })
     }
 
-    fn trim(&self, _: Slot, _: u64) -> BoxFuture<'static, Result<(), JournalError>> {
+    fn trim(&self, slot: Slot, before: u64) -> BoxFuture<'static, Result<(), JournalError>> {
+        let mut kept = self.slots[usize::from(slot.0)].lock().unwrap();
+        let start = before.clamp(kept.start, kept.next());
+        let forgotten = (start - kept.start) as usize;
+        kept.records.drain(..forgotten);
+        kept.start = start;
         Box::pin(async { Ok(()) })
     }
 
@@ -68,7 +87,7 @@ impl Journal for Arc<MemoryJournal> {
         let journal = self.clone();
         Box::pin(async move {
             let mut written = journal.written.subscribe();
-            while journal.len(slot) <= from {
+            while journal.next(slot) <= from {
                 written.changed().await.map_err(|e| JournalError::Storage(e.to_string()))?;
             }
             Ok(())
@@ -89,13 +108,72 @@ pub(crate) async fn read_all(journal: &dyn Journal, slot: Slot) -> Vec<(u64, Byt
     }
 }
 
-/// The suite. `journal` must be empty.
+/// The suite. `journal` must be empty; `conforms_after_a_restart` goes on where this ends.
 pub(crate) async fn conforms(journal: Arc<dyn Journal>) {
     positions_are_claimed_in_order(&*journal, Slot(3)).await;
     slots_are_independent(&*journal).await;
     a_watcher_wakes_when_its_position_is_written(journal.clone(), Slot(7)).await;
     two_racing_writers_share_the_positions(journal.clone(), Slot(9)).await;
-    assert_eq!(journal.trim(Slot(3), 1).await, Ok(()));
+    what_is_trimmed_is_not_read_again(&*journal, TRIMMED, EMPTIED).await;
+    a_reader_is_never_ahead_of_or_stuck_behind_a_trim(journal.clone(), Slot(12)).await;
+}
+
+const TRIMMED: Slot = Slot(10);
+const EMPTIED: Slot = Slot(11);
+
+/// The second half, over the same journal opened anew.
+pub(crate) async fn conforms_after_a_restart(journal: Arc<dyn Journal>) {
+    assert_eq!(journal.read(TRIMMED, 0).await.unwrap(), vec![(2, "c".into())]);
+    assert_eq!(journal.read(EMPTIED, 0).await.unwrap(), vec![]);
+    let again = journal.append(EMPTIED, 0, "d".into()).await;
+    assert_eq!(again, Err(JournalError::Occupied { next: 3 }), "no position is vacant twice");
+    assert_eq!(journal.append(EMPTIED, 3, "d".into()).await, Ok(()));
+    assert_eq!(journal.read(EMPTIED, 1).await.unwrap(), vec![(3, "d".into())]);
+}
+
+async fn what_is_trimmed_is_not_read_again(journal: &dyn Journal, trimmed: Slot, emptied: Slot) {
+    for slot in [trimmed, emptied] {
+        for (seq, record) in (0..).zip(["a", "b", "c"]) {
+            journal.append(slot, seq, record.into()).await.unwrap();
+        }
+    }
+    assert_eq!(journal.trim(trimmed, 2).await, Ok(()));
+    assert_eq!(journal.trim(trimmed, 1).await, Ok(()), "a lower one changes nothing");
+    for from in 0..=2 {
+        assert_eq!(journal.read(trimmed, from).await.unwrap(), vec![(2, "c".into())]);
+    }
+    // What was written and forgotten is nothing to wait for.
+    let past = tokio::time::timeout(Duration::from_secs(10), journal.watch(trimmed, 0));
+    past.await.unwrap().unwrap();
+    // Beyond the end there is nothing to forget.
+    assert_eq!(journal.trim(emptied, 9).await, Ok(()));
+    assert_eq!(journal.read(emptied, 0).await.unwrap(), vec![]);
+}
+
+/// One writes and forgets all but the newest, the other reads along.
+async fn a_reader_is_never_ahead_of_or_stuck_behind_a_trim(journal: Arc<dyn Journal>, slot: Slot) {
+    const RECORDS: u64 = 100;
+    let writer = tokio::spawn({
+        let journal = journal.clone();
+        async move {
+            for seq in 0..RECORDS {
+                journal.append(slot, seq, Bytes::from(seq.to_string())).await.unwrap();
+                journal.trim(slot, seq).await.unwrap();
+            }
+        }
+    });
+    let mut next = 0;
+    while next < RECORDS {
+        journal.watch(slot, next).await.unwrap();
+        let read = journal.read(slot, next).await.unwrap();
+        assert!(!read.is_empty(), "the newest record is never trimmed");
+        for (seq, record) in read {
+            assert!(seq >= next, "position {seq} after {next}");
+            assert_eq!(record, seq.to_string());
+            next = seq + 1;
+        }
+    }
+    writer.await.unwrap();
 }
 
 async fn positions_are_claimed_in_order(journal: &dyn Journal, slot: Slot) {
@@ -163,5 +241,7 @@ async fn two_racing_writers_share_the_positions(journal: Arc<dyn Journal>, slot:
 
 #[tokio::test]
 async fn the_journal_in_memory_conforms() {
-    conforms(Arc::new(Arc::new(MemoryJournal::default()))).await;
+    let journal: Arc<dyn Journal> = Arc::new(Arc::new(MemoryJournal::default()));
+    conforms(journal.clone()).await;
+    conforms_after_a_restart(journal).await;
 }
