@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ use crate::group::Groups;
 use crate::metrics::Metrics;
 use crate::txn::ProducerIds;
 use crate::types::{Clock, Timestamp};
+
+pub use super::status::{CheckpointStatus, JobState, JobStatus, OperatorStatus};
 
 /// A job's identity: 32 hex digits, as Flink's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,94 +61,6 @@ pub struct JobOptions {
 pub trait Planner: Send + Sync + 'static {
     /// Plans again what `NewJob::definition` holds, without blocking the calling task.
     fn plan(&self, definition: &str) -> BoxFuture<'static, Result<(Graph, JobOptions), String>>;
-}
-
-/// Flink's job states.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JobState {
-    /// `CREATED`.
-    Created,
-    /// `RUNNING`.
-    Running,
-    /// `RESTARTING` after a failure.
-    Restarting,
-    /// `FAILED` for good.
-    Failed,
-    /// `CANCELED`.
-    Canceled,
-    /// `FINISHED`: stopped after a last checkpoint.
-    Finished,
-}
-
-impl JobState {
-    /// By Flink's name.
-    pub fn name(self) -> &'static str {
-        match self {
-            JobState::Created => "CREATED",
-            JobState::Running => "RUNNING",
-            JobState::Restarting => "RESTARTING",
-            JobState::Failed => "FAILED",
-            JobState::Canceled => "CANCELED",
-            JobState::Finished => "FINISHED",
-        }
-    }
-}
-
-/// A job as shown to people and metrics.
-#[derive(Clone, Debug)]
-pub struct JobStatus {
-    /// Its id.
-    pub id: JobId,
-    /// Its name.
-    pub name: String,
-    /// Where it stands.
-    pub state: JobState,
-    /// When it was submitted.
-    pub started_at: Timestamp,
-    /// When it ended, if it did and the time is known.
-    pub ended_at: Option<Timestamp>,
-    /// Why it failed last, if it did.
-    pub failure: Option<String>,
-    /// How often it was restarted, also by the broker's restarts.
-    pub attempt: u32,
-    /// Rows read from topics by this attempt.
-    pub records_in: u64,
-    /// Rows written to topics by this attempt.
-    pub records_out: u64,
-    /// The smallest watermark of its sources, if any was emitted.
-    pub watermark: Option<Timestamp>,
-    /// The newest completed checkpoint.
-    pub checkpoint: Option<CheckpointStatus>,
-    /// Node id, name and operator counts, in graph order.
-    pub operators: Vec<OperatorStatus>,
-    /// Source positions: topic and partition to next offset.
-    pub positions: BTreeMap<(String, u32), u64>,
-}
-
-/// One operator in a `JobStatus`.
-#[derive(Clone, Debug)]
-pub struct OperatorStatus {
-    /// Its node's id.
-    pub id: u32,
-    /// Its node's name.
-    pub name: String,
-    /// Rows in.
-    pub records_in: u64,
-    /// Rows out.
-    pub records_out: u64,
-}
-
-/// A completed checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckpointStatus {
-    /// Its epoch.
-    pub epoch: u64,
-    /// When it was triggered.
-    pub triggered_at: Timestamp,
-    /// How long it took, from barrier to commit record.
-    pub took: Duration,
-    /// State bytes written by it.
-    pub state_bytes: u64,
 }
 
 /// Why a job could not be submitted, stopped or run.
@@ -192,6 +107,8 @@ struct Inner {
     jobs: DashMap<String, Arc<Entry>>,
 }
 
+/// How many jobs that have ended stay in the list; beyond it, those that ended first are forgotten.
+const ENDED_JOBS_MAX: usize = 100;
 /// Commands that wait for a job's supervisor; who sends one more waits.
 const COMMANDS_MAX: usize = 16;
 
@@ -206,6 +123,8 @@ struct Entry {
     supervised: watch::Sender<bool>,
     /// How many attempts have failed.
     failures: watch::Sender<u64>,
+    /// It has ended for good and left nothing open: it may be forgotten.
+    settled: AtomicBool,
 }
 
 impl Entry {
@@ -233,6 +152,7 @@ impl Entry {
             inbox: Mutex::new(Some(inbox)),
             supervised: watch::Sender::new(false),
             failures: watch::Sender::new(0),
+            settled: AtomicBool::new(false),
         }
     }
 
@@ -316,10 +236,13 @@ impl Jobs {
             let state = entry.status.load().state;
             matches!(state, JobState::Failed | JobState::Canceled | JobState::Finished)
         });
-        let ended: Vec<_> = ended.map(|entry| entry.key().clone()).collect();
-        for id in ended {
-            self.inner.conclude(&id).await;
+        let ended: Vec<_> =
+            ended.map(|entry| (entry.key().clone(), entry.value().clone())).collect();
+        for (id, entry) in ended {
+            entry.settled.store(self.inner.conclude(&id).await, Ordering::Relaxed);
         }
+        self.inner.forget_oldest().await;
+        attempt::trim_state(&self.inner.rooms, &self.inner.journal).await;
         for (id, entry) in waiting {
             match planner.plan(&entry.submitted.definition).await {
                 Ok((graph, options)) => self.supervise(&id, &entry, graph, options),
@@ -522,9 +445,26 @@ impl Inner {
         }
     }
 
-    async fn conclude(&self, id: &str) {
-        if let Err(failure) = attempt::conclude(&self.rooms, &self.journal, id).await {
+    /// Ends the transactions of a job without an attempt; returns whether that worked.
+    async fn conclude(&self, id: &str) -> bool {
+        let concluded = attempt::conclude(&self.rooms, &self.journal, id).await;
+        if let Err(failure) = &concluded {
             warn!(job = %id, %failure, "open transactions of a job could not be ended, the next start tries again");
+        }
+        concluded.is_ok()
+    }
+
+    /// Keeps the list of ended jobs, and what the journal says of them, within its bound.
+    async fn forget_oldest(&self) {
+        let settled = self.jobs.iter().filter(|entry| entry.settled.load(Ordering::Relaxed));
+        let mut settled: Vec<_> = settled
+            .map(|entry| (entry.status.load().ended_at, entry.submitted.at_ms, entry.key().clone()))
+            .collect();
+        settled.sort_unstable();
+        let excess = settled.len().saturating_sub(ENDED_JOBS_MAX);
+        for (_, _, id) in settled.into_iter().take(excess) {
+            self.journal.forget(&id).await;
+            self.jobs.remove(&id);
         }
     }
 
@@ -541,16 +481,20 @@ impl Inner {
         let ended = Ended { state: name.to_owned(), failure: failure.clone(), at_ms: Some(now.0) };
         let event = Event::Ended(ended);
         let written = self.journal.append(id, event).await;
-        if written.is_ok() {
-            self.conclude(id).await;
-        }
+        let settled = written.is_ok() && self.conclude(id).await;
         entry.update(|status| {
             status.state = state;
             status.failure = failure;
             status.ended_at = Some(now);
         });
+        entry.settled.store(settled, Ordering::Relaxed);
         self.metrics.forget(id);
         info!(job = %id, state = name, "job ended");
+        self.forget_oldest().await;
+        if written.is_ok() {
+            self.journal.state_space().decided(id);
+            attempt::trim_state(&self.rooms, &self.journal).await;
+        }
         written.map_err(|failure: Failure| JobError::Failed(failure.to_string()))
     }
 }

@@ -13,4 +13,5 @@ pub mod operator;
 pub mod operators;
 mod restart;
 pub mod state;
+mod status;
 mod subtask;

@@ -20,6 +20,7 @@ use self::start::Running;
 use super::checkpoint::coordinator::{Coordinator, Effect, Event};
 use super::checkpoint::journal::JobJournal;
 use super::checkpoint::record::{self, Commit, SourcePosition, StateManifest, Touched};
+use super::checkpoint::state_topic;
 use super::checkpoint::transaction::{append_failure, settle};
 use super::graph::{Graph, Op};
 use super::job::{CheckpointStatus, JobOptions, Rooms};
@@ -173,6 +174,18 @@ pub(crate) async fn conclude(
     settle(&waiting, &started.producers(), outputs, ProducerEpoch(started.producer_epoch)).await
 }
 
+/// Gives back what ended jobs have left in the state topic.
+pub(crate) async fn trim_state(rooms: &Rooms, journal: &JobJournal) {
+    let snapshot = rooms.catalog.snapshot();
+    let Some(topic) = snapshot.topic(state_topic::TOPIC) else { return };
+    for id in topic.logs() {
+        let Some(log) = rooms.catalog.log(id.topic, id.partition) else { continue };
+        if let Err(failure) = journal.state_space().trim(journal, &log).await {
+            warn!(log = %id, %failure, "the state of ended jobs could not be trimmed, the next end or start tries again");
+        }
+    }
+}
+
 struct Attempt<'a> {
     job: &'a Job,
     running: Running,
@@ -298,6 +311,8 @@ impl<'a> Attempt<'a> {
                 Effect::Inject(barrier) => {
                     let clock = &self.job.rooms.clock;
                     self.triggered = Some((clock.now(), clock.monotonic(), barrier.full));
+                    let job = self.job;
+                    job.journal.state_space().begin(&job.id, &self.running.state_log);
                     self.control.send_modify(|control| control.barrier = Some(barrier));
                     continue;
                 }
@@ -307,6 +322,7 @@ impl<'a> Attempt<'a> {
                 Effect::Mark { epoch } => {
                     self.mark(epoch).await?;
                     self.show_positions().await;
+                    self.trim_state().await;
                     Event::Marked
                 }
                 Effect::Finish => return Ok(true),
@@ -377,6 +393,7 @@ impl<'a> Attempt<'a> {
         self.undecided = true;
         self.job.journal.append(&self.job.id, event).await?;
         self.undecided = false;
+        self.job.journal.state_space().decided(&self.job.id);
         self.job.metrics.checkpoint_seconds.observe(took.as_secs_f64());
         debug!(job = %self.job.id, epoch, ?took, state_bytes, "checkpoint committed");
         self.checkpoint = Some(CheckpointStatus { epoch, triggered_at: at, took, state_bytes });
@@ -406,6 +423,18 @@ impl<'a> Attempt<'a> {
             }
         }
         self.failpoint(epoch, Failpoint::AfterMarkers)
+    }
+
+    /// After a checkpoint that wrote all state, what was written before it is of no use.
+    async fn trim_state(&self) {
+        let Some(Commit { epoch, state: Some(state), .. }) = &self.last else { return };
+        if state.base_epoch != *epoch {
+            return;
+        }
+        let (journal, log) = (&self.job.journal, &self.running.state_log);
+        if let Err(failure) = journal.state_space().trim(journal, log).await {
+            warn!(job = %self.job.id, %failure, "old state could not be trimmed, the next full checkpoint tries again");
+        }
     }
 
     /// Shows the sources' positions to lag tools. Only a view: the commit record counts.

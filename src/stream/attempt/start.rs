@@ -93,6 +93,7 @@ pub(super) async fn start(
     reports: &mpsc::Sender<Report>,
 ) -> Result<(Running, Vec<Subtask>, Option<Commit>), Failure> {
     let image = job.journal.image(&job.id).await?;
+    job.journal.state_space().decided(&job.id);
     let state_log = state_log(job).await?;
     let sinks = sink_logs(job).await?;
     let mut written_logs: Vec<Partition> = sinks.values().flatten().cloned().collect();
@@ -214,7 +215,7 @@ async fn begin(
 async fn state_log(job: &Job) -> Result<Partition, Failure> {
     let catalog = &job.rooms.catalog;
     let topic = catalog
-        .ensure_internal(state_topic::TOPIC, state_topic::PARTITIONS, &[])
+        .ensure_internal(state_topic::TOPIC, state_topic::PARTITIONS, state_topic::CONFIGS)
         .await
         .map_err(|error| Failure::Storage(error.to_string()))?;
     let hash = crate::stream::state::hash(job.id.as_bytes());

@@ -1,6 +1,7 @@
 //! Whole jobs over real logs in a temporary directory: their results, and what a read_committed
 //! reader sees after a kill at each step of a checkpoint.
 
+mod bounded;
 mod faults;
 
 use std::collections::HashSet;

@@ -1,36 +1,66 @@
 //! The job records in the metadata journal: replayed at start, appended to at the next vacant
-//! position. A slot that is mostly history may be trimmed; the local journal keeps it all.
+//! position. A slot that is mostly history is written anew and trimmed, so that what a start reads
+//! depends on the jobs there are and not on the checkpoints they ever took.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Mutex;
+use tracing::warn;
 
 use super::record::{Event, Image, Record, VERSION};
+use super::state_space::StateSpace;
 use crate::catalog::journal::{Journal, JournalError, SLOTS, Slot};
 use crate::stream::operator::Failure;
 use crate::stream::state;
+use crate::types::{Offset, PartitionId};
 
 /// Slots 0 and 1 belong to the catalog and to producer ids.
 const SLOT_FIRST: u16 = 2;
-/// History kept in a slot before it is written anew and trimmed.
-const RECORDS_MAX: u64 = 4096;
+/// A slot with less than this is never written anew.
+const HISTORY_MIN: Size = Size { records: 1024, bytes: 1 << 20 };
+/// A slot is written anew when it has grown to this many times what was left of it last time.
+const HISTORY_FACTOR: u64 = 4;
 
 /// The job records of all slots.
 pub struct JobJournal {
     journal: Arc<dyn Journal>,
     slots: Vec<Mutex<Tail>>,
+    state_space: StateSpace,
 }
 
 /// What this node knows of a slot.
 #[derive(Default)]
 struct Tail {
-    /// Position of the oldest record that may matter.
-    first: u64,
     /// Next position to read or claim.
     next: u64,
+    /// All of the slot that is not trimmed.
+    size: Size,
+    /// What the slot's records took when they were written anew last.
+    kept: Size,
     jobs: BTreeMap<String, Image>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Size {
+    records: u64,
+    bytes: u64,
+}
+
+impl Size {
+    fn add(&mut self, record: &Bytes) {
+        self.records += 1;
+        self.bytes += record.len() as u64;
+    }
+}
+
+impl Tail {
+    fn is_mostly_history(&self) -> bool {
+        let too_many = |size: u64, kept: u64, min: u64| size > min.max(HISTORY_FACTOR * kept);
+        too_many(self.size.records, self.kept.records, HISTORY_MIN.records)
+            || too_many(self.size.bytes, self.kept.bytes, HISTORY_MIN.bytes)
+    }
 }
 
 impl JobJournal {
@@ -42,7 +72,26 @@ impl JobJournal {
             catch_up(&*journal, Slot(slot), &mut tail).await?;
             slots.push(Mutex::new(tail));
         }
-        Ok(JobJournal { journal, slots })
+        Ok(JobJournal { journal, slots, state_space: StateSpace::default() })
+    }
+
+    /// What of the state topic is needed by the jobs written here.
+    pub fn state_space(&self) -> &StateSpace {
+        &self.state_space
+    }
+
+    /// The first offset of a partition of the state topic that a job which has not ended would read
+    /// to restore its newest checkpoint.
+    pub async fn state_from(&self, partition: PartitionId) -> Option<Offset> {
+        let mut first = None;
+        for slot in &self.slots {
+            let tail = slot.lock().await;
+            let live = tail.jobs.values().filter(|image| image.ended.is_none());
+            let states = live.filter_map(|image| image.commit.as_ref()?.state.as_ref());
+            let here = states.filter(|state| state.partition == partition.0);
+            first = first.into_iter().chain(here.map(|state| Offset::new(state.from))).min();
+        }
+        first
     }
 
     /// Every job found.
@@ -90,30 +139,48 @@ impl JobJournal {
             }
         }
         tail.next += 1;
+        tail.size.add(&bytes);
         tail.jobs.entry(record.job).or_default().apply(record.event);
-        if tail.next - tail.first > RECORDS_MAX {
-            self.rewrite(slot, &mut tail).await?;
+        if tail.is_mostly_history() {
+            // The record above is written, whatever becomes of those before it.
+            if let Err(failure) = self.rewrite(slot, &mut tail).await {
+                warn!(slot = slot.0, %failure, "a slot of the job journal could not be written anew, it grows for now");
+            }
+            // Also after a failure: the next try comes when it has grown again.
+            tail.kept = tail.size;
         }
         Ok(())
     }
 
-    /// Writes what the slot's records say once more and forgets the records before. Jobs that
-    /// ended are forgotten with them.
+    /// Drops a job that has ended: its records go when its slot is written anew.
+    pub async fn forget(&self, job: &str) {
+        let mut tail = self.slots[index(job)].lock().await;
+        if tail.jobs.get(job).is_some_and(|image| image.ended.is_some()) {
+            tail.jobs.remove(job);
+        }
+    }
+
+    /// Writes what the slot's records say once more and forgets the records before. A crash in
+    /// between leaves the same things said twice.
     async fn rewrite(&self, slot: Slot, tail: &mut Tail) -> Result<(), Failure> {
         let first = tail.next;
-        tail.jobs.retain(|_, image| image.ended.is_none());
+        let mut written = Size::default();
         let records: Vec<Record> =
             tail.jobs.iter().flat_map(|(job, image)| image.records(job)).collect();
         for record in records {
-            match self.journal.append(slot, tail.next, encode(&record)?).await {
+            let bytes = encode(&record)?;
+            match self.journal.append(slot, tail.next, bytes.clone()).await {
                 Ok(()) => tail.next += 1,
-                // Another writer is at work: nothing is lost, the next append tries again.
+                // Another writer is at work. Its record may follow from what this node has not
+                // read: nothing is trimmed.
                 Err(JournalError::Occupied { .. }) => return Ok(()),
                 Err(error) => return Err(storage(&error)),
             }
+            written.add(&bytes);
+            tail.size.add(&bytes);
         }
         self.journal.trim(slot, first).await.map_err(|error| storage(&error))?;
-        tail.first = first;
+        tail.size = written;
         Ok(())
     }
 }
@@ -157,6 +224,10 @@ async fn catch_up(journal: &dyn Journal, slot: Slot, tail: &mut Tail) -> Result<
             return Ok(());
         }
         for (position, bytes) in records {
+            if position > tail.next {
+                // Another writer has trimmed the slot: what follows is all that counts.
+                *tail = Tail::default();
+            }
             let record: Record = serde_json::from_slice(&bytes).map_err(|error| {
                 Failure::Storage(format!(
                     "journal slot {} position {position} holds no job record: {error}",
@@ -170,11 +241,12 @@ async fn catch_up(journal: &dyn Journal, slot: Slot, tail: &mut Tail) -> Result<
                     record.job, record.v
                 )));
             }
-            if tail.jobs.is_empty() && tail.next == 0 {
-                tail.first = position;
-            }
+            tail.size.add(&bytes);
             tail.jobs.entry(record.job).or_default().apply(record.event);
             tail.next = position + 1;
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

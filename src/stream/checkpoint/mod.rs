@@ -5,5 +5,6 @@
 pub mod coordinator;
 pub mod journal;
 pub mod record;
+pub mod state_space;
 pub mod state_topic;
 pub mod transaction;

@@ -23,6 +23,8 @@ use crate::types::{Offset, Timestamp};
 pub const TOPIC: &str = "__ottla_state";
 /// Its partitions; a job's state lies in one of them.
 pub const PARTITIONS: u32 = 16;
+/// Old state is given back by whole segments: a partition holds on to one of them at most.
+pub const CONFIGS: &[(&str, &str)] = &[("segment.bytes", "67108864")];
 /// Largest state batch: a single key's state must fit.
 pub const BATCH_BYTES_MAX: u32 = 64 << 20;
 
