@@ -7,6 +7,7 @@ mod bad_input;
 mod clients_java;
 mod clients_kcat;
 mod clients_python;
+mod compaction;
 mod crash;
 mod damage;
 mod durability;

@@ -485,6 +485,24 @@ fn small_segments_are_joined_up_to_the_segment_size() {
 }
 
 #[test]
+fn a_long_run_of_superseded_segments_becomes_one_filler() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Compacted::open(dir.path(), NOW);
+    for n in 0..50 {
+        log.append(keyed(&[("a", Some(&"x".repeat(200)))], producer(1, n, false))).unwrap();
+        log.roll();
+    }
+    log.compact();
+    let shapes: Vec<(u64, u64, i32)> = log
+        .on_disk()
+        .iter()
+        .map(|header| (header.base_offset.get(), header.offsets(), header.record_count))
+        .collect();
+    assert_eq!(shapes, [(0, 49, 0), (49, 1, 1)]);
+    assert_eq!(log.log.shared.readable().segments.len(), 2);
+}
+
+#[test]
 fn damage_and_batches_that_cannot_be_decoded_are_left_as_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let log = Compacted::open(dir.path(), NOW);
