@@ -136,7 +136,8 @@ fn clients_of_a_compacted_topic_see_the_newest_record_of_each_key_at_its_offset(
     }
 
     let mut command = python("read_compacted.py");
-    command.args([&target.kafka().to_string(), &name, &offset.to_string()]);
+    let lookups = if target.is_reference() { "reference" } else { "exact" };
+    command.args([&target.kafka().to_string(), &name, &offset.to_string(), lookups]);
     let read = Program::start("read_compacted.py", command).finish(3 * PATIENCE).success();
     let expected: Vec<String> = values
         .iter()
