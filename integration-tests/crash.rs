@@ -36,6 +36,10 @@ fn a_batch_sent_again_after_a_crash_gets_the_offset_it_had() {
         let answer = append(&mut client, &topic, &batch(at * 2));
         assert_eq!(answer, (0, i64::from(at) * 2));
     }
+    let epochs = Topic::create(&mut client);
+    let of_epoch = |epoch, sequence| Batch::of(["x"]).by_producer(id, epoch, sequence);
+    assert_eq!(append(&mut client, &epochs, &of_epoch(epoch, 0)), (0, 0));
+    assert_eq!(append(&mut client, &epochs, &of_epoch(epoch + 1, 0)), (0, 1));
     for ends_by_kill in [true, false] {
         if ends_by_kill {
             broker.kill();
@@ -50,6 +54,10 @@ fn a_batch_sent_again_after_a_crash_gets_the_offset_it_had() {
         }
         let (gap, _) = append(&mut client, &topic, &batch(40));
         assert_eq!(gap, 45);
+        // Nor is an old epoch taken for the one that followed it.
+        let (fenced, _) = append(&mut client, &epochs, &of_epoch(epoch, 1));
+        assert_eq!(fenced, 47);
+        assert_eq!(append(&mut client, &epochs, &of_epoch(epoch + 1, 0)), (0, 1));
         // A producer id is not given twice, whatever was lost of the block it came from.
         assert_ne!(new_producer(&mut client).0, id);
     }

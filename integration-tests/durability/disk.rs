@@ -8,6 +8,7 @@ use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::{
     CreateTopicsRequest, DeleteTopicsRequest, FetchRequest, ProduceRequest,
 };
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use super::shim::{Calls, EINTR, EIO, EMFILE, ENOSPC, Order, Shim};
 use crate::harness::{Broker, Options, PATIENCE, unique, until};
@@ -422,6 +423,44 @@ fn without_file_handles_a_log_waits_and_goes_on() {
     scene.shim.lift(none_left);
     scene.takes();
     scene.reads_on();
+    scene.survives(true);
+}
+
+#[test]
+fn without_file_handles_in_the_process_accepting_pauses_and_the_logs_go_on() {
+    let mut scene = Scene::start_with(Options::new().set("log.segment.bytes", 4_096));
+    let process = i32::try_from(scene.broker.id()).ok().and_then(Pid::from_raw);
+    let limit =
+        |limit| prlimit(process, Resource::Nofile, limit).expect("the right to limit a child");
+    let open =
+        fs::read_dir(format!("/proc/{}/fd", scene.broker.id())).expect("its handles").count();
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let before = limit(Rlimit { current: Some(open as u64), maximum });
+    // The kernel takes their connections; the broker cannot.
+    let mut waiting: Vec<Client> = (0..5)
+        .map(|_| Client::try_connect(scene.broker.kafka()).expect("a place in the backlog"))
+        .collect();
+    let pauses = |scene: &Scene| scene.broker.log().matches("accepting pauses").count();
+    until("accepting to pause", PATIENCE, || {
+        if pauses(&scene) >= 2 { Ok(()) } else { Err(scene.broker.log()) }
+    });
+    // Whoever is connected is served: from the open segment, until the next one is due.
+    let version = scene.client.latest::<FetchRequest>();
+    let mut refused = 0;
+    until("the end of the segment", PATIENCE, || {
+        refused += usize::from(scene.append(-1, 900) == KAFKA_STORAGE_ERROR);
+        if refused >= 3 { Ok(()) } else { Err(format!("{refused} refused")) }
+    });
+    let answer = fetched(scene.client.call(version, &fetch(version, &scene.hit, 0, 0)));
+    assert_eq!(answer.error_code, NONE);
+    limit(before);
+    scene.takes();
+    for client in &mut waiting {
+        assert!(!client.api_versions().is_empty());
+    }
+    scene.reads_on();
+    // It waited between its attempts, or the log would be full of them.
+    assert!(pauses(&scene) < 200, "{} pauses", pauses(&scene));
     scene.survives(true);
 }
 

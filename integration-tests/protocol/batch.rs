@@ -132,6 +132,21 @@ pub struct Record {
     pub value: Bytes,
 }
 
+/// The offset after the last whole batch in `bytes`, records or not: compaction leaves batches that
+/// hold none.
+pub fn next_offset(mut bytes: &[u8]) -> Option<i64> {
+    let mut next = None;
+    while bytes.len() >= HEADER_BYTES {
+        let size = 12 + usize::try_from((&bytes[8..12]).get_i32()).expect("a batch length");
+        if bytes.len() < size {
+            break;
+        }
+        next = Some((&bytes[..8]).get_i64() + i64::from((&bytes[23..27]).get_i32()) + 1);
+        bytes = &bytes[size..];
+    }
+    next
+}
+
 /// The records of all whole batches in `bytes`, control batches left out. A fetch may end in the
 /// middle of a batch; what it holds before that must be right, CRC included.
 #[track_caller]

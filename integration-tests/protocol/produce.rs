@@ -140,6 +140,48 @@ fn a_batch_that_is_not_what_it_says_is_refused_whole() {
     assert_eq!(read_from(&mut client, &topic, 0).len(), 1);
 }
 
+/// `batch` with other bytes at one place and a CRC that fits them.
+fn edited(batch: &Batch, at: usize, bytes: &[u8]) -> Bytes {
+    let mut edited = batch.encode().to_vec();
+    edited[at..at + bytes.len()].copy_from_slice(bytes);
+    let crc = crc32c::crc32c(&edited[21..]);
+    edited[17..21].copy_from_slice(&crc.to_be_bytes());
+    edited.into()
+}
+
+#[test]
+fn a_batch_that_no_producer_makes_is_refused_whatever_its_crc_says() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let topic = Topic::create(&mut client);
+    let good = Batch::of(["a", "b"]);
+    let by_producer = Batch::of(["a", "b"]).by_producer(new_producer(&mut client).0, 0, 0);
+    let length = |length: i32| edited(&good, 8, &length.to_be_bytes());
+    const CORRUPT: &[i16] = &[code::CORRUPT_MESSAGE];
+    const INVALID: &[i16] = &[code::INVALID_RECORD];
+    // Kafka has no better word for a codec that it does not know than "unknown error".
+    const UNKNOWN_CODEC: &[i16] = &[code::INVALID_RECORD, -1];
+    const NO_TRANSACTION: &[i16] = &[53];
+    let cases: [(&str, Bytes, &[i16]); 9] = [
+        ("a negative length", length(-1), CORRUPT),
+        ("a length of nothing", length(0), CORRUPT),
+        ("a length below the header's", length(20), CORRUPT),
+        ("codec 5", edited(&good, 22, &[5]), UNKNOWN_CODEC),
+        ("codec 7", edited(&good, 22, &[7]), UNKNOWN_CODEC),
+        ("a control batch", edited(&by_producer, 22, &[0x20]), INVALID),
+        ("a transaction's batch without one", edited(&good, 22, &[0x10]), NO_TRANSACTION),
+        ("a negative count", edited(&good, 57, &(-1_i32).to_be_bytes()), INVALID),
+        ("a negative last delta", edited(&good, 23, &(-1_i32).to_be_bytes()), INVALID),
+    ];
+    let version = client.latest::<ProduceRequest>();
+    for (what, records, expected) in cases {
+        let request = produce(version, &topic, 0, -1, Some(records));
+        let error = produced(client.call(version, &request)).error_code;
+        assert!(expected.contains(&error), "{what}: error {error}, not one of {expected:?}");
+    }
+    assert!(read_from(&mut client, &topic, 0).is_empty());
+}
+
 #[test]
 fn a_batch_over_the_largest_size_is_refused_and_the_largest_is_not() {
     let broker = broker();

@@ -180,6 +180,8 @@ async fn append(
 fn check_batch(records: &[u8]) -> Result<(), ProduceError> {
     const LENGTH_AT: usize = 8;
     const OVERHEAD: usize = 12;
+    /// Of a batch without records.
+    const LENGTH_MIN: usize = 49;
     const MAGIC_AT: usize = 16;
     const ATTRIBUTES_AT: usize = 21;
     const TRANSACTIONAL: u8 = 0x10;
@@ -201,7 +203,10 @@ fn check_batch(records: &[u8]) -> Result<(), ProduceError> {
         }
     }
     // A length that no batch can have is for the log to find.
-    if let Ok(length) = usize::try_from(i32::from_be_bytes(length)) {
+    let length = usize::try_from(i32::from_be_bytes(length));
+    if let Ok(length) = length
+        && length >= LENGTH_MIN
+    {
         match (length + OVERHEAD).cmp(&records.len()) {
             Ordering::Less => {
                 return invalid("a produce request may carry only one record batch per partition");

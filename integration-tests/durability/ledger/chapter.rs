@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::committer::Committer;
 use super::gate::Gate;
+use super::latest::Keyed;
 use super::producer::{Producer, Role};
 use super::reader::{Reader, Witness};
 use crate::durability::Random;
@@ -31,6 +32,8 @@ pub struct Tally {
     pub records_stored: u64,
     pub records_witnessed: u64,
     pub offsets_committed: u64,
+    pub records_with_keys: u64,
+    pub records_compacted_away: u64,
     pub batches_doubled: u64,
     pub records_lost: u64,
 }
@@ -41,7 +44,7 @@ impl Tally {
     }
 
     /// The rows of the summary.
-    pub fn rows(&self) -> [(&'static str, u64); 13] {
+    pub fn rows(&self) -> [(&'static str, u64); 15] {
         [
             ("kills", self.kills()),
             ("  under load", self.kills_under_load),
@@ -55,6 +58,8 @@ impl Tally {
             ("records stored", self.records_stored),
             ("records seen by readers meanwhile", self.records_witnessed),
             ("offsets committed", self.offsets_committed),
+            ("records acknowledged in compacted topics", self.records_with_keys),
+            ("  compacted away", self.records_compacted_away),
             ("records lost", self.records_lost),
         ]
     }
@@ -72,6 +77,8 @@ impl AddAssign for Tally {
         self.records_stored += other.records_stored;
         self.records_witnessed += other.records_witnessed;
         self.offsets_committed += other.offsets_committed;
+        self.records_with_keys += other.records_with_keys;
+        self.records_compacted_away += other.records_compacted_away;
         self.batches_doubled += other.batches_doubled;
         self.records_lost += other.records_lost;
     }
@@ -96,6 +103,7 @@ pub fn run(
             Producer::new(Role { tag, partition, acks, id }, seed)
         })
         .collect();
+    let mut keyed = Keyed::new(&mut client, seed);
     drop(client);
     let mut readers: Vec<Reader> = (0..2)
         .map(|at: i8| Reader::new(at, PARTITIONS, Random::stream(seed, 100 + at as u64)))
@@ -118,6 +126,7 @@ pub fn run(
             let (topic, gate, witness) = (&topic, &gate, &witness);
             scope.spawn(move || reader.run(address, topic, gate, witness));
         }
+        let keeping = scope.spawn(|| keyed.run(address, &gate));
         scope.spawn(|| committer.run(address, &topic, &gate));
         gate.open();
         let start_took = Duration::from_millis(100);
@@ -125,7 +134,11 @@ pub fn run(
         gate.settle();
         until("every batch to be acknowledged", PATIENCE * 2, || {
             let left = working.iter().filter(|worker| !worker.is_finished()).count();
-            if left == 0 { Ok(()) } else { Err(format!("{left} producers are not done")) }
+            if left == 0 && keeping.is_finished() {
+                Ok(())
+            } else {
+                Err(format!("{left} producers are not done"))
+            }
         });
         gate.end();
     });
@@ -146,6 +159,9 @@ pub fn run(
         }
         tally.records_stored += stored.len() as u64;
     }
+    let (with_keys, kept) = keyed.finish(&mut client);
+    tally.records_with_keys += with_keys;
+    tally.records_compacted_away += with_keys - kept;
     tally.offsets_committed += committer.acknowledged().unsigned_abs();
     tally
 }

@@ -7,6 +7,7 @@
 pub mod chapter;
 mod committer;
 pub mod gate;
+mod latest;
 pub mod producer;
 pub mod reader;
 
@@ -65,7 +66,8 @@ fn nothing_acknowledged_is_lost_doubled_or_moved_by_kill_9() {
     assert!(total.kills() >= kills, "{} of {kills} kills", total.kills());
     // Or the kills came between the requests and show nothing.
     assert!(total.batches_resent >= total.kills_under_load / 2, "{total:?}");
-    assert!(total.records_witnessed > total.records_stored / 2, "{total:?}");
+    assert!(total.records_compacted_away > total.records_with_keys / 4, "{total:?}");
+    assert!(total.records_witnessed > total.records_stored / 10, "{total:?}");
 }
 
 /// Chapters over one broker and its directory until, over all lanes, enough kills are begun.
@@ -82,6 +84,7 @@ fn lane_of_chapters(
         .set("durability", durability)
         // The records carry a time long ago.
         .set("log.retention.ms", -1)
+        .set("log.cleaner.backoff.ms", 20)
         // Small enough that many a kill meets the end of a segment, and the view its updates.
         .set("log.segment.bytes", 16 << 10);
     let mut broker = Keeping(Broker::start_with(options));

@@ -127,25 +127,29 @@ impl Producer {
         acked: &AtomicU64,
         on_the_way: &mut VecDeque<(i32, usize)>,
     ) -> io::Result<()> {
+        // Why nothing more can be sent: what was answered before can be read all the same.
+        let mut closed = None;
         loop {
             let may_begin = !gate.is_settling() && gate.lives(life);
-            if on_the_way.len() < PIPELINE && (may_begin || !self.unanswered.is_empty()) {
+            let may_send = closed.is_none() && (may_begin || !self.unanswered.is_empty());
+            if may_send && on_the_way.len() < PIPELINE {
                 let batch = self.unanswered.pop_front().unwrap_or_else(|| self.begin());
                 self.resent += u64::from(self.batches[batch].1 > 0);
                 self.batches[batch].1 += 1;
                 let records = Some(self.encode(batch));
                 let Role { partition, acks, .. } = self.role;
                 let request = produce(VERSION, topic, partition, acks, records);
-                // Also what could not be sent may have arrived.
-                on_the_way.push_back((-1, batch));
-                let sent = client.try_send(VERSION, &request)?;
-                if let Some(last) = on_the_way.back_mut() {
-                    last.0 = sent;
+                match client.try_send(VERSION, &request) {
+                    Ok(correlation_id) => on_the_way.push_back((correlation_id, batch)),
+                    Err(error) => {
+                        self.unanswered.push_front(batch);
+                        closed = Some(error);
+                    }
                 }
                 continue;
             }
             let Some((correlation_id, batch)) = on_the_way.front().copied() else {
-                return Ok(());
+                return closed.map_or(Ok(()), Err);
             };
             let answer = client.try_receive::<ProduceRequest>(VERSION, correlation_id)?;
             let answer = produced(answer);
