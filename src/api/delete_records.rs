@@ -104,8 +104,9 @@ mod tests {
     };
 
     use super::*;
-    use crate::api::tests::fixture::{Bench, batch};
+    use crate::api::tests::fixture::Bench;
     use crate::api::wire_text;
+    use crate::log::batch::{NewRecord, encode};
     use crate::log::{AppendOptions, Durable};
 
     async fn delete(
@@ -143,8 +144,11 @@ mod tests {
         let topic = bench.ctx.catalog.snapshot().topic(name).unwrap().clone();
         let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
         let options = AppendOptions { durable: Durable::Written, batch_bytes_max: 1 << 20 };
+        let timestamp = bench.ctx.clock.now();
         for value in ["a", "b", "c", "d", "e"] {
-            log.append(batch(1000, &[value]), options).await.unwrap();
+            // Compacted topics take no record without a key.
+            let record = NewRecord { key: Some(value.into()), timestamp, ..NewRecord::default() };
+            log.append(encode(&[record], None), options).await.unwrap();
         }
     }
 

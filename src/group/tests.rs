@@ -112,6 +112,21 @@ async fn a_member_goes_on_after_a_restart_without_an_error() {
 }
 
 #[tokio::test]
+async fn the_offsets_of_an_older_version_become_compacted() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let old = bench.catalog.ensure_internal(OFFSETS_TOPIC, 4, &[]).await.unwrap();
+    let log = bench.catalog.log(old.id, PartitionId(0)).unwrap();
+    assert!(log.config().compaction.is_none());
+    let groups = groups(&bench).await;
+    let config = log.config();
+    assert!(config.compaction.is_some() && config.retention.is_none());
+    assert_eq!((config.segment_bytes, config.codec), (104_857_600, None));
+    drop((log, groups));
+    bench.stop().await;
+}
+
+#[tokio::test]
 async fn a_damaged_batch_costs_only_the_groups_in_it() {
     for with_view in [true, false] {
         let dir = TempDir::new().unwrap();
