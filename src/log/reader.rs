@@ -12,9 +12,11 @@ use super::outcome::{
 use super::partition::{Readable, Shared};
 use super::record_store::{Location, ObjectId};
 use super::records;
+use super::refusals::Refusal;
 use super::scan::{Found, Scan};
 use super::segment::{self, Damage, IndexEntry, Segment};
 use super::tail::Window;
+use super::writer::Command;
 use crate::store::StoreError;
 use crate::types::{Offset, Timestamp};
 
@@ -83,6 +85,11 @@ impl Shared {
             self.settings.meter.corrupt_reads.inc();
             let next = next.map(Offset::get);
             tracing::error!(log = self.settings.label(self.id), %offset, next, reason, "read met a damaged batch");
+            if !self.settings.refusals.has(self.id) {
+                let reason = format!("the batch at offset {offset} is damaged: {reason}");
+                // A writer that is gone appends no more anyway.
+                drop(self.send(Command::Refuse(self.id, Refusal::damage(reason))));
+            }
         }
         result
     }

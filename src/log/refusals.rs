@@ -61,6 +61,11 @@ impl Refusals {
         self.logs.insert(log, (topic, refusal.clone()));
     }
 
+    /// Whether a log is among them.
+    pub(super) fn has(&self, log: LogId) -> bool {
+        self.logs.contains_key(&log)
+    }
+
     /// Forgets a deleted log.
     pub(super) fn forget(&self, log: LogId) {
         self.logs.remove(&log);

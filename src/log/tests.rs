@@ -489,6 +489,10 @@ fn a_bit_that_flips_under_a_running_broker_is_found_by_the_reader() {
         );
         assert_eq!(fixture.values(2), ["third"], "flipped byte {byte}");
     }
+    // Nothing is appended to a log that is known not to be whole.
+    let refused = fixture.append(plain(&["fourth"]));
+    assert!(matches!(refused, Err(AppendError::Storage { .. })), "{refused:?}");
+    assert_eq!(fixture.logs.refusals().list().len(), 1);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::outcome::{AppendError, Appended, Durable, Marker, TrimError};
 use super::owner::{OwnedLog, Replacement, Settings, Survey, Trimmed};
 use super::queue::{Receiver, Room};
 use super::record_store::ObjectId;
+use super::refusals::Refusal;
 use super::segment::Damage;
 use super::tail::TailBudget;
 use crate::types::{LogId, Offset, ProducerEpoch, ProducerId};
@@ -63,6 +64,8 @@ pub(super) enum Command {
     /// Takes note of damage in a segment.
     #[allow(dead_code)]
     Damaged(ObjectId, Damage),
+    /// Takes no more appends to a log of which a reader has met a damaged batch.
+    Refuse(LogId, Refusal),
     /// Gives a log up: it is being deleted. Answers when nothing writes to it any more.
     Forget(LogId, oneshot::Sender<()>),
     /// Syncs and keeps everything, then ends.
@@ -133,6 +136,12 @@ impl Writer {
                         self.finish();
                         if let Some(log) = self.logs.get_mut(&object.log) {
                             log.damaged(object, damage, &self.settings);
+                        }
+                    }
+                    Command::Refuse(id, refusal) => {
+                        self.finish();
+                        if let Some(log) = self.logs.get_mut(&id) {
+                            log.give_up(refusal, &self.settings);
                         }
                     }
                     Command::Adopt(log) => {

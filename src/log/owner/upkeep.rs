@@ -192,8 +192,13 @@ impl OwnedLog {
         segment.damaged.push(damage);
         segment.damaged.sort_by_key(|damage| damage.position);
         drop(readable);
+        self.give_up(Refusal::damage(reason), settings);
+    }
+
+    /// Takes no more appends; what was found first stays the reason.
+    pub(in crate::log) fn give_up(&mut self, refusal: Refusal, settings: &Settings) {
         if self.refused.is_none() {
-            self.refuse(Refusal::damage(reason), settings);
+            self.refuse(refusal, settings);
         }
     }
 }
