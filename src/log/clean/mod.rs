@@ -107,9 +107,9 @@ impl Cleaner {
             Ok(done) => {
                 self.count(&done);
                 self.said.remove(&shared.id);
-                return !done.overtaken;
+                return true;
             }
-            Err(Ended::Stopped) => return false,
+            Err(Ended::Stopped | Ended::Overtaken) => return false,
             Err(Ended::Damaged(object, position, reason)) => {
                 format!("segment {object} is damaged at byte {position}: {reason}")
             }
@@ -178,10 +178,15 @@ fn end_segment(shared: &Shared) {
 impl super::Logs {
     /// Compacts whatever is due on the calling thread; how many logs failed.
     pub(super) fn compact_now(&self, keys_bytes_max: usize) -> u64 {
+        self.compact_while(keys_bytes_max, &|| true)
+    }
+
+    /// `compact_now`, as long as `goes_on` says so, which is asked before every chunk.
+    pub(super) fn compact_while(&self, keys_bytes_max: usize, goes_on: &dyn Fn() -> bool) -> u64 {
         let meter = CleanMeter::register(&crate::metrics::Metrics::default());
         let meter = meter.expect("a registry of its own");
         let mut cleaner = Cleaner::new(self.inner.open.clone(), meter, keys_bytes_max);
-        cleaner.work(&|| true);
+        cleaner.work(goes_on);
         cleaner.meter.failures.get()
     }
 }

@@ -30,8 +30,6 @@ const CHUNK_BYTES: u64 = 256 << 10;
 pub(super) struct Done {
     pub(super) bytes_read: u64,
     pub(super) bytes_written: u64,
-    /// Segments that were let go meanwhile were among those it had to replace.
-    pub(super) overtaken: bool,
 }
 
 /// Why a compaction ended early. What it had put in place by then stays.
@@ -39,6 +37,9 @@ pub(super) struct Done {
 pub(super) enum Ended {
     /// The broker stops, or the log is being deleted.
     Stopped,
+    /// A segment was let go meanwhile. What comes after it waits too: the log counts as compacted up
+    /// to where the last segment put in place ends.
+    Overtaken,
     /// Bytes that are no batch.
     Damaged(ObjectId, u64, String),
     /// The store failed.
@@ -217,7 +218,7 @@ impl Pass<'_> {
                 }
             }
             let bad = |position, reason| Err(Ended::Damaged(source.object, position, reason));
-            let batch = scan.advance().map_err(|error| self.failed(error))?;
+            let batch = scan.advance().map_err(|error| self.unread(source, error))?;
             let Some(batch) = batch else { break };
             let (position, header, bytes) = match batch {
                 Found::Batch { position, header, bytes } => (position, header, bytes),
@@ -240,7 +241,16 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// A segment that retention took meanwhile is no failure, nor is one of a deleted log.
+    /// A segment that retention took meanwhile is no failure.
+    fn unread(&self, source: &Source, error: io::Error) -> Ended {
+        let readable = self.shared.readable();
+        match readable.segments.iter().any(|segment| segment.object == source.object) {
+            true => self.failed(error),
+            false => Ended::Overtaken,
+        }
+    }
+
+    /// Nor is a log that is being deleted.
     fn failed(&self, error: io::Error) -> Ended {
         match self.shared.is_deleted() {
             true => Ended::Stopped,
@@ -277,7 +287,7 @@ impl Pass<'_> {
             Ok(true) => self.shared.delete(&draft.sources),
             Ok(false) => {
                 self.shared.delete(&[object]);
-                done.overtaken = true;
+                return Err(Ended::Overtaken);
             }
             // The writer ended: the next start finds out which of the two holds.
             Err(_) => return Err(Ended::Stopped),

@@ -502,6 +502,82 @@ fn a_long_run_of_superseded_segments_becomes_one_filler() {
     assert_eq!(log.log.shared.readable().segments.len(), 2);
 }
 
+/// Ten segments of 30 keys, three times each, and what is to be left of them from `start` on.
+fn three_rounds(log: &Compacted) -> impl Fn(u64) -> Vec<Read> + use<> {
+    for n in 0..90u64 {
+        log.append(keyed(&[(&(n % 30).to_string(), Some(&n.to_string()))], None)).unwrap();
+    }
+    log.roll();
+    let newest = |n: u64| read(n, &(n % 30).to_string(), &n.to_string());
+    move |start| (start.max(60)..90).map(newest).collect()
+}
+
+#[test]
+fn a_stop_in_the_middle_leaves_a_whole_log_and_no_draft() {
+    let mut asked_max = 0;
+    loop {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Compacted::open(dir.path(), NOW);
+        let left = three_rounds(&log);
+        let asked = std::cell::Cell::new(0);
+        let goes_on = || {
+            asked.set(asked.get() + 1);
+            asked.get() <= asked_max
+        };
+        assert_eq!(log.logs.compact_while(ROOM, &goes_on), 0);
+        log.on_disk();
+        assert!(log.uncommitted().ends_with(&left(0)));
+        if asked.get() <= asked_max {
+            assert_eq!(log.uncommitted(), left(0));
+            break;
+        }
+        asked_max += 3;
+    }
+    assert!(asked_max > 20, "there were many places to stop");
+}
+
+#[test]
+fn retention_and_deletion_in_the_middle_of_a_compaction_do_not_trip_it() {
+    for (moment, start) in [(2, 10), (12, 45), (20, 20), (25, 90), (28, 20), (30, 75)] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Compacted::open(dir.path(), NOW);
+        let left = three_rounds(&log);
+        let asked = std::cell::Cell::new(0);
+        let goes_on = || {
+            asked.set(asked.get() + 1);
+            if asked.get() == moment {
+                log.log.trim_blocking(Offset::new(start)).unwrap();
+            }
+            true
+        };
+        assert_eq!(log.logs.compact_while(ROOM, &goes_on), 0, "retention is no failure");
+        assert!(asked.get() > moment, "{moment} of {}", asked.get());
+        log.on_disk();
+        log.compact();
+        log.on_disk();
+        assert_eq!(log.uncommitted(), left(start), "at {moment}");
+        log.logs.shutdown();
+        let again = Compacted::open(dir.path(), NOW);
+        assert_eq!(again.uncommitted(), left(start), "at {moment}");
+        assert_eq!(again.log.span().start, Offset::new(start));
+    }
+    for moment in [2, 20, 30] {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Compacted::open(dir.path(), NOW);
+        let _ = three_rounds(&log);
+        let asked = std::cell::Cell::new(0);
+        let goes_on = || {
+            asked.set(asked.get() + 1);
+            if asked.get() == moment {
+                log.logs.delete_topic(id().topic).unwrap();
+            }
+            true
+        };
+        assert_eq!(log.logs.compact_while(ROOM, &goes_on), 0, "a deletion is no failure");
+        assert!(log.logs.on_disk().unwrap().is_empty());
+    }
+}
+
 #[test]
 fn damage_and_batches_that_cannot_be_decoded_are_left_as_they_are() {
     let dir = tempfile::tempdir().unwrap();
