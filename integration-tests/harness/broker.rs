@@ -109,6 +109,8 @@ impl Broker {
             .arg(self.data_dir())
             .args(["--kafka-listen", &self.kafka.to_string()])
             .args(["--http-listen", &self.http.to_string()])
+            // Tests' records are of any age: retention would take them after half a minute.
+            .env("OTTLA_LOG_INITIAL_TASK_DELAY_MS", "86400000")
             .envs(self.options.environment.iter().map(|(key, value)| (key, value)))
             // A configuration file of the machine must not change what is tested.
             .current_dir(self.folder.path());

@@ -107,8 +107,12 @@ pub struct Config {
     pub log_cleaner_dedupe_buffer_bytes: usize,
     /// `log.cleaner.backoff.ms`: pause of the cleaner when nothing is worth cleaning.
     pub log_cleaner_backoff: Duration,
+    /// `log.initial.task.delay.ms`: pause before retention looks and the scrub begins.
+    pub log_initial_task_delay: Duration,
     /// `log.scrub.bytes.per.second`: rate at which stored batches are checked again; 0 is off.
     pub log_scrub_bytes_per_second: u64,
+    /// `log.scrub.interval.ms`: pause between two rounds of that.
+    pub log_scrub_interval: Duration,
     /// `offsets.topic.num.partitions`.
     pub offsets_topic_partitions: u32,
     /// `group.initial.rebalance.delay.ms`.
@@ -172,7 +176,9 @@ impl Default for Config {
             log_cleaner_delete_retention: Duration::from_secs(86_400),
             log_cleaner_dedupe_buffer_bytes: 128 << 20,
             log_cleaner_backoff: Duration::from_secs(15),
+            log_initial_task_delay: Duration::from_secs(30),
             log_scrub_bytes_per_second: 4 << 20,
+            log_scrub_interval: Duration::from_secs(3_600),
             offsets_topic_partitions: 50,
             group_initial_rebalance_delay: Duration::from_secs(3),
             group_min_session_timeout: Duration::from_secs(6),

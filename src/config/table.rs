@@ -191,8 +191,12 @@ pub(super) const KEYS: &[Key] = keys! {
             "Memory for the keys of a log while it is compacted. Used only then.";
         "log.cleaner.backoff.ms" => log_cleaner_backoff: integer(0, LONG_MAX),
             "Pause of the cleaner when no log is worth compacting.";
+        "log.initial.task.delay.ms" => log_initial_task_delay: integer(0, LONG_MAX),
+            "How long after the start retention looks and the scrub begins for the first time.";
         "log.scrub.bytes.per.second" => log_scrub_bytes_per_second: integer(0, 1 << 40),
             "Rate at which stored batches are read again and checked in the background; 0 is never.";
+        "log.scrub.interval.ms" => log_scrub_interval: integer(1, LONG_MAX),
+            "Pause after all of them were checked, until it begins anew.";
     }
     "Groups" {
         "offsets.topic.num.partitions" => offsets_topic_partitions: integer(1, 10_000),

@@ -253,3 +253,31 @@ async fn lag_is_what_lies_between_commit_and_high_watermark() {
     assert!(text.contains(series), "{text}");
     bench.stop().await;
 }
+
+#[tokio::test]
+async fn a_clock_set_forward_or_back_ends_no_session() {
+    const YEAR_MS: i64 = 365 * 86_400_000;
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 1).await;
+    let groups = groups(&bench).await;
+    let joined = enter(&bench, &groups, "g").await;
+    groups.sync(sync(&joined, "g")).await.unwrap();
+    let now = bench.clock.now().0;
+    for (jump_ms, at) in [(YEAR_MS, 1), (-YEAR_MS, 2), (86_400_000, 3), (0, 4)] {
+        bench.clock.set_wall(Timestamp(now + jump_ms));
+        // A request makes the shard look at its deadlines.
+        groups.describe("g").await;
+        tokio::task::yield_now().await;
+        assert_eq!(groups.heartbeat("g", member(&joined)).await, Ok(()), "{jump_ms} ms");
+        groups.commit("g", member(&joined), vec![offset(topic.id, at)]).await.unwrap();
+    }
+    assert_eq!(groups.committed("g"), vec![offset(topic.id, 4)]);
+    // Time that passes does end it.
+    bench.clock.advance(Duration::from_secs(46));
+    groups.describe("g").await;
+    tokio::task::yield_now().await;
+    groups.describe("g").await;
+    let beat = groups.heartbeat("g", member(&joined)).await;
+    assert!(matches!(beat, Err(GroupError::UnknownMember(_))), "{beat:?}");
+}

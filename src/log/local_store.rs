@@ -9,21 +9,27 @@
 //! 00000000000000000000.damaged-at-7040  bytes that a repair took out of the first, at byte 7040
 //! ```
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::FileExt;
+use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
+use std::num::NonZeroU64;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use rustix::fs::Advice;
+use rustix::io::{Errno, ReadWriteFlags};
 use uuid::Uuid;
 
 use super::record_store::{Listing, Location, ObjectId, RecordStore};
-use crate::types::{LogId, Offset, PartitionId, TopicId};
+use crate::types::{LogId, Offset, PartitionId, Timestamp, TopicId};
 
 /// Most files kept open; others are opened again when they are needed.
 const OPEN_FILES_MAX: usize = 512;
+/// Bytes of which `read_once` asks whether they are in the page cache.
+const ONCE_STEP_BYTES: usize = 64 << 10;
+const PAGE_BYTES: u64 = 4 << 10;
 const SUFFIX: &str = ".log";
 const DRAFT_SUFFIX: &str = ".log.draft";
 const START_PREFIX: &str = "start-";
@@ -45,7 +51,11 @@ pub struct LocalRecordStore {
 
 #[derive(Default)]
 struct Handles {
+    /// With the tick of their last use.
     files: HashMap<ObjectId, (Arc<File>, u64)>,
+    /// Whose turn it is to be closed, with the tick up to which its uses are known. Every open file
+    /// is here; others may be, too.
+    turns: VecDeque<(ObjectId, u64)>,
     tick: u64,
     /// The tick of the last call of `rest`.
     rested: u64,
@@ -120,6 +130,11 @@ impl LocalRecordStore {
         };
         let file = Arc::new(file);
         lock(&self.handles).keep(object, file.clone());
+        // Deleted while it was being opened: whoever deleted it did not find this handle, which
+        // would keep the space. Asked last, so that one of the two sees the other.
+        if file.metadata()?.nlink() == 0 {
+            lock(&self.handles).files.remove(&object);
+        }
         Ok(file)
     }
 }
@@ -236,14 +251,28 @@ fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
 
 impl Handles {
     fn keep(&mut self, object: ObjectId, file: Arc<File>) {
-        if self.files.len() >= OPEN_FILES_MAX {
-            let oldest = self.files.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id);
-            if let Some(oldest) = oldest {
-                self.files.remove(&oldest);
+        while self.files.len() >= OPEN_FILES_MAX && self.close_one() {}
+        self.tick += 1;
+        if self.files.insert(object, (file, self.tick)).is_none() {
+            self.turns.push_back((object, self.tick));
+        }
+    }
+
+    /// Closes the file that has not been used for the longest time, about: one that was used since
+    /// it had its turn gets another. Every step is paid for by an opening or a use. Whether there
+    /// was one to close.
+    fn close_one(&mut self) -> bool {
+        while let Some((object, known)) = self.turns.pop_front() {
+            match self.files.get(&object) {
+                None => {}
+                Some((_, used)) if *used > known => self.turns.push_back((object, *used)),
+                Some(_) => {
+                    self.files.remove(&object);
+                    return true;
+                }
             }
         }
-        self.tick += 1;
-        self.files.insert(object, (file, self.tick));
+        false
     }
 }
 
@@ -269,6 +298,34 @@ impl RecordStore for LocalRecordStore {
         Ok(Bytes::from(buffer))
     }
 
+    /// By a handle of its own, which evicts none. What the page cache holds already stays in it,
+    /// whoever put it there; what had to be read from the disk is dropped again.
+    fn read_once(&self, location: Location) -> io::Result<Bytes> {
+        let file = File::open(self.path(location.object))?;
+        // Reading ahead would fill the cache with pages that look like somebody else's. Advice that
+        // is not taken costs memory, no bytes.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
+        let mut buffer = vec![0; location.length];
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let step = rest.len().min(ONCE_STEP_BYTES);
+            let position = location.position + filled as u64;
+            match read_step(&file, &mut rest[..step], position) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        buffer.truncate(filled);
+        Ok(Bytes::from(buffer))
+    }
+
+    fn written_at(&self, object: ObjectId) -> io::Result<Timestamp> {
+        let metadata = fs::metadata(self.path(object))?;
+        Ok(Timestamp(metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000))
+    }
+
     fn sync(&self, object: ObjectId) -> io::Result<()> {
         self.file(object, false)?.sync_data()?;
         if !lock(&self.entered).contains(&object) {
@@ -282,9 +339,11 @@ impl RecordStore for LocalRecordStore {
     }
 
     fn delete(&self, object: ObjectId) -> io::Result<()> {
+        let removed = absent_is_fine(fs::remove_file(self.path(object)));
+        // Last, since a reader may have opened it until now: an open file would keep its space.
         lock(&self.handles).files.remove(&object);
         lock(&self.entered).remove(&object);
-        absent_is_fine(fs::remove_file(self.path(object)))
+        removed
     }
 
     fn delete_log(&self, log: LogId) -> io::Result<()> {
@@ -369,7 +428,31 @@ impl RecordStore for LocalRecordStore {
         let tick = handles.tick;
         let rested = std::mem::replace(&mut handles.rested, tick);
         handles.files.retain(|_, (_, used)| *used > rested);
+        let mut turns: Vec<_> =
+            handles.files.iter().map(|(object, (_, used))| (*object, *used)).collect();
+        turns.sort_unstable_by_key(|(_, used)| *used);
+        handles.turns = turns.into();
     }
+}
+
+/// Reads bytes, and drops them from the page cache if they were not all in it before.
+fn read_step(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    let length = buffer.len();
+    let cached = {
+        let mut buffers = [IoSliceMut::new(buffer)];
+        rustix::io::preadv2(file, &mut buffers, position, ReadWriteFlags::NOWAIT)
+    };
+    match cached {
+        Ok(read) if read == length => return Ok(read),
+        Ok(_) | Err(Errno::AGAIN) => {}
+        // A file system that cannot tell: nothing is dropped.
+        Err(_) => return file.read_at(buffer, position),
+    }
+    let read = file.read_at(buffer, position)?;
+    let from = position - position % PAGE_BYTES;
+    let to = (position + read as u64).next_multiple_of(PAGE_BYTES);
+    let _ = rustix::fs::fadvise(file, from, NonZeroU64::new(to - from), Advice::DontNeed);
+    Ok(read)
 }
 
 fn file_name(object: ObjectId, suffix: &str) -> String {
@@ -512,6 +595,66 @@ mod tests {
         assert_eq!(lock(&store.handles).files.len(), 1);
         store.rest();
         assert!(lock(&store.handles).files.is_empty());
+    }
+
+    #[test]
+    fn files_in_use_stay_open_when_others_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalRecordStore::open(dir.path()).unwrap();
+        for base in 0..3 * OPEN_FILES_MAX as u64 {
+            store.append(object(base), 0, b"a").unwrap();
+            store.sync(object(7.min(base))).unwrap();
+        }
+        let handles = lock(&store.handles);
+        assert!(handles.files.contains_key(&object(7)));
+        assert!(!handles.files.contains_key(&object(8)));
+        assert_eq!(handles.files.len(), OPEN_FILES_MAX);
+        assert!(handles.turns.len() <= OPEN_FILES_MAX + 1);
+    }
+
+    #[test]
+    fn a_look_that_comes_once_reads_the_same_and_opens_nothing_for_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalRecordStore::open(dir.path()).unwrap();
+        let bytes: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
+        store.append(object(0), 0, &bytes).unwrap();
+        store.sync(object(0)).unwrap();
+        store.rest();
+        store.rest();
+        // Once as the cache has it, and twice without: what it read is dropped again.
+        for is_cached in [true, false, false] {
+            if !is_cached {
+                let file = File::open(store.path(object(0))).unwrap();
+                rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+            }
+            for (position, length) in [(0, 300_000), (1, 70_000), (65_535, 4_097), (299_999, 10)] {
+                let location = Location { object: object(0), position, length };
+                let end = bytes.len().min(position as usize + length);
+                assert!(store.read_once(location).unwrap() == bytes[position as usize..end]);
+            }
+        }
+        assert!(lock(&store.handles).files.is_empty());
+        store.delete(object(0)).unwrap();
+        let location = Location { object: object(0), position: 0, length: 1 };
+        assert_eq!(store.read_once(location).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(store.written_at(object(0)).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_file_deleted_while_it_is_opened_is_not_kept_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(LocalRecordStore::open(dir.path()).unwrap());
+        let location = |base| Location { object: object(base), position: 0, length: 1 };
+        for base in 0..300 {
+            store.append(object(base), 0, b"a").unwrap();
+            store.rest();
+            store.rest();
+            let reader = store.clone();
+            let reading = std::thread::spawn(move || drop(reader.read(location(base))));
+            store.delete(object(base)).unwrap();
+            reading.join().unwrap();
+            assert!(lock(&store.handles).files.is_empty(), "object {base}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Counters of the partition store's faults. Sizes and offsets are the catalog's to tell: it knows
 //! topics by name.
 
-use prometheus::{IntCounter, Opts};
+use prometheus::{Gauge, IntCounter, Opts};
 
 use crate::metrics::Metrics;
 
@@ -11,6 +11,16 @@ pub(super) struct Meter {
     pub(super) corrupt_reads: IntCounter,
     /// Logs that stopped taking appends, at their opening or later.
     pub(super) refusing: IntCounter,
+    /// Damaged places in logs, found by recovery or the scrub.
+    pub(super) damaged: IntCounter,
+    /// Bytes of batches that the scrub found whole.
+    pub(super) scrubbed_bytes: IntCounter,
+    /// When the scrub last came to the end of all logs; 0 if it has not yet.
+    pub(super) scrub_ended: Gauge,
+    /// Segments that retention removed.
+    pub(super) expired_segments: IntCounter,
+    /// Their bytes.
+    pub(super) expired_bytes: IntCounter,
 }
 
 impl Meter {
@@ -21,6 +31,11 @@ impl Meter {
             metrics.registry().register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
+        let scrub_ended = Gauge::with_opts(Opts::new(
+            "ottla_log_scrub_round_ended_timestamp_seconds",
+            "When the background scrub last came to the end of all logs; 0 before.",
+        ))?;
+        metrics.registry().register(Box::new(scrub_ended.clone()))?;
         Ok(Meter {
             corrupt_reads: counter(
                 "ottla_log_corrupt_reads_total",
@@ -29,6 +44,24 @@ impl Meter {
             refusing: counter(
                 "ottla_log_fenced_total",
                 "Partition logs that stopped taking appends because of damage or a failing disk.",
+            )?,
+            damaged: counter(
+                "ottla_log_damaged_batches_total",
+                "Damaged batches found on disk at an opening or by the background scrub; adjacent \
+                 ones count once.",
+            )?,
+            scrubbed_bytes: counter(
+                "ottla_log_scrubbed_bytes_total",
+                "Bytes of stored batches that the background scrub found whole.",
+            )?,
+            scrub_ended,
+            expired_segments: counter(
+                "ottla_log_retention_removed_segments_total",
+                "Segments removed by retention.ms or retention.bytes.",
+            )?,
+            expired_bytes: counter(
+                "ottla_log_retention_removed_bytes_total",
+                "Bytes of the segments removed by retention.ms or retention.bytes.",
             )?,
         })
     }

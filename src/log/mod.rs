@@ -23,12 +23,15 @@ pub mod records;
 mod recovery;
 mod refusals;
 pub mod repair;
+mod retention;
 mod rounds;
 mod run;
 mod scan;
+mod scrub;
 mod segment;
 mod tail;
 mod topics;
+mod upkeep;
 mod validate;
 mod varint;
 pub mod verify;
@@ -39,7 +42,6 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -50,7 +52,7 @@ use crate::store::Store;
 use crate::types::{Clock, LeaderEpoch, LogId, Progress, TopicId};
 
 use self::age::AgeClock;
-use self::clean::{CleanMeter, Cleaner};
+use self::clean::CleanMeter;
 use self::local_store::LocalRecordStore;
 use self::meter::Meter;
 use self::owner::{OwnedLog, Recovered, Settings};
@@ -58,6 +60,7 @@ use self::partition::{Readable, Shared};
 use self::queue::Queue;
 use self::record_store::RecordStore;
 use self::refusals::RefusalCollector;
+use self::retention::Retainer;
 use self::rounds::Rounds;
 use self::topics::Topics;
 use self::writer::{Command, Writer};
@@ -73,12 +76,6 @@ pub use refusals::{Refusal, Refusals, Refusing};
 /// Bytes of recent appends kept in memory for readers, over all logs.
 const TAIL_BYTES_MAX: usize = 64 << 20;
 
-/// A file that nobody has used for this long, or up to twice as long, is closed.
-const HANDLES_REST_INTERVAL: Duration = Duration::from_secs(30);
-
-/// Looking for something to compact costs a little even when there is nothing.
-const CLEANER_BACKOFF_MIN: Duration = Duration::from_millis(1);
-
 /// Every partition log of this node. Cheap to clone; writer threads stop with `shutdown`.
 #[derive(Clone)]
 pub struct Logs {
@@ -87,6 +84,7 @@ pub struct Logs {
 
 struct Inner {
     settings: Arc<Settings>,
+    /// Shared with the upkeep's threads, which may not keep the rest alive.
     open: Arc<DashMap<LogId, Partition>>,
     /// Always empty: a log's entry is held while it is opened or deleted, so that only one caller
     /// does so at a time, and `open` stays free for whoever looks a log up.
@@ -200,16 +198,15 @@ impl Logs {
     /// The threads that look after logs at rest. They hold no handle: logs that nobody has any more
     /// are not kept up.
     fn start_upkeep(&self, config: &Config, clean_meter: CleanMeter) -> io::Result<Vec<Rounds>> {
-        let store = self.inner.settings.store.clone();
-        let rest = Rounds::start("log-upkeep", HANDLES_REST_INTERVAL, move |_| store.rest())?;
-        let mut cleaner = Cleaner::new(
-            self.inner.open.clone(),
-            clean_meter,
-            config.log_cleaner_dedupe_buffer_bytes,
-        );
-        let backoff = config.log_cleaner_backoff.max(CLEANER_BACKOFF_MIN);
-        let clean = Rounds::start("log-cleaner", backoff, move |pace| cleaner.round(pace))?;
-        Ok(vec![rest, clean])
+        let Inner { open, settings, .. } = &*self.inner;
+        upkeep::start(open, settings, config, clean_meter)
+    }
+
+    /// Lets go of what retention does not ask to keep, in all open logs, as the upkeep does now and
+    /// then. Blocking.
+    pub fn apply_retention(&self) {
+        let Inner { open, settings, .. } = &*self.inner;
+        Retainer::new(open.clone(), settings.clone()).round(|| true);
     }
 
     /// Counts what recovery reads in `progress` from now on; only the first call has an effect.

@@ -585,7 +585,7 @@ impl OwnedLog {
 }
 
 /// Whether the process or the machine has no file handle left.
-fn out_of_handles(error: &io::Error) -> bool {
+pub(super) fn out_of_handles(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::MFILE, Errno::NFILE])
 }
 

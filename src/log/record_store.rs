@@ -7,7 +7,7 @@ use std::io;
 use bytes::Bytes;
 
 use crate::store::SegmentId;
-use crate::types::{LogId, Offset};
+use crate::types::{LogId, Offset, Timestamp};
 
 /// One object: a log's segment, named by its first offset, and by how often its contents were
 /// replaced. An object only grows; compaction writes a new one with a higher revision.
@@ -73,6 +73,17 @@ pub trait RecordStore: Send + Sync + 'static {
 
     /// Up to `location.length` bytes; fewer only where the object ends.
     fn read(&self, location: Location) -> io::Result<Bytes>;
+
+    /// `read` for somebody who looks at everything once and will not come back soon: what is kept
+    /// for those who do stays as it is.
+    fn read_once(&self, location: Location) -> io::Result<Bytes> {
+        self.read(location)
+    }
+
+    /// When the object was written last, by the wall clock of whoever keeps it.
+    fn written_at(&self, object: ObjectId) -> io::Result<Timestamp> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("{object} carries no time")))
+    }
 
     /// Makes everything appended to the object, and the object's existence, survive power loss.
     fn sync(&self, object: ObjectId) -> io::Result<()>;

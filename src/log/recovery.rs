@@ -85,6 +85,8 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     replayed.hold_to(listing.start, synced);
     let label = settings.label(log);
     if let Some(refusal) = &replayed.refused {
+        let places: usize = replayed.segments.iter().map(|segment| segment.damaged.len()).sum();
+        settings.meter.damaged.inc_by((places + replayed.gaps.len()) as u64);
         settings.note_refusal(log, refusal);
         let Refusal { reason, next_step } = refusal;
         error!(

@@ -18,17 +18,19 @@ pub(super) struct Pace {
 }
 
 impl Rounds {
-    /// Starts a thread called `name` that waits for `interval`, does `work` and waits again.
+    /// Starts a thread called `name` that waits for `first`, does `work` and waits for as long as
+    /// that says.
     pub(super) fn start(
         name: &str,
-        interval: Duration,
-        mut work: impl FnMut(&Pace) + Send + 'static,
+        first: Duration,
+        mut work: impl FnMut(&Pace) -> Duration + Send + 'static,
     ) -> io::Result<Rounds> {
         let (stop, stopped) = mpsc::channel();
         let pace = Pace { stopped };
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
-            while pace.rest(interval) {
-                work(&pace);
+            let mut rest = first;
+            while pace.rest(rest) {
+                rest = work(&pace);
             }
         })?;
         Ok(Rounds { stop: Some(stop), thread: Some(thread) })
@@ -47,6 +49,13 @@ impl Drop for Rounds {
 }
 
 impl Pace {
+    /// For work in the foreground: it goes on until what is returned besides is dropped.
+    #[cfg(test)]
+    pub(super) fn free() -> (Sender<()>, Pace) {
+        let (stop, stopped) = mpsc::channel();
+        (stop, Pace { stopped })
+    }
+
     /// Waits; whether the work should go on.
     pub(super) fn rest(&self, time: Duration) -> bool {
         matches!(self.stopped.recv_timeout(time), Err(RecvTimeoutError::Timeout))
@@ -69,6 +78,7 @@ mod tests {
             // The receiver is gone when the test ends.
             let _ = tell.send(());
             pace.goes_on();
+            Duration::ZERO
         });
         for _ in 0..3 {
             told.recv().unwrap();
@@ -80,7 +90,8 @@ mod tests {
 
     #[test]
     fn a_stop_ends_a_long_rest() {
-        let rounds = Rounds::start("rounds", Duration::from_secs(3600), |_| ()).unwrap();
+        let rounds =
+            Rounds::start("rounds", Duration::from_secs(3600), |_| Duration::ZERO).unwrap();
         drop(rounds);
     }
 }

@@ -10,6 +10,8 @@ use crate::types::{Offset, Progress};
 
 /// How much is read at once; a larger batch is read whole.
 const WINDOW_BYTES: usize = 64 << 10;
+/// The same for a walk over everything.
+const ONCE_WINDOW_BYTES: usize = 256 << 10;
 
 /// What lies at a position.
 #[derive(Debug)]
@@ -41,17 +43,26 @@ pub struct Scan<'a> {
     window: Bytes,
     window_at: u64,
     progress: Option<&'a Progress>,
+    /// Whether the store need keep nothing for this walk.
+    once: bool,
 }
 
 impl<'a> Scan<'a> {
     /// From `position` on up to `end`, which must not lie past the object's end.
     pub fn new(store: &'a dyn RecordStore, object: ObjectId, position: u64, end: u64) -> Scan<'a> {
-        Scan { store, object, position, end, window: Bytes::new(), window_at: 0, progress: None }
+        let window = Bytes::new();
+        let (window_at, progress, once) = (0, None, false);
+        Scan { store, object, position, end, window, window_at, progress, once }
     }
 
     /// Counts what is walked in `progress`.
     pub fn counted(self, progress: &'a Progress) -> Scan<'a> {
         Scan { progress: Some(progress), ..self }
+    }
+
+    /// `new` for a walk that comes by once: it leaves what is kept for readers as it is.
+    pub fn once(store: &'a dyn RecordStore, object: ObjectId, position: u64, end: u64) -> Scan<'a> {
+        Scan { once: true, ..Scan::new(store, object, position, end) }
     }
 
     /// What lies at the walk's position; `None` at the end.
@@ -100,10 +111,28 @@ impl<'a> Scan<'a> {
     /// The first position after `bad` where a valid batch begins whose base offset is at least
     /// `expected`. Looks at every byte, since a damaged length leads nowhere.
     pub fn resync(&mut self, bad: u64, expected: Offset) -> io::Result<Option<(u64, Offset)>> {
+        self.resync_while(bad, expected, |_| true)
+    }
+
+    /// `resync` that asks now and then whether to look further, and says how many bytes it has
+    /// passed since it asked last.
+    pub fn resync_while(
+        &mut self,
+        bad: u64,
+        expected: Offset,
+        mut goes_on: impl FnMut(u64) -> bool,
+    ) -> io::Result<Option<(u64, Offset)>> {
         let restore = self.position;
         let mut found = None;
         self.position = bad + 1;
+        let mut asked_at = bad;
         while self.position + HEADER_BYTES as u64 <= self.end {
+            if self.position - asked_at >= WINDOW_BYTES as u64 {
+                if !goes_on(self.position - asked_at) {
+                    break;
+                }
+                asked_at = self.position;
+            }
             // The cheap test first: the magic byte, then the header, then the CRC of it all.
             let candidate = self.bytes(HEADER_BYTES)?;
             if candidate.get(16) == Some(&2)
@@ -140,12 +169,14 @@ impl<'a> Scan<'a> {
         if let Some(skip) = within {
             return Ok(self.window.slice(skip..skip + length));
         }
-        let wanted = (WINDOW_BYTES.max(length) as u64).min(self.end - self.position) as usize;
-        self.window = self.store.read(Location {
-            object: self.object,
-            position: self.position,
-            length: wanted,
-        })?;
+        let window = if self.once { ONCE_WINDOW_BYTES } else { WINDOW_BYTES };
+        let length_read = (window.max(length) as u64).min(self.end - self.position) as usize;
+        let (object, position) = (self.object, self.position);
+        let location = Location { object, position, length: length_read };
+        self.window = match self.once {
+            true => self.store.read_once(location)?,
+            false => self.store.read(location)?,
+        };
         self.window_at = self.position;
         Ok(self.window.slice(..length.min(self.window.len())))
     }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -15,6 +16,7 @@ use crate::types::{ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId, 
 mod compaction;
 mod faults;
 mod trim;
+mod upkeep;
 
 /// A broker's logs over a directory, and one log of them.
 struct Fixture {

@@ -48,6 +48,25 @@ pub(super) struct Trim {
     pub(super) room: Room,
 }
 
+/// Something wrong with a segment at rest.
+pub(super) struct Discovery {
+    pub(super) object: ObjectId,
+    pub(super) fault: Fault,
+    /// Whether it was noted, or known before.
+    pub(super) reply: oneshot::Sender<bool>,
+}
+
+/// What is wrong.
+pub(super) enum Fault {
+    Damage {
+        damage: Damage,
+        /// Nothing valid was found between it and the end that the segment had.
+        to_the_end: bool,
+    },
+    /// It cannot be read.
+    Disk(String),
+}
+
 /// What a writer thread is told.
 pub(super) enum Command {
     /// Owns a log from now on.
@@ -61,11 +80,10 @@ pub(super) enum Command {
     Replace(LogId, Replacement, oneshot::Sender<bool>),
     /// Ends the active segment, so that it may be compacted or let go.
     Roll(LogId, oneshot::Sender<Result<(), String>>),
-    /// Takes note of damage in a segment.
-    #[allow(dead_code)]
-    Damaged(ObjectId, Damage),
     /// Takes no more appends to a log of which a reader has met a damaged batch.
     Refuse(LogId, Refusal),
+    /// Takes note of what is wrong with a segment.
+    Discovered(Discovery),
     /// Gives a log up: it is being deleted. Answers when nothing writes to it any more.
     Forget(LogId, oneshot::Sender<()>),
     /// Syncs and keeps everything, then ends.
@@ -132,18 +150,13 @@ impl Writer {
                             let _ = reply.send(log.roll(&self.settings));
                         }
                     }
-                    Command::Damaged(object, damage) => {
-                        self.finish();
-                        if let Some(log) = self.logs.get_mut(&object.log) {
-                            log.damaged(object, damage, &self.settings);
-                        }
-                    }
                     Command::Refuse(id, refusal) => {
                         self.finish();
                         if let Some(log) = self.logs.get_mut(&id) {
                             log.give_up(refusal, &self.settings);
                         }
                     }
+                    Command::Discovered(discovery) => self.note(discovery),
                     Command::Adopt(log) => {
                         self.logs.insert(log.id(), *log);
                     }
@@ -193,6 +206,13 @@ impl Writer {
         };
         let _ = trim.reply.send(trimmed);
         drop(trim.room);
+    }
+
+    fn note(&mut self, discovery: Discovery) {
+        self.finish();
+        let Discovery { object, fault, reply } = discovery;
+        let log = self.logs.get_mut(&object.log);
+        let _ = reply.send(log.is_some_and(|log| log.note(object, fault, &self.settings)));
     }
 
     /// Writes, syncs, publishes and answers what the cycle staged.

@@ -1,7 +1,7 @@
 //! How a log loses records: its start is raised, segments are replaced by what compaction left of
 //! them, and damage found at rest is noted.
 
-use tracing::info;
+use tracing::{error, info};
 
 use super::{OwnedLog, Settings};
 use crate::log::outcome::TrimError;
@@ -9,6 +9,7 @@ use crate::log::partition;
 use crate::log::record_store::ObjectId;
 use crate::log::refusals::Refusal;
 use crate::log::segment::{Damage, Segment};
+use crate::log::writer::Fault;
 use crate::store::ProducerEntry;
 use crate::types::Offset;
 
@@ -172,27 +173,64 @@ impl OwnedLog {
         true
     }
 
-    /// Takes note of damage that was found in a segment: its batches answer readers with an error,
-    /// and nothing is appended to a log that is not whole.
-    pub(in crate::log) fn damaged(
+    /// Takes note of what is wrong with a segment at rest: nothing is appended to a log that is not
+    /// whole. Whether it is noted: the segment may have been let go, replaced or appended to.
+    pub(in crate::log) fn note(
         &mut self,
         object: ObjectId,
-        damage: Damage,
+        fault: Fault,
         settings: &Settings,
-    ) {
-        let reason =
-            format!("segment {object} is damaged at byte {}: {}", damage.position, damage.reason);
-        let mut readable = self.shared.readable_mut();
-        let segment = readable.segments.iter_mut().find(|segment| segment.object == object);
-        // It may have been let go or compacted meanwhile.
-        let Some(segment) = segment else { return };
-        if segment.damaged.iter().any(|known| known.position == damage.position) {
-            return;
+    ) -> bool {
+        let has_it = self.shared.readable().segments.iter().any(|has| has.object == object);
+        match fault {
+            _ if !has_it => false,
+            Fault::Damage { damage, to_the_end } => {
+                self.note_damage(object, damage, to_the_end, settings)
+            }
+            Fault::Disk(reason) => {
+                if self.refused.is_none() {
+                    self.refuse(Refusal::disk(reason), settings);
+                }
+                true
+            }
         }
+    }
+
+    /// The damaged batches answer readers with an error that says where it goes on.
+    fn note_damage(
+        &mut self,
+        object: ObjectId,
+        mut damage: Damage,
+        to_the_end: bool,
+        settings: &Settings,
+    ) -> bool {
+        let mut readable = self.shared.readable_mut();
+        let index = readable.segments.iter().position(|segment| segment.object == object);
+        let Some(index) = index else { return false };
+        let following = readable.segments.get(index + 1).map(|next| next.object.base);
+        let Some(segment) = readable.segments.get_mut(index) else { return false };
+        if segment.damaged.iter().any(|known| known.position == damage.position) {
+            return true;
+        }
+        if to_the_end {
+            // What was appended behind it meanwhile is whole.
+            if segment.bytes != damage.end {
+                return false;
+            }
+            damage.next = following.unwrap_or(self.end);
+        }
+        let Damage { offset, next, position, .. } = damage;
+        let reason = format!("segment {object} is damaged at byte {position}: {}", damage.reason);
         segment.damaged.push(damage);
         segment.damaged.sort_by_key(|damage| damage.position);
         drop(readable);
+        settings.meter.damaged.inc();
+        error!(
+            log = settings.label(self.shared.id), %offset, %next, reason,
+            "a batch at rest is damaged: readers get an error for it, and may go on behind it"
+        );
         self.give_up(Refusal::damage(reason), settings);
+        true
     }
 
     /// Takes no more appends; what was found first stays the reason.

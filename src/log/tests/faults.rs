@@ -13,6 +13,8 @@ use crate::types::Offset;
 struct Faults {
     /// Every append, with this errno, after half of its bytes were written.
     append: Option<i32>,
+    /// Nothing of these logs can be read, with this errno.
+    read: HashMap<LogId, i32>,
     /// No file can be opened, neither for an append nor to take one back.
     handles_gone: bool,
     /// Every sync, with this errno.
@@ -49,6 +51,17 @@ impl FaultyStore {
         }
     }
 
+    fn fail_reads(&self, log: LogId, errno: i32) {
+        self.faults.lock().unwrap().read.insert(log, errno);
+    }
+
+    fn readable(&self, log: LogId) -> io::Result<()> {
+        match self.faults.lock().unwrap().read.get(&log) {
+            Some(errno) => Err(io::Error::from_raw_os_error(*errno)),
+            None => Ok(()),
+        }
+    }
+
     fn syncs(&self) -> usize {
         self.faults.lock().unwrap().syncs
     }
@@ -79,6 +92,7 @@ impl RecordStore for FaultyStore {
     }
 
     fn read(&self, location: Location) -> io::Result<Bytes> {
+        self.readable(location.object.log)?;
         self.inner.read(location)
     }
 
@@ -356,4 +370,26 @@ fn appends_that_arrive_during_a_sync_share_the_next_one() {
     }
     assert_eq!(store.syncs(), 2);
     assert_eq!(fixture.log.span().high_watermark, Offset::new(100));
+}
+
+#[test]
+fn a_scrub_that_cannot_read_a_log_fences_it_and_goes_on_with_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let other = LogId { partition: PartitionId(1), ..id() };
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    fixture.append(plain(&["a"])).unwrap();
+    let log = fixture.logs.open(other).unwrap();
+    log.append_blocking(plain(&["b", "c"]), synced()).unwrap();
+    // Of a lack of handles no disk is to blame.
+    store.fail_reads(id(), EMFILE);
+    upkeep::scrub(&fixture.logs);
+    assert!(fixture.logs.refusals().list().is_empty());
+    store.fail_reads(id(), EIO);
+    upkeep::scrub(&fixture.logs);
+    let meter = &fixture.logs.inner.settings.meter;
+    assert_eq!(meter.scrubbed_bytes.get(), 2 * log.size_bytes());
+    assert_eq!(meter.damaged.get(), 0);
+    assert!(matches!(fixture.append(plain(&["d"])), Err(AppendError::Storage { .. })));
+    log.append_blocking(plain(&["e"]), synced()).unwrap();
 }

@@ -1,0 +1,80 @@
+//! The threads that look after logs at rest: one closes idle files and lets go of what retention does
+//! not ask to keep, one compacts, and one looks for damage. They share the open logs and hold no
+//! handle on their owner, which ends them.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+
+use super::clean::{CleanMeter, Cleaner};
+use super::owner::Settings;
+use super::partition::Partition;
+use super::retention::Retainer;
+use super::rounds::Rounds;
+use super::scrub::Scrub;
+use crate::config::Config;
+use crate::types::LogId;
+
+/// A file that nobody has used for this long, or up to twice as long, is closed.
+const HANDLES_REST_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Looking for something to compact costs a little even when there is nothing.
+const CLEANER_BACKOFF_MIN: Duration = Duration::from_millis(1);
+
+/// What a longer interval means: never, without a sum that overflows.
+const INTERVAL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Starts all of them.
+pub(super) fn start(
+    open: &Arc<DashMap<LogId, Partition>>,
+    settings: &Arc<Settings>,
+    config: &Config,
+    clean_meter: CleanMeter,
+) -> io::Result<Vec<Rounds>> {
+    let mut threads = vec![keep(open, settings, config)?];
+    let mut cleaner =
+        Cleaner::new(open.clone(), clean_meter, config.log_cleaner_dedupe_buffer_bytes);
+    let backoff = config.log_cleaner_backoff.clamp(CLEANER_BACKOFF_MIN, INTERVAL_MAX);
+    threads.push(Rounds::start("log-cleaner", backoff, move |pace| {
+        cleaner.round(pace);
+        backoff
+    })?);
+    let bytes_per_second = config.log_scrub_bytes_per_second;
+    if bytes_per_second > 0 {
+        let mut scrub = Scrub::new(open.clone(), settings.clone(), bytes_per_second);
+        let first = config.log_initial_task_delay.min(INTERVAL_MAX);
+        let interval = config.log_scrub_interval.min(INTERVAL_MAX);
+        threads.push(Rounds::start("log-scrub", first, move |pace| {
+            scrub.round(pace);
+            interval
+        })?);
+    }
+    Ok(threads)
+}
+
+/// Idle files and retention, each at its own interval.
+fn keep(
+    open: &Arc<DashMap<LogId, Partition>>,
+    settings: &Arc<Settings>,
+    config: &Config,
+) -> io::Result<Rounds> {
+    let store = settings.store.clone();
+    let mut retainer = Retainer::new(open.clone(), settings.clone());
+    let check_interval = config.log_retention_check_interval.min(INTERVAL_MAX);
+    let mut rest_at = Instant::now() + HANDLES_REST_INTERVAL;
+    let mut check_at = Instant::now() + config.log_initial_task_delay.min(INTERVAL_MAX);
+    let first = rest_at.min(check_at).saturating_duration_since(Instant::now());
+    Rounds::start("log-upkeep", first, move |pace| {
+        if rest_at <= Instant::now() {
+            store.rest();
+            rest_at = Instant::now() + HANDLES_REST_INTERVAL;
+        }
+        if check_at <= Instant::now() {
+            retainer.round(|| pace.goes_on());
+            check_at = Instant::now() + check_interval;
+        }
+        rest_at.min(check_at).saturating_duration_since(Instant::now())
+    })
+}
