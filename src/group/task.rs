@@ -507,11 +507,31 @@ impl Shard {
                     lives
                 });
             }
+            if dropped.is_empty() {
+                continue;
+            }
+            dropped.retain(|((_, partition), name)| !self.is_taken(&group, name, *partition));
             if !dropped.is_empty() {
                 let records = self.tombstones(&group, dropped);
                 self.append(&group, records, Then::Nothing).await;
-                self.settle(&group);
             }
+            self.settle(&group);
         }
+    }
+
+    /// Whether a group has committed, or is committing, to this partition of a topic that lives.
+    /// Kafka's keys know names only: after such a commit, a tombstone for the topic that had the
+    /// name before would let compaction remove the commit.
+    fn is_taken(&self, group: &str, name: &TopicName, partition: PartitionId) -> bool {
+        let snapshot = self.catalog.snapshot();
+        let takes = |topic: TopicId, of: &TopicName, at: PartitionId| {
+            of == name && at == partition && snapshot.topic_by_id(topic).is_some()
+        };
+        let shown = self.directory.get(group);
+        let mut offsets = shown.iter().flat_map(|shown| &shown.offsets);
+        let mut in_flight =
+            self.groups.get(group).into_iter().flat_map(|owned| owned.in_flight.iter().flatten());
+        offsets.any(|((topic, at), (of, _))| takes(*topic, of, *at))
+            || in_flight.any(|(of, (topic, at))| takes(*topic, of, *at))
     }
 }

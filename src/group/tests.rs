@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::catalog::tests::Bench;
+use crate::log::{Isolation, LogConfig, ReadRequest, records};
 use crate::types::Offset;
 
 async fn groups(bench: &Bench) -> Groups {
@@ -214,6 +215,156 @@ async fn a_deleted_group_stays_deleted() {
     let bench = Bench::start(&dir).await;
     let again = groups(&bench).await;
     assert!(again.list().is_empty());
+    bench.stop().await;
+}
+
+/// Every batch a segment of its own, compacted at once, tombstones too.
+fn compact_at_once(bench: &Bench) {
+    let topic = bench.catalog.snapshot().topic(OFFSETS_TOPIC).unwrap().clone();
+    let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+    let mut config = LogConfig::clone(&log.config());
+    config.segment_bytes = 1;
+    let compaction = config.compaction.as_mut().expect("the topic is compacted");
+    compaction.dirty_ratio_min = 0.0;
+    compaction.delete_retention = Duration::ZERO;
+    bench.logs.configure(topic.id, OFFSETS_TOPIC, config);
+}
+
+/// Values of all records that are left in the topic, tombstones included.
+async fn records_left(bench: &Bench) -> usize {
+    let topic = bench.catalog.snapshot().topic(OFFSETS_TOPIC).unwrap().clone();
+    let mut left = 0;
+    for id in topic.logs() {
+        let log = bench.catalog.log(id.topic, id.partition).unwrap();
+        let mut from = log.span().start;
+        while from < log.span().end {
+            let request = ReadRequest {
+                from,
+                bytes_max: 1 << 20,
+                at_least_one: true,
+                isolation: Isolation::ReadUncommitted,
+            };
+            let read = log.read(request).await.unwrap();
+            let batches = records::decode(read.records, 1 << 20).unwrap();
+            from = batches.last().unwrap().last_offset.plus(1);
+            left += batches.iter().map(|batch| batch.records.len()).sum::<usize>();
+        }
+    }
+    left
+}
+
+#[tokio::test]
+async fn a_compacted_topic_says_what_it_said_before() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 3).await;
+    let first = groups(&bench).await;
+    compact_at_once(&bench);
+    let at = |partition: u32, n: u64| GroupOffset {
+        partition: PartitionId(partition),
+        ..offset(topic.id, n)
+    };
+    for n in 0..20 {
+        for group in ["g", "h", "gone"] {
+            // Of the batch only a part outlives the next one.
+            let mut offsets = vec![at(0, n)];
+            offsets.extend((n % 7 == 0).then(|| at(1, n)));
+            first.commit(group, MemberRef::default(), offsets).await.unwrap();
+        }
+    }
+    let joined = enter(&bench, &first, "members").await;
+    first.sync(sync(&joined, "members")).await.unwrap();
+    first.commit("members", member(&joined), vec![at(2, 5)]).await.unwrap();
+    first.delete("gone").await.unwrap();
+    // What is appended to last is never compacted: more of each partition.
+    for n in 0..16 {
+        let group = format!("later{n}");
+        first.commit(&group, MemberRef::default(), vec![at(0, n)]).await.unwrap();
+    }
+    let said = |groups: &Groups| {
+        let listed = groups.list();
+        let offsets: Vec<_> =
+            listed.iter().map(|listing| groups.committed(&listing.group)).collect();
+        (listed, offsets)
+    };
+    let (before, full) = (said(&first), records_left(&bench).await);
+    let logs = bench.logs.clone();
+    for _ in 0..2 {
+        let logs = logs.clone();
+        bench.clock.advance(Duration::from_secs(1));
+        let failed = tokio::task::spawn_blocking(move || logs.compact_now(1 << 20)).await;
+        assert_eq!(failed.unwrap(), 0);
+    }
+    drop(logs);
+    let compacted = records_left(&bench).await;
+    assert!(compacted < full / 2, "{compacted} of {full} records are left");
+    drop(first);
+    bench.stop().await;
+
+    let bench = Bench::start(&dir).await;
+    let again = groups(&bench).await;
+    let (listed, offsets) = said(&again);
+    assert_eq!(offsets, before.1);
+    let names = |listed: &[GroupListing]| -> Vec<String> {
+        listed.iter().map(|listing| listing.group.clone()).collect()
+    };
+    assert_eq!(names(&listed), names(&before.0));
+    assert!(!names(&listed).contains(&"gone".to_owned()));
+    let generation = Some(joined.generation);
+    let who = MemberRef { generation, ..member(&joined) };
+    assert_eq!(again.heartbeat("members", who).await, Ok(()));
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn a_topic_whose_start_was_raised_is_read_from_there() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 1).await;
+    let first = groups(&bench).await;
+    for n in 0..10 {
+        first.commit("g", MemberRef::default(), vec![offset(topic.id, n)]).await.unwrap();
+    }
+    let offsets = bench.catalog.snapshot().topic(OFFSETS_TOPIC).unwrap().clone();
+    let partition = super::offsets::partition_of("g", offsets.partitions);
+    let log = bench.catalog.log(offsets.id, partition).unwrap();
+    assert_eq!(log.trim(Offset::new(9)).await, Ok(Offset::new(9)));
+    drop((first, log));
+    bench.stop().await;
+    let bench = Bench::start(&dir).await;
+    assert_eq!(groups(&bench).await.committed("g"), vec![offset(topic.id, 9)]);
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn the_end_of_an_old_topic_does_not_remove_commits_to_the_next_of_its_name() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 1).await;
+    let first = groups(&bench).await;
+    compact_at_once(&bench);
+    first.commit("g", MemberRef::default(), vec![offset(topic.id, 7)]).await.unwrap();
+    // The group's owner hears of the deletion before or after this commit: neither order may cost
+    // it.
+    bench.catalog.delete(topic.id).await.unwrap();
+    let next = bench.topic("t", 1).await;
+    first.commit("g", MemberRef::default(), vec![offset(next.id, 3)]).await.unwrap();
+    while first.committed("g").len() != 1 {
+        tokio::task::yield_now().await;
+    }
+    // More behind it, so that it is not in the segment that is appended to.
+    for n in 0..2 {
+        let elsewhere = vec![GroupOffset { partition: PartitionId(1), ..offset(next.id, n) }];
+        first.commit("g", MemberRef::default(), elsewhere).await.unwrap();
+    }
+    let logs = bench.logs.clone();
+    bench.clock.advance(Duration::from_secs(1));
+    tokio::task::spawn_blocking(move || logs.compact_now(1 << 20)).await.unwrap();
+    drop(first);
+    bench.stop().await;
+    let bench = Bench::start(&dir).await;
+    let kept = groups(&bench).await.committed("g");
+    assert!(kept.contains(&offset(next.id, 3)), "{kept:?}");
     bench.stop().await;
 }
 

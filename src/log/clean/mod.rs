@@ -177,7 +177,7 @@ fn end_segment(shared: &Shared) {
 #[cfg(test)]
 impl super::Logs {
     /// Compacts whatever is due on the calling thread; how many logs failed.
-    pub(super) fn compact_now(&self, keys_bytes_max: usize) -> u64 {
+    pub(crate) fn compact_now(&self, keys_bytes_max: usize) -> u64 {
         self.compact_while(keys_bytes_max, &|| true)
     }
 
