@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kafka_protocol::messages::create_topics_request::CreatableTopicConfig;
-use kafka_protocol::messages::{CreateTopicsRequest, FetchRequest};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::FetchRequest;
 
 use crate::clients_kcat::{consume_all, produce};
 use crate::harness::{
-    JVM_PATIENCE, Options, PATIENCE, Program, Target, heavy, java, python, unique, until,
+    JVM_PATIENCE, Options, PATIENCE, Program, Target, heavy, java, python, until,
 };
 use crate::protocol::client::Client;
-use crate::protocol::requests::{Topic, creatable, create_topics, describe, fetch, fetched};
+use crate::protocol::requests::{Topic, fetch, fetched};
 
 /// Kafka's cleaner looks for work every 15 s.
 const COMPACTION_PATIENCE: Duration = Duration::from_secs(180);
@@ -20,30 +18,13 @@ const COMPACTION_PATIENCE: Duration = Duration::from_secs(180);
 /// Filling whose newest record is always in a later segment than what is looked at.
 const PAD: &str = "pad";
 
-#[track_caller]
-fn create_compacted(client: &mut Client, name: &str) -> Topic {
-    let configs = [
-        ("cleanup.policy", "compact"),
-        ("min.cleanable.dirty.ratio", "0.01"),
-        // Kafka's smallest.
-        ("segment.bytes", "1048576"),
-        ("delete.retention.ms", "0"),
-    ];
-    let config = |(name, value): (&'static str, &'static str)| {
-        CreatableTopicConfig::default()
-            .with_name(StrBytes::from_static_str(name))
-            .with_value(Some(StrBytes::from_static_str(value)))
-    };
-    let topic = creatable(name, 1).with_configs(configs.into_iter().map(config).collect());
-    let version = client.latest::<CreateTopicsRequest>();
-    let created = client.call(version, &create_topics(vec![topic])).topics.remove(0);
-    assert_eq!(created.error_code, 0, "{:?}", created.error_message);
-    until("the new topic's leader", PATIENCE, || match describe(client, name).error_code {
-        0 => Ok(()),
-        error => Err(format!("error {error}")),
-    });
-    Topic { name: name.to_owned(), id: created.topic_id }
-}
+const CONFIGS: [(&str, &str); 4] = [
+    ("cleanup.policy", "compact"),
+    ("min.cleanable.dirty.ratio", "0.01"),
+    // Kafka's smallest.
+    ("segment.bytes", "1048576"),
+    ("delete.retention.ms", "0"),
+];
 
 /// A record of a key other than the filling.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,8 +73,8 @@ fn padding(target: &Target, topic: &str) -> u64 {
 fn clients_of_a_compacted_topic_see_the_newest_record_of_each_key_at_its_offset() {
     let target = Target::start_with(Options::new().set("log.cleaner.backoff.ms", 100));
     let mut client = Client::connect(target.kafka());
-    let name = unique("compacted");
-    let topic = create_compacted(&mut client, &name);
+    let topic = Topic::create_configured(&mut client, 1, &CONFIGS);
+    let name = topic.name.clone();
     // Each key is written by every client's codec, and some end with a tombstone.
     let mut newest: BTreeMap<String, Seen> = BTreeMap::new();
     let mut offset = 0;

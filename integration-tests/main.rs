@@ -17,6 +17,7 @@ mod hostile;
 mod partitions;
 mod prometheus;
 mod protocol;
+mod retention;
 mod sql_job;
 mod start;
 mod tidy;

@@ -1,7 +1,7 @@
 //! Requests as a client of a given version fills them, and the fields of answers that tests ask for.
 
 use bytes::Bytes;
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -44,8 +44,29 @@ impl Topic {
     /// A new topic of this name.
     #[track_caller]
     pub fn create_named(client: &mut Client, name: &str, partitions: i32) -> Topic {
+        Topic::create_as(client, creatable(name, partitions))
+    }
+
+    /// A new topic with these partitions and configs that nobody else uses.
+    #[track_caller]
+    pub fn create_configured(
+        client: &mut Client,
+        partitions: i32,
+        configs: &[(&str, &str)],
+    ) -> Topic {
+        let config = |(name, value): &(&str, &str)| {
+            CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
+        };
+        let configs = configs.iter().map(config).collect();
+        let topic = creatable(&unique("configured"), partitions).with_configs(configs);
+        Topic::create_as(client, topic)
+    }
+
+    #[track_caller]
+    fn create_as(client: &mut Client, topic: CreatableTopic) -> Topic {
+        let (name, partitions) = (&topic.name.to_string(), topic.num_partitions);
         let version = client.latest::<CreateTopicsRequest>();
-        let request = create_topics(vec![creatable(name, partitions)]);
+        let request = create_topics(vec![topic]);
         let created = client.call(version, &request).topics.remove(0);
         assert_eq!(created.error_code, 0, "{:?}", created.error_message);
         // Kafka's broker learns from its controller a moment later.

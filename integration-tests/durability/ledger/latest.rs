@@ -6,17 +6,13 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use kafka_protocol::messages::create_topics_request::CreatableTopicConfig;
-use kafka_protocol::messages::{CreateTopicsRequest, FetchRequest, ProduceRequest};
+use kafka_protocol::messages::{FetchRequest, ProduceRequest};
 
 use super::gate::Gate;
 use crate::durability::Random;
-use crate::harness::unique;
 use crate::protocol::batch::{self, Batch, Record};
-use crate::protocol::client::{Client, text};
-use crate::protocol::requests::{
-    Topic, creatable, create_topics, fetch, fetched, new_producer, produce, produced,
-};
+use crate::protocol::client::Client;
+use crate::protocol::requests::{Topic, fetch, fetched, new_producer, produce, produced};
 
 const KEYS: u64 = 20;
 const VERSION: i16 = 13;
@@ -24,17 +20,8 @@ const VERSION: i16 = 13;
 /// A new topic of one partition that keeps the newest record of each key.
 #[track_caller]
 pub fn compacted_topic(client: &mut Client) -> Topic {
-    let config = |name: &str, value: &str| {
-        CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)))
-    };
-    let name = unique("latest");
-    let configs =
-        vec![config("cleanup.policy", "compact"), config("min.cleanable.dirty.ratio", "0.2")];
-    let version = client.latest::<CreateTopicsRequest>();
-    let request = create_topics(vec![creatable(&name, 1).with_configs(configs)]);
-    let created = client.call(version, &request).topics.remove(0);
-    assert_eq!(created.error_code, 0, "{:?}", created.error_message);
-    Topic { name, id: created.topic_id }
+    let configs = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.2")];
+    Topic::create_configured(client, 1, &configs)
 }
 
 /// The only producer of such a topic, which also reads it from the beginning again and again.

@@ -1,0 +1,208 @@
+//! Logs at rest, seen from outside: what retention leaves to consumers and on the disk, damage that
+//! is found while the broker runs, and a partition whose files cannot be read.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest, ProduceRequest};
+use serde_json::Value;
+
+use crate::clients_kcat::consume_all;
+use crate::harness::{Broker, Options, PATIENCE, Target, until};
+use crate::protocol::batch::Batch;
+use crate::protocol::client::Client;
+use crate::protocol::code;
+use crate::protocol::requests::{
+    Topic, append, fetch, fetched, offset_of, produce, produced, read_from,
+};
+
+const EARLIEST: i64 = -2;
+const LATEST: i64 = -1;
+/// The smallest segments that Kafka allows.
+const SEGMENT_BYTES: &str = "1048576";
+/// Three of them fit into a segment.
+const BATCH_BYTES: usize = 300_000;
+
+/// A broker that looks often. The reference looks every five minutes.
+fn often() -> (Target, Duration) {
+    let options = Options::new()
+        .set("log.initial.task.delay.ms", 0)
+        .set("log.retention.check.interval.ms", 50);
+    let target = Target::start_with(options);
+    let patience = if target.is_reference() { Duration::from_secs(330) } else { PATIENCE };
+    (target, patience)
+}
+
+fn earliest(client: &mut Client, topic: &Topic) -> i64 {
+    let version = client.latest::<ListOffsetsRequest>();
+    let answer = offset_of(client, version, topic, EARLIEST);
+    assert_eq!(answer.error_code, code::NONE);
+    answer.offset
+}
+
+#[track_caller]
+fn wait_for_earliest(client: &mut Client, topic: &Topic, expected: i64, limit: Duration) {
+    until("retention", limit, || match earliest(client, topic) {
+        offset if offset == expected => Ok(()),
+        offset => Err(format!("the log starts at {offset}, not yet at {expected}")),
+    });
+}
+
+fn log_folder(broker: &Broker, topic: &Topic) -> PathBuf {
+    broker.data_dir().join("logs").join(format!("{}-0", topic.id))
+}
+
+fn bytes_on_disk(broker: &Broker, topic: &Topic) -> u64 {
+    let files = fs::read_dir(log_folder(broker, topic)).expect("a log").flatten();
+    files.map(|file| file.metadata().expect("a file").len()).sum()
+}
+
+fn offsets_from_the_beginning(target: &Target, topic: &Topic) -> Vec<i64> {
+    let consumed = consume_all(target.kafka(), &topic.name, "%o\n");
+    consumed.lines().iter().map(|line| line.parse().expect("an offset")).collect()
+}
+
+#[test]
+fn a_topic_is_kept_to_its_size() {
+    let (mut target, patience) = often();
+    let mut client = Client::connect(target.kafka());
+    let topic = Topic::create_configured(
+        &mut client,
+        1,
+        &[("segment.bytes", SEGMENT_BYTES), ("retention.bytes", "1500000"), ("retention.ms", "-1")],
+    );
+    // Segments of 3, 3, 3 and 1 batches: what is left may not be smaller than the bound, so the
+    // first goes and the second stays.
+    for offset in 0..10 {
+        assert_eq!(append(&mut client, &topic, &Batch::of_size(BATCH_BYTES)).0, 0, "{offset}");
+    }
+    wait_for_earliest(&mut client, &topic, 3, patience);
+    assert_eq!(offsets_from_the_beginning(&target, &topic), [3, 4, 5, 6, 7, 8, 9]);
+    let version = client.latest::<FetchRequest>();
+    let answer = fetched(client.call(version, &fetch(version, &topic, 0, 2)));
+    assert_eq!(answer.error_code, code::OFFSET_OUT_OF_RANGE);
+    if let Some(broker) = target.ottla() {
+        let left = bytes_on_disk(broker, &topic);
+        assert!(left < 8 * BATCH_BYTES as u64, "{left} bytes");
+        assert_eq!(broker.metric("ottla_log_retention_removed_segments_total"), 1.0);
+        broker.kill();
+        broker.restart();
+        let mut client = Client::connect(broker.kafka());
+        assert_eq!(earliest(&mut client, &topic), 3);
+    }
+}
+
+#[test]
+fn a_log_whose_records_are_all_too_old_is_empty_and_goes_on_at_its_offset() {
+    let (mut target, patience) = often();
+    let mut client = Client::connect(target.kafka());
+    let topic = Topic::create_configured(&mut client, 1, &[("retention.ms", "3600000")]);
+    // Of the year 2023. The segment that is appended to goes, too.
+    assert_eq!(append(&mut client, &topic, &Batch::of(["a", "b"])), (0, 0));
+    wait_for_earliest(&mut client, &topic, 2, patience);
+    assert!(offsets_from_the_beginning(&target, &topic).is_empty());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let now = i64::try_from(now.as_millis()).expect("before the end of time");
+    assert_eq!(append(&mut client, &topic, &Batch::of(["c"]).at(&[now])), (0, 2));
+    // A young record keeps its segment, with all that is in it.
+    assert_eq!(append(&mut client, &topic, &Batch::of(["d"])), (0, 3));
+    assert_eq!(offsets_from_the_beginning(&target, &topic), [2, 3]);
+    if let Some(broker) = target.ottla() {
+        let said = broker.log();
+        assert!(said.contains("retention removed the oldest segments"), "{said}");
+        assert!(said.contains(&topic.name), "{said}");
+    }
+}
+
+fn readyz(broker: &Broker) -> Value {
+    serde_json::from_str(&broker.get("/readyz")).expect("JSON")
+}
+
+#[test]
+fn damage_at_rest_is_found_while_the_broker_runs() {
+    let options =
+        Options::new().set("log.initial.task.delay.ms", 0).set("log.scrub.interval.ms", 20);
+    let broker = Broker::start_with(options);
+    let mut client = Client::connect(broker.kafka());
+    let topic = Topic::create_with(&mut client, 2);
+    for at in 0..10 {
+        assert_eq!(append(&mut client, &topic, &Batch::of([format!("value {at}")])).0, 0);
+    }
+    let path = log_folder(&broker, &topic).join(format!("{:020}.log", 0));
+    let bytes = fs::metadata(&path).expect("a segment").len() as f64;
+    until("the scrub", PATIENCE, || {
+        let scrubbed = broker.metric("ottla_log_scrubbed_bytes_total");
+        if scrubbed >= bytes { Ok(()) } else { Err(format!("{scrubbed} bytes")) }
+    });
+    assert!(broker.metric("ottla_log_scrub_round_ended_timestamp_seconds") > 1e9);
+    assert_eq!(broker.metric("ottla_log_damaged_batches_total"), 0.0);
+
+    let mut flipped = fs::read(&path).expect("a segment");
+    let at = 3 * flipped.len() / 10 + 70;
+    flipped[at] ^= 0x04;
+    fs::write(&path, flipped).expect("a segment");
+    until("the damage", PATIENCE, || match broker.metric("ottla_log_damaged_batches_total") {
+        0.0 => Err("none found".to_owned()),
+        _ => Ok(()),
+    });
+    let refusing = &readyz(&broker)["refusing"][0];
+    assert_eq!((&refusing["topic"], &refusing["partition"]), (&topic.name[..].into(), &0.into()));
+    let version = client.latest::<ProduceRequest>();
+    let mut append_to = |partition| {
+        let request = produce(version, &topic, partition, -1, Some(Batch::of(["more"]).encode()));
+        produced(client.call(version, &request)).error_code
+    };
+    assert_eq!([append_to(0), append_to(1)], [code::KAFKA_STORAGE_ERROR, code::NONE]);
+    // It is found once, however often the scrub comes by.
+    let ended = broker.metric("ottla_log_scrub_round_ended_timestamp_seconds");
+    until("another round", PATIENCE, || {
+        let now = broker.metric("ottla_log_scrub_round_ended_timestamp_seconds");
+        if now > ended { Ok(()) } else { Err("no end".to_owned()) }
+    });
+    assert_eq!(broker.metric("ottla_log_damaged_batches_total"), 1.0);
+}
+
+#[test]
+fn a_partition_that_cannot_be_read_answers_errors_while_all_others_serve() {
+    let mut broker = Broker::start();
+    let mut client = Client::connect(broker.kafka());
+    let (unreadable, other) = (Topic::create(&mut client), Topic::create(&mut client));
+    for topic in [&unreadable, &other] {
+        assert_eq!(append(&mut client, topic, &Batch::of(["a", "b"])), (0, 0));
+    }
+    assert!(broker.terminate().success());
+    let path = log_folder(&broker, &unreadable).join(format!("{:020}.log", 0));
+    let aside = broker.folder().join("aside");
+    fs::rename(&path, &aside).expect("a segment");
+    fs::create_dir(&path).expect("a folder in its place");
+    broker.restart();
+
+    let mut client = Client::connect(broker.kafka());
+    let version = client.latest::<ListOffsetsRequest>();
+    for timestamp in [EARLIEST, LATEST, 0] {
+        let answer = offset_of(&mut client, version, &unreadable, timestamp);
+        assert_eq!(
+            (answer.error_code, answer.offset),
+            (code::KAFKA_STORAGE_ERROR, -1),
+            "{timestamp}"
+        );
+    }
+    let version = client.latest::<FetchRequest>();
+    for offset in [0, 1, 2] {
+        let answer = fetched(client.call(version, &fetch(version, &unreadable, 0, offset)));
+        assert_eq!(answer.error_code, code::KAFKA_STORAGE_ERROR, "at {offset}");
+    }
+    assert_eq!(append(&mut client, &unreadable, &Batch::of(["c"])).0, code::KAFKA_STORAGE_ERROR);
+    assert_eq!(readyz(&broker)["refusing"][0]["topic"], unreadable.name);
+    assert_eq!(append(&mut client, &other, &Batch::of(["c"])), (0, 2));
+    assert_eq!(read_from(&mut client, &other, 0).len(), 3);
+
+    assert!(broker.terminate().success());
+    fs::remove_dir(&path).expect("the folder");
+    fs::rename(&aside, &path).expect("the segment");
+    broker.restart();
+    let mut client = Client::connect(broker.kafka());
+    assert_eq!(read_from(&mut client, &unreadable, 0).len(), 2);
+    assert_eq!(append(&mut client, &unreadable, &Batch::of(["c"])), (0, 2));
+}
