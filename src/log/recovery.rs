@@ -114,9 +114,10 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
         );
     }
     if replayed.scanned_bytes > 0 {
-        // What was only in the page cache is about to be shown to readers, and to be named to
-        // producers as stored.
-        if let Some(last) = replayed.segments.last().filter(|_| settings.sync) {
+        // What was only in the page cache is about to be shown to readers, to be named to producers
+        // as stored and to be told to the view; and what was cut off may not come back under what is
+        // appended next. Hence whatever the durability.
+        if let Some(last) = replayed.segments.last() {
             store.sync(last.object).map_err(|e| failed("sync", last.object, e))?;
         }
         debug!(

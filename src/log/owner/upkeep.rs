@@ -3,7 +3,7 @@
 
 use tracing::{error, info};
 
-use super::{OwnedLog, Settings};
+use super::{OwnedLog, Settings, out_of_handles};
 use crate::log::outcome::TrimError;
 use crate::log::partition;
 use crate::log::record_store::ObjectId;
@@ -91,8 +91,16 @@ impl OwnedLog {
             return Ok(());
         }
         let object = ObjectId::appended(self.shared.id, self.end);
-        let begun = settings.store.append(object, 0, &[]).and_then(|_| settings.store.sync(object));
-        begun.map_err(|error| error.to_string())?;
+        settings.store.append(object, 0, &[]).map_err(|error| error.to_string())?;
+        if let Err(error) = settings.store.sync(object) {
+            if out_of_handles(&error) {
+                return Err(error.to_string());
+            }
+            // What is appended to it next could never be known to be on the disk: a later sync
+            // says so, whatever became of the pages of this one.
+            self.sync_failed = true;
+            return Err(self.refuse(Refusal::disk(format!("a sync failed: {error}")), settings));
+        }
         self.active = Some(object);
         self.active_bytes = 0;
         self.active_since = None;

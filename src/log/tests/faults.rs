@@ -393,3 +393,19 @@ fn a_scrub_that_cannot_read_a_log_fences_it_and_goes_on_with_the_others() {
     assert!(matches!(fixture.append(plain(&["d"])), Err(AppendError::Storage { .. })));
     log.append_blocking(plain(&["e"]), synced()).unwrap();
 }
+
+#[test]
+fn a_failed_sync_of_the_empty_segment_after_a_trim_fences_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    fixture.append(plain(&["a"])).unwrap();
+    store.set(|faults| faults.sync = Some(EIO));
+    let trimmed = fixture.log.trim_blocking(Offset::new(1));
+    assert!(matches!(trimmed, Err(TrimError::Storage { .. })));
+    store.set(|faults| faults.sync = None);
+    // The next sync of that segment would succeed, and prove nothing.
+    assert!(matches!(fixture.append(plain(&["b"])), Err(AppendError::Storage { .. })));
+    assert_eq!(fixture.log.span().start, Offset::ZERO);
+    assert_eq!(fixture.values(0), ["a"]);
+}
