@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kafka_protocol::messages::{FetchRequest, ListOffsetsRequest, ProduceRequest};
@@ -10,7 +12,7 @@ use serde_json::Value;
 
 use crate::clients_kcat::consume_all;
 use crate::harness::{Broker, Options, PATIENCE, Target, until};
-use crate::protocol::batch::Batch;
+use crate::protocol::batch::{Batch, next_offset, read};
 use crate::protocol::client::Client;
 use crate::protocol::code;
 use crate::protocol::requests::{
@@ -63,6 +65,55 @@ fn offsets_from_the_beginning(target: &Target, topic: &Topic) -> Vec<i64> {
     consumed.lines().iter().map(|line| line.parse().expect("an offset")).collect()
 }
 
+/// Waits until retention has looked at every log once more.
+#[track_caller]
+fn another_look(client: &mut Client, limit: Duration) {
+    let topic = Topic::create_configured(client, 1, &[("retention.ms", "3600000")]);
+    assert_eq!(append(client, &topic, &Batch::of(["of the year 2023"])), (0, 0));
+    wait_for_earliest(client, &topic, 1, limit);
+}
+
+#[test]
+fn the_oldest_segments_go_while_what_is_left_is_not_smaller_than_the_bound() {
+    let (target, patience) = often();
+    let mut client = Client::connect(target.kafka());
+    let batch = Batch::of_size(BATCH_BYTES);
+    let batches = |count: u64| count * batch.encode().len() as u64;
+    // Segments of 3, 3, 3 and 1 batches, and where the log starts afterwards.
+    let cases = [
+        (batches(10) + 1, 0),
+        (batches(10), 0),
+        (batches(7) + 1, 0),
+        (batches(7), 3),
+        (batches(4) + 1, 3),
+        (batches(4), 6),
+        (batches(1) + 1, 6),
+        (batches(1), 9),
+        // Also the segment that is appended to.
+        (1, 9),
+        (0, 10),
+    ];
+    let topics = cases.map(|(bound, _)| {
+        let (bound, configs) = (bound.to_string(), ("segment.bytes", SEGMENT_BYTES));
+        let configs = [configs, ("retention.bytes", &bound), ("retention.ms", "-1")];
+        Topic::create_configured(&mut client, 1, &configs)
+    });
+    for topic in &topics {
+        for offset in 0..10 {
+            assert_eq!(append(&mut client, topic, &batch), (0, offset));
+        }
+    }
+    for (topic, (bound, expected)) in topics.iter().zip(cases) {
+        println!("bound {bound}");
+        wait_for_earliest(&mut client, topic, expected, patience);
+    }
+    another_look(&mut client, patience);
+    for (topic, (bound, expected)) in topics.iter().zip(cases) {
+        assert_eq!(earliest(&mut client, topic), expected, "bound {bound}");
+        assert_eq!(append(&mut client, topic, &Batch::of(["more"])), (0, 10));
+    }
+}
+
 #[test]
 fn a_topic_is_kept_to_its_size() {
     let (mut target, patience) = often();
@@ -85,7 +136,9 @@ fn a_topic_is_kept_to_its_size() {
     if let Some(broker) = target.ottla() {
         let left = bytes_on_disk(broker, &topic);
         assert!(left < 8 * BATCH_BYTES as u64, "{left} bytes");
-        assert_eq!(broker.metric("ottla_log_retention_removed_segments_total"), 1.0);
+        another_look(&mut client, patience);
+        assert_eq!(earliest(&mut client, &topic), 3);
+        assert_eq!(broker.metric("ottla_log_retention_removed_segments_total"), 2.0);
         broker.kill();
         broker.restart();
         let mut client = Client::connect(broker.kafka());
@@ -112,6 +165,164 @@ fn a_log_whose_records_are_all_too_old_is_empty_and_goes_on_at_its_offset() {
         let said = broker.log();
         assert!(said.contains("retention removed the oldest segments"), "{said}");
         assert!(said.contains(&topic.name), "{said}");
+    }
+}
+
+/// A value that says where it belongs, with bytes after it that no codec makes less of.
+fn value(key: &str, offset: i64) -> Vec<u8> {
+    let mut value = format!("{key} {offset} ").into_bytes();
+    let mut state = offset.unsigned_abs() + 1;
+    value.resize_with(10_000, || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    });
+    value
+}
+
+/// The key of the record at `offset`: each other one has a key of its own.
+fn key(offset: i64) -> String {
+    if offset % 2 == 0 { format!("of-{offset}") } else { format!("one-of-ten-{}", offset / 2 % 10) }
+}
+
+/// Appends ten records from `first` on.
+#[track_caller]
+fn append_keyed(client: &mut Client, topic: &Topic, first: i64) {
+    let offsets = first..first + 10;
+    let mut batch = Batch::of(offsets.clone().map(|offset| value(&key(offset), offset)));
+    for (record, offset) in batch.records.iter_mut().zip(offsets) {
+        record.1 = key(offset).into();
+    }
+    assert_eq!(append(client, topic, &batch), (0, first), "each offset is given once, in order");
+}
+
+/// Reads from `position` to the end of the log as it is now; returns offsets and the end. A log that
+/// has lost its beginning meanwhile is read from where it starts.
+#[track_caller]
+fn read_shrinking(client: &mut Client, topic: &Topic, mut position: i64) -> (Vec<i64>, i64) {
+    let version = client.latest::<FetchRequest>();
+    let mut offsets = Vec::new();
+    loop {
+        let answer = fetched(client.call(version, &fetch(version, topic, 0, position)));
+        if answer.error_code == code::OFFSET_OUT_OF_RANGE {
+            let start = earliest(client, topic);
+            assert!(start > position, "{position} is out of range, and the log starts at {start}");
+            position = start;
+            continue;
+        }
+        assert_eq!(answer.error_code, code::NONE, "at {position}");
+        let bytes = answer.records.unwrap_or_default();
+        let next = next_offset(&bytes);
+        for record in read(bytes) {
+            if record.offset >= position {
+                let expected = value(&key(record.offset), record.offset);
+                assert!(record.value == expected[..], "other bytes at {}", record.offset);
+                offsets.push(record.offset);
+            }
+        }
+        match next {
+            Some(next) => position = next.max(position),
+            None => {
+                assert!(position >= answer.high_watermark, "an empty answer before the end");
+                return (offsets, position);
+            }
+        }
+    }
+}
+
+/// Where the log starts, the offsets that are there, and its end: all of one moment.
+#[track_caller]
+fn look(client: &mut Client, topic: &Topic) -> (i64, Vec<i64>, i64) {
+    loop {
+        let start = earliest(client, topic);
+        let (offsets, end) = read_shrinking(client, topic, start);
+        if earliest(client, topic) == start {
+            return (start, offsets, end);
+        }
+    }
+}
+
+#[test]
+fn a_log_that_is_compacted_and_kept_to_its_size_loses_no_more_than_that() {
+    const BOUND: i64 = 4 << 20;
+    const RECORDS: i64 = 1_500;
+    let options = Options::new()
+        .set("log.initial.task.delay.ms", 0)
+        .set("log.retention.check.interval.ms", 5)
+        .set("log.cleaner.backoff.ms", 5);
+    let mut target = Target::start_with(options);
+    // Kafka's cleaner looks every 15 s, and retention every five minutes.
+    let patience = if target.is_reference() { Duration::from_secs(700) } else { PATIENCE };
+    let mut client = Client::connect(target.kafka());
+    let topic = Topic::create_configured(
+        &mut client,
+        1,
+        &[
+            ("cleanup.policy", "compact,delete"),
+            ("min.cleanable.dirty.ratio", "0.01"),
+            ("segment.bytes", SEGMENT_BYTES),
+            ("retention.bytes", &BOUND.to_string()),
+            ("retention.ms", "-1"),
+        ],
+    );
+    // The records with keys of their own alone are more than is kept.
+    let is_written = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client = Client::connect(target.kafka());
+            let mut position = 0;
+            loop {
+                let was_last = is_written.load(Ordering::Acquire);
+                let (offsets, end) = read_shrinking(&mut client, &topic, position);
+                assert!(offsets.windows(2).all(|pair| pair[0] < pair[1]), "{offsets:?}");
+                assert!(offsets.first().is_none_or(|first| *first >= position));
+                position = end;
+                if was_last {
+                    assert_eq!(position, RECORDS);
+                    break;
+                }
+            }
+        });
+        for first in (0..RECORDS).step_by(10) {
+            append_keyed(&mut client, &topic, first);
+        }
+        is_written.store(true, Ordering::Release);
+    });
+    // What is superseded goes, unless only the segment that is appended to has something newer.
+    let keys = RECORDS - 20..RECORDS;
+    let newest = |offset: i64| offset % 2 == 0 || keys.contains(&offset);
+    let superseded_below = RECORDS - 100 - 20;
+    until("retention and compaction", patience, || {
+        let (start, left, _) = look(&mut client, &topic);
+        let bytes: i64 = left.len() as i64 * 10_000;
+        let superseded: Vec<&i64> =
+            left.iter().filter(|offset| **offset < superseded_below && !newest(**offset)).collect();
+        if superseded.is_empty() && bytes < BOUND + (1 << 20) + 1_000_000 {
+            Ok(())
+        } else {
+            Err(format!("from {start}, {bytes} bytes, superseded: {superseded:?}"))
+        }
+    });
+    // Everything from the start on whose key has nothing newer is there, and no less than the bound.
+    let (start, left, end) = look(&mut client, &topic);
+    assert_eq!(end, RECORDS);
+    let expected: Vec<i64> = (start..RECORDS).filter(|offset| newest(*offset)).collect();
+    let kept: Vec<i64> = left.iter().copied().filter(|offset| newest(*offset)).collect();
+    assert_eq!(kept, expected);
+    assert!(start > 0, "retention has taken nothing");
+    // Compaction may take from what retention has left.
+    assert!(left.len() as i64 * 10_100 > BOUND / 2 - (1 << 20), "{} records are left", left.len());
+
+    if let Some(broker) = target.ottla() {
+        broker.kill();
+        broker.restart();
+        let mut client = Client::connect(broker.kafka());
+        let (again, left, end) = look(&mut client, &topic);
+        assert!(again >= start);
+        assert_eq!(end, RECORDS);
+        let expected: Vec<i64> = (again..RECORDS).filter(|offset| newest(*offset)).collect();
+        let kept: Vec<i64> = left.into_iter().filter(|offset| newest(*offset)).collect();
+        assert_eq!(kept, expected);
+        append_keyed(&mut client, &topic, RECORDS);
     }
 }
 
