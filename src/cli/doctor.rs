@@ -58,7 +58,7 @@ pub(super) fn run(path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
         watched.advance();
     }
     drop(shown);
-    examination.end(repair)
+    examination.end(path, repair)
 }
 
 /// What is known so far.
@@ -190,7 +190,7 @@ impl Examination<'_> {
         Ok(given_up)
     }
 
-    fn end(mut self, repair: bool) -> anyhow::Result<ExitCode> {
+    fn end(mut self, path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
         let whole = |tally: &Tally| tally.bad + tally.given_up + tally.notes == 0;
         let hide = self.tally.len() > WHOLE_TOPICS_MAX;
         let shown = self.tally.iter().filter(|(_, tally)| !hide || !whole(tally));
@@ -224,8 +224,9 @@ impl Examination<'_> {
         if !repair {
             writeln!(
                 self.out,
-                "copy the directory, then run `ottla doctor --repair`: it keeps every whole batch \
-                 and gives up the offsets above"
+                "copy the directory, then run `ottla doctor --repair {}`: it keeps every whole \
+                 batch and gives up the offsets above",
+                path.display()
             )?;
         }
         Ok(ExitCode::FAILURE)

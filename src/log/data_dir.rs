@@ -68,8 +68,10 @@ struct Identity {
     leader_epoch: i32,
 }
 
-/// The format that this version writes, and the newest it reads.
-const FORMAT: u32 = 1;
+/// The format that this version writes, and the newest it reads. Since 2, logs may have starts noted
+/// beside them and segments with revisions, which an older binary would take for nothing: deleted
+/// records would be back.
+const FORMAT: u32 = 2;
 const IDENTITY: &str = "ottla.toml";
 const IDENTITY_NEXT: &str = "ottla.toml.next";
 const LOCK: &str = "lock";
@@ -95,6 +97,7 @@ impl DataDir {
             }
             Err(source) => return Err(failed("read ottla.toml")(source)),
         };
+        identity.format = FORMAT;
         identity.leader_epoch = identity.leader_epoch.saturating_add(1);
         write_identity(path, &identity).map_err(failed("write ottla.toml"))?;
         Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
@@ -266,13 +269,25 @@ mod tests {
         fs::write(dir.path().join("thesis.txt"), "do not lose").unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Foreign(_))));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        let newer = "format = 2\nshard = 7\n";
+        let newer = "format = 3\nshard = 7\n";
         fs::write(dir.path().join(IDENTITY), newer).unwrap();
         assert!(matches!(
             DataDir::open(dir.path()),
-            Err(DataDirError::Newer { found: 2, supported: 1, .. })
+            Err(DataDirError::Newer { found: 3, supported: 2, .. })
         ));
         assert_eq!(fs::read_to_string(dir.path().join(IDENTITY)).unwrap(), newer);
+    }
+
+    #[test]
+    fn a_directory_of_an_older_format_is_kept_from_older_binaries_once_it_was_served() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = dir.path().join(IDENTITY);
+        fs::write(&identity, "format = 1\ncluster_id = \"id\"\nleader_epoch = 4\n").unwrap();
+        drop(DataDir::inspect(dir.path()).unwrap());
+        assert!(fs::read_to_string(&identity).unwrap().contains("format = 1\n"));
+        let opened = DataDir::open(dir.path()).unwrap();
+        assert_eq!((opened.cluster_id(), opened.epoch()), ("id", LeaderEpoch(5)));
+        assert!(fs::read_to_string(&identity).unwrap().contains("format = 2\n"));
     }
 
     #[test]
