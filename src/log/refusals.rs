@@ -22,7 +22,8 @@ pub struct Refusal {
 impl Refusal {
     /// The log is not whole.
     pub(super) fn damage(reason: String) -> Refusal {
-        let next_step = "stop the broker and run `ottla doctor --repair` on its data directory";
+        let next_step = "stop the broker, save a copy of its data directory, then run \
+                         `ottla doctor --repair DATA_DIR`";
         Refusal { reason, next_step }
     }
 
