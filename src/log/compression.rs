@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::config::Codec;
 
@@ -23,6 +23,8 @@ const XERIAL_HEADER_BYTES: usize = 16;
 const XERIAL_VERSION: u32 = 1;
 /// How much of the body a block of its stream holds, as in that library.
 const XERIAL_BLOCK_BYTES: usize = 32 << 10;
+/// More bytes than any one of a snappy block stands for: a copy of 64 bytes takes three.
+const SNAPPY_RATIO_MAX: usize = 32;
 /// Largest window a zstd frame may ask for: 2^27 bytes, zstd's own default limit.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
@@ -40,6 +42,61 @@ pub(super) fn inflate(codec: i16, body: Bytes, bytes_max: usize) -> Result<Bytes
             drain(decoder, bytes_max)
         }
         other => Err(InflateError::Corrupt(format!("unknown compression codec {other}"))),
+    }
+}
+
+/// `body` inflated while it is read, in little memory however much it holds.
+pub(super) fn inflating(codec: i16, body: Bytes) -> io::Result<Box<dyn Read>> {
+    Ok(match codec {
+        0 => Box::new(body.reader()),
+        1 => Box::new(flate2::read::MultiGzDecoder::new(body.reader())),
+        2 => {
+            let framed = body.starts_with(XERIAL_MAGIC);
+            let rest = body.slice(if framed { XERIAL_HEADER_BYTES.min(body.len()) } else { 0 }..);
+            Box::new(SnappyReader { rest, framed, block: io::Cursor::default() })
+        }
+        3 => Box::new(lz4_flex::frame::FrameDecoder::new(body.reader())),
+        4 => {
+            let mut decoder = zstd::stream::read::Decoder::new(body.reader())?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            Box::new(decoder)
+        }
+        other => return Err(io::Error::other(format!("unknown compression codec {other}"))),
+    })
+}
+
+/// Snappy, block by block.
+struct SnappyReader {
+    rest: Bytes,
+    /// Whether blocks have their length in front; else the rest is one block.
+    framed: bool,
+    block: io::Cursor<Vec<u8>>,
+}
+
+impl Read for SnappyReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // A block may be empty.
+        while self.block.position() == self.block.get_ref().len() as u64 {
+            if self.rest.is_empty() {
+                return Ok(0);
+            }
+            let mut length = self.rest.len();
+            if self.framed {
+                length = self.rest.try_get_u32().map_err(io::Error::other)? as usize;
+            }
+            if length > self.rest.len() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let block = self.rest.split_to(length);
+            let mut inflated = std::mem::take(&mut self.block).into_inner();
+            inflated.clear();
+            // No element stands for more bytes than this: a larger block is a lie.
+            let bytes_max = block.len().saturating_mul(SNAPPY_RATIO_MAX);
+            snappy_block(&block, bytes_max, &mut inflated)
+                .map_err(|e| io::Error::other(format!("{e:?}")))?;
+            self.block = io::Cursor::new(inflated);
+        }
+        self.block.read(buffer)
     }
 }
 
@@ -169,6 +226,10 @@ mod tests {
                     let deflated = Bytes::from(out).split_off(6);
                     let inflated = inflate(codec.number(), deflated.clone(), size);
                     assert!(inflated.is_ok_and(|back| back == body), "{codec:?} {size}");
+                    let mut read = Vec::new();
+                    let mut reader = inflating(codec.number(), deflated.clone()).unwrap();
+                    reader.read_to_end(&mut read).unwrap();
+                    assert!(read == body, "{codec:?} {size}");
                     if size > 0 && codec != Codec::Uncompressed {
                         let short = inflate(codec.number(), deflated, size - 1);
                         assert_eq!(short, Err(InflateError::TooLarge), "{codec:?} {size}");
@@ -176,6 +237,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn snappy_is_read_without_a_frame_too_and_cut_streams_are_errors() {
+        let [text, ..] = bodies(100 << 10);
+        let raw = Bytes::from(snap::raw::Encoder::new().compress_vec(&text).unwrap());
+        let read = |body: Bytes| {
+            let mut read = Vec::new();
+            inflating(2, body)?.read_to_end(&mut read).map(|_| read)
+        };
+        assert!(read(raw.clone()).unwrap() == text);
+        let mut framed = Vec::new();
+        deflate(Codec::Snappy, &text, &mut framed).unwrap();
+        for body in [raw, Bytes::from(framed)] {
+            assert!(read(body.slice(..body.len() - 1)).is_err());
+        }
+        // A block that claims 4 GiB.
+        assert!(read(Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0])).is_err());
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod scan;
 mod scrub;
 mod segment;
 mod tail;
+mod times;
 mod topics;
 mod upkeep;
 mod validate;

@@ -11,19 +11,17 @@ use super::outcome::{
 };
 use super::partition::{Readable, Shared};
 use super::record_store::{Location, ObjectId};
-use super::records;
 use super::refusals::Refusal;
 use super::scan::{Found, Scan};
 use super::segment::{self, Damage, IndexEntry, Segment};
 use super::tail::Window;
+use super::times::first_wanted;
 use super::writer::Command;
 use crate::store::StoreError;
 use crate::types::{Offset, Timestamp};
 
 /// Most bytes one read returns, whatever was asked: larger fetches are answered in pieces.
 const READ_BYTES_MAX: usize = 8 << 20;
-/// A batch inflates to at most this much for a look-up by timestamp.
-const INFLATED_BYTES_MAX: usize = 64 << 20;
 
 /// Where in a log to begin, and what is known of that segment.
 struct Place {
@@ -344,7 +342,7 @@ impl Shared {
     }
 
     /// The first record of a segment, from a position on and not before `start`, whose timestamp is
-    /// wanted.
+    /// wanted. Damage is passed over: what it held cannot be found any more.
     fn find_record(
         &self,
         place: &Place,
@@ -352,33 +350,56 @@ impl Shared {
         wanted: impl Fn(Timestamp) -> bool,
     ) -> Result<Option<TimestampOffset>, ReadError> {
         let mut scan = Scan::new(&*self.settings.store, place.object, place.position, place.end);
+        let mut expected = place.offset;
+        // The last batch passed by its header alone: its length may have led astray.
+        let mut unchecked = None;
         loop {
             let position = scan.position();
             if let Some(damage) = place.damaged.iter().find(|d| d.position == position) {
                 scan.seek(damage.end);
+                expected = damage.next;
                 continue;
             }
-            let header = match scan.peek().map_err(|e| self.failed(&e))? {
+            let reason = match scan.peek().map_err(|e| self.failed(&e))? {
                 None => return Ok(None),
-                Some(Err(e)) => return Err(corrupt(place.object.base, None, &e.to_string())),
-                Some(Ok(header)) => header,
-            };
-            let is_below = header.last_offset() < start;
-            if header.control() || is_below || !wanted(header.max_timestamp) {
-                scan.seek(position + header.bytes as u64);
-                continue;
-            }
-            match scan.advance().map_err(|e| self.failed(&e))? {
-                None => return Ok(None),
-                Some(Found::Bad { reason, .. }) => {
-                    return Err(corrupt(header.base_offset, None, &reason));
+                Some(Err(e)) => e.to_string(),
+                Some(Ok(header)) if header.base_offset != expected => {
+                    format!("its base offset is {} instead of {expected}", header.base_offset)
                 }
-                Some(Found::Batch { header, bytes, .. }) => {
-                    if let Some(found) = first_wanted(&header, &bytes, start, &wanted) {
-                        return Ok(Some(found));
+                Some(Ok(header))
+                    if header.bytes as u64 > place.readable_end(position) - position =>
+                {
+                    "it ends before its own length".to_owned()
+                }
+                Some(Ok(header)) => {
+                    let is_below = header.last_offset() < start;
+                    if header.control() || is_below || !wanted(header.max_timestamp) {
+                        unchecked = Some((position, expected));
+                        scan.seek(position + header.bytes as u64);
+                        expected = header.next_offset();
+                        continue;
+                    }
+                    match scan.advance().map_err(|e| self.failed(&e))? {
+                        None => return Ok(None),
+                        Some(Found::Bad { reason, .. }) => reason,
+                        Some(Found::Batch { header, bytes, .. }) => {
+                            if let Some(found) = first_wanted(&header, &bytes, start, &wanted) {
+                                return Ok(Some(found));
+                            }
+                            unchecked = None;
+                            expected = header.next_offset();
+                            continue;
+                        }
                     }
                 }
-            }
+            };
+            self.settings.meter.corrupt_reads.inc();
+            tracing::error!(log = self.settings.label(self.id), offset = %expected, reason, "look-up by timestamp passed over a damaged batch");
+            let (from, offset) = unchecked.take().unwrap_or((position, expected));
+            let behind = scan.resync(from, offset.plus(1)).map_err(|e| self.failed(&e))?;
+            let Some((behind, offset)) = behind else { return Ok(None) };
+            scan.seek(behind);
+            expected = offset;
         }
     }
 
@@ -419,29 +440,6 @@ fn result(
 fn aborted_between(aborted: &[AbortedTxn], from: Offset, last: Offset) -> Vec<AbortedTxn> {
     let first = aborted.partition_point(|txn| txn.last_offset < from);
     aborted.iter().skip(first).filter(|txn| txn.first_offset <= last).copied().collect()
-}
-
-/// The first record of a batch with a wanted timestamp. A batch that cannot be decoded, which the
-/// broker does not forbid, answers with its first offset: a reader then begins a little early.
-fn first_wanted(
-    header: &BatchHeader,
-    batch: &Bytes,
-    start: Offset,
-    wanted: impl Fn(Timestamp) -> bool,
-) -> Option<TimestampOffset> {
-    match records::decode_batch(header, batch, INFLATED_BYTES_MAX) {
-        Ok(decoded) => {
-            let mut records = decoded.records.iter().filter(|record| record.offset >= start);
-            records.find(|record| wanted(record.timestamp)).map(|record| TimestampOffset {
-                timestamp: record.timestamp,
-                offset: record.offset,
-            })
-        }
-        Err(_) => Some(TimestampOffset {
-            timestamp: header.max_timestamp,
-            offset: header.base_offset.max(start),
-        }),
-    }
 }
 
 /// The leading batches whose CRC and offsets are right; `None` when the first one's are not.

@@ -13,6 +13,7 @@ use super::tail::Window;
 use super::*;
 use crate::types::{ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp};
 
+mod admission;
 mod compaction;
 mod faults;
 mod trim;
