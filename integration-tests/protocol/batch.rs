@@ -27,8 +27,16 @@ pub struct Batch {
     pub record_count: Option<i32>,
     /// What the header says instead of the number of records less one.
     pub last_offset_delta: Option<i32>,
+    /// What the header says instead of the records' largest timestamp.
+    pub max_timestamp: Option<i64>,
     /// Whether the checksum is wrong by a bit.
     pub has_wrong_crc: bool,
+    /// Whether keys are null instead of what the records say.
+    pub has_null_keys: bool,
+    /// Whether its largest timestamp claims to be the broker's, and to hold for every record.
+    pub claims_append_time: bool,
+    /// What stands for the records, whatever the codec makes of it.
+    pub body: Option<Bytes>,
 }
 
 /// Where the CRC stands in a batch, and where the bytes that it covers begin.
@@ -56,7 +64,11 @@ impl Batch {
             base_sequence: -1,
             record_count: None,
             last_offset_delta: None,
+            max_timestamp: None,
             has_wrong_crc: false,
+            has_null_keys: false,
+            claims_append_time: false,
+            body: None,
         }
     }
 
@@ -90,18 +102,24 @@ impl Batch {
     pub fn encode(&self) -> Bytes {
         let count = i32::try_from(self.records.len()).expect("few records");
         let first_timestamp = self.records.first().map_or(-1, |record| record.0);
-        let max_timestamp = self.records.iter().map(|record| record.0).max().unwrap_or(-1);
+        let largest = self.records.iter().map(|record| record.0).max().unwrap_or(-1);
+        let max_timestamp = self.max_timestamp.unwrap_or(largest);
         let mut records = Vec::new();
         for (delta, (timestamp, key, value)) in (0..).zip(&self.records) {
             let mut record = vec![0];
             put_varint(&mut record, timestamp - first_timestamp);
             put_varint(&mut record, delta);
-            put_bytes(&mut record, key);
+            match self.has_null_keys {
+                true => put_varint(&mut record, -1),
+                false => put_bytes(&mut record, key),
+            }
             put_bytes(&mut record, value);
             put_varint(&mut record, 0);
             put_bytes(&mut records, &record);
         }
-        let records = compress(self.codec, &records);
+        let compressed = || compress(self.codec, &records).into();
+        let records = self.body.clone().unwrap_or_else(compressed);
+        let attributes = self.codec as i16 | i16::from(self.claims_append_time) << 3;
         let length = i32::try_from(HEADER_BYTES - 12 + records.len()).expect("a small batch");
         let mut batch = Vec::with_capacity(HEADER_BYTES + records.len());
         batch.extend_from_slice(&0_i64.to_be_bytes());
@@ -109,7 +127,7 @@ impl Batch {
         batch.extend_from_slice(&(-1_i32).to_be_bytes());
         batch.extend_from_slice(&self.magic.to_be_bytes());
         batch.extend_from_slice(&[0; 4]);
-        batch.extend_from_slice(&(self.codec as i16).to_be_bytes());
+        batch.extend_from_slice(&attributes.to_be_bytes());
         batch.extend_from_slice(&self.last_offset_delta.unwrap_or(count - 1).to_be_bytes());
         batch.extend_from_slice(&first_timestamp.to_be_bytes());
         batch.extend_from_slice(&max_timestamp.to_be_bytes());
@@ -228,6 +246,16 @@ fn decompress(codec: i16, bytes: &[u8]) -> Vec<u8> {
             Ok(())
         }
         1 => flate2::read::GzDecoder::new(bytes).read_to_end(&mut records).map(drop),
+        // As Java's library frames it: a header of 16 bytes, then blocks with their lengths.
+        2 if bytes.starts_with(b"\x82SNAPPY\0") => {
+            let mut blocks = &bytes[16..];
+            while blocks.has_remaining() {
+                let length = blocks.get_u32() as usize;
+                let block = blocks.copy_to_bytes(length);
+                records.extend(snap::raw::Decoder::new().decompress_vec(&block).expect("a block"));
+            }
+            Ok(())
+        }
         2 => snap::raw::Decoder::new()
             .decompress_vec(bytes)
             .map(|read| records = read)
