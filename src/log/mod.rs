@@ -15,7 +15,6 @@ mod owner;
 pub mod partition;
 mod producer;
 mod queue;
-#[allow(dead_code)]
 mod raw_records;
 mod reader;
 pub mod record_store;

@@ -80,16 +80,21 @@ impl Shared {
         let mut result = self.settled(|| self.read_anywhere(request));
         if let Err(ReadError::Corrupt { offset, next, reason }) = &mut result {
             *next = next.or_else(|| self.segment_after(*offset));
-            self.settings.meter.corrupt_reads.inc();
             let next = next.map(Offset::get);
             tracing::error!(log = self.settings.label(self.id), %offset, next, reason, "read met a damaged batch");
-            if !self.settings.refusals.has(self.id) {
-                let reason = format!("the batch at offset {offset} is damaged: {reason}");
-                // A writer that is gone appends no more anyway.
-                drop(self.send(Command::Refuse(self.id, Refusal::damage(reason))));
-            }
+            self.met_damage(*offset, reason);
         }
         result
+    }
+
+    /// Counts damage that a reader met, and has the writer take no more appends.
+    fn met_damage(&self, offset: Offset, reason: &str) {
+        self.settings.meter.corrupt_reads.inc();
+        if !self.settings.refusals.has(self.id) {
+            let reason = format!("the batch at offset {offset} is damaged: {reason}");
+            // A writer that is gone appends no more anyway.
+            drop(self.send(Command::Refuse(self.id, Refusal::damage(reason))));
+        }
     }
 
     /// The outcome of a look at segments. One that fails because a segment was let go or replaced
@@ -393,8 +398,8 @@ impl Shared {
                     }
                 }
             };
-            self.settings.meter.corrupt_reads.inc();
             tracing::error!(log = self.settings.label(self.id), offset = %expected, reason, "look-up by timestamp passed over a damaged batch");
+            self.met_damage(expected, &reason);
             let (from, offset) = unchecked.take().unwrap_or((position, expected));
             let behind = scan.resync(from, offset.plus(1)).map_err(|e| self.failed(&e))?;
             let Some((behind, offset)) = behind else { return Ok(None) };
