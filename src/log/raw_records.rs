@@ -32,13 +32,6 @@ pub(super) struct RawRecord<'a> {
     whole: &'a [u8],
 }
 
-impl RawRecord<'_> {
-    /// Its bytes in a batch, before compression.
-    pub(super) fn bytes(&self) -> usize {
-        self.whole.len()
-    }
-}
-
 /// A batch whose body is inflated.
 #[derive(Clone, Debug)]
 pub(super) struct RawBatch {
@@ -87,11 +80,6 @@ impl RawBatch {
                 )
             })?;
         Ok(RawBatch { header: *header, head: batch.slice(..HEADER_BYTES), body, count })
-    }
-
-    /// The batch's header.
-    pub(super) fn header(&self) -> &BatchHeader {
-        &self.header
     }
 
     /// The inflated records.
