@@ -10,7 +10,8 @@ use serde::Deserialize;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::local_store::{create_dir, sync_dir};
+use super::files::{Files, Os};
+use super::local_store::create_dir;
 use crate::types::LeaderEpoch;
 
 /// Why a directory cannot be served.
@@ -213,7 +214,7 @@ fn write_identity(path: &Path, identity: &Identity) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&next, path.join(IDENTITY))?;
-    sync_dir(path)
+    Os.sync_dir(path)
 }
 
 /// 16 random bytes in URL-safe base64. One that starts with a dash would read as a flag in shells.

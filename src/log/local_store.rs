@@ -10,18 +10,15 @@
 //! ```
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
-use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use rustix::fs::Advice;
-use rustix::io::{Errno, ReadWriteFlags};
 use uuid::Uuid;
 
+use super::files::{Entry, File, Files, Os};
 use super::record_store::{Listing, Location, ObjectId, RecordStore};
 use crate::types::{LogId, Offset, PartitionId, Timestamp, TopicId};
 
@@ -29,7 +26,6 @@ use crate::types::{LogId, Offset, PartitionId, Timestamp, TopicId};
 const OPEN_FILES_MAX: usize = 512;
 /// Bytes of which `read_once` asks whether they are in the page cache.
 const ONCE_STEP_BYTES: usize = 64 << 10;
-const PAGE_BYTES: u64 = 4 << 10;
 const SUFFIX: &str = ".log";
 const DRAFT_SUFFIX: &str = ".log.draft";
 const START_PREFIX: &str = "start-";
@@ -38,10 +34,11 @@ const DAMAGE_NEXT_SUFFIX: &str = ".damaged.draft";
 /// How much is copied at once.
 const COPY_BYTES: usize = 1 << 20;
 
-/// Files below one directory.
-pub struct LocalRecordStore {
+/// Files below one directory, of the operating system or of a simulation.
+pub struct LocalRecordStore<F: Files = Os> {
+    files: F,
     dir: PathBuf,
-    handles: Mutex<Handles>,
+    handles: Mutex<Handles<F::File>>,
     /// Files whose directory entries this process has synced. Of others nobody knows: whoever made
     /// them may have been killed before.
     entered: Mutex<HashSet<ObjectId>>,
@@ -49,10 +46,9 @@ pub struct LocalRecordStore {
     made: Mutex<HashSet<LogId>>,
 }
 
-#[derive(Default)]
-struct Handles {
+struct Handles<T> {
     /// With the tick of their last use.
-    files: HashMap<ObjectId, (Arc<File>, u64)>,
+    files: HashMap<ObjectId, (Arc<T>, u64)>,
     /// Whose turn it is to be closed, with the tick up to which its uses are known. Every open file
     /// is here; others may be, too.
     turns: VecDeque<(ObjectId, u64)>,
@@ -65,20 +61,33 @@ impl LocalRecordStore {
     /// Over `dir`, created if absent.
     pub fn open(dir: &Path) -> io::Result<LocalRecordStore> {
         create_dir(dir)?;
-        // The entries of all logs that are there: whoever made them may have been killed before.
-        sync_dir(dir)?;
-        LocalRecordStore::existing(dir)
+        LocalRecordStore::over(Os, dir)
     }
 
     /// Over `dir`, which must exist.
     pub fn existing(dir: &Path) -> io::Result<LocalRecordStore> {
         fs::metadata(dir)?;
-        Ok(LocalRecordStore {
+        Ok(LocalRecordStore::unsynced(Os, dir))
+    }
+}
+
+impl<F: Files> LocalRecordStore<F> {
+    /// Over the directory `dir` of `files`, which must exist.
+    pub(super) fn over(files: F, dir: &Path) -> io::Result<LocalRecordStore<F>> {
+        // The entries of all logs that are there: whoever made them may have been killed before.
+        files.sync_dir(dir)?;
+        Ok(LocalRecordStore::unsynced(files, dir))
+    }
+
+    fn unsynced(files: F, dir: &Path) -> LocalRecordStore<F> {
+        let handles = Handles { files: HashMap::new(), turns: VecDeque::new(), tick: 0, rested: 0 };
+        LocalRecordStore {
+            files,
             dir: dir.to_owned(),
-            handles: Mutex::default(),
+            handles: Mutex::new(handles),
             entered: Mutex::default(),
             made: Mutex::default(),
-        })
+        }
     }
 
     fn path(&self, object: ObjectId) -> PathBuf {
@@ -95,18 +104,18 @@ impl LocalRecordStore {
 
     /// Makes a file's entry survive power loss, and its directory's, without which it would not.
     fn enter(&self, object: ObjectId) -> io::Result<()> {
-        sync_dir(&self.log_dir(object.log))?;
+        self.files.sync_dir(&self.log_dir(object.log))?;
         // A guard in the condition would be held, too, while the disk works.
         let is_made = lock(&self.made).contains(&object.log);
         if is_made {
-            sync_dir(&self.dir)?;
+            self.files.sync_dir(&self.dir)?;
             lock(&self.made).remove(&object.log);
         }
         lock(&self.entered).insert(object);
         Ok(())
     }
 
-    fn file(&self, object: ObjectId, create: bool) -> io::Result<Arc<File>> {
+    fn file(&self, object: ObjectId, create: bool) -> io::Result<Arc<F::File>> {
         {
             let mut handles = lock(&self.handles);
             handles.tick += 1;
@@ -117,14 +126,12 @@ impl LocalRecordStore {
             }
         }
         let path = self.path(object);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true);
-        let file = match options.open(&path) {
+        let file = match self.files.open(&path) {
             Err(e) if e.kind() == ErrorKind::NotFound && create => {
                 // Noted first: of a directory that is made twice, each maker syncs the entry.
                 lock(&self.made).insert(object.log);
-                fs::create_dir_all(self.log_dir(object.log))?;
-                options.create(true).truncate(false).open(&path)?
+                self.files.create_dir_all(&self.log_dir(object.log))?;
+                self.files.create(&path)?
             }
             other => other?,
         };
@@ -132,24 +139,19 @@ impl LocalRecordStore {
         lock(&self.handles).keep(object, file.clone());
         // Deleted while it was being opened: whoever deleted it did not find this handle, which
         // would keep the space. Asked last, so that one of the two sees the other.
-        if file.metadata()?.nlink() == 0 {
+        if file.is_removed()? {
             lock(&self.handles).files.remove(&object);
         }
         Ok(file)
     }
 }
 
-impl LocalRecordStore {
-    /// Visits everything that lies in a log's directory; nothing if there is none.
-    fn entries(
-        &self,
-        log: LogId,
-        mut visit: impl FnMut(&fs::DirEntry) -> io::Result<()>,
-    ) -> io::Result<()> {
-        match fs::read_dir(self.log_dir(log)) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(e),
-            Ok(mut entries) => entries.try_for_each(|entry| visit(&entry?)),
+impl<F: Files> LocalRecordStore<F> {
+    /// Everything that lies in a log's directory; nothing if there is none.
+    fn entries(&self, log: LogId) -> io::Result<Vec<Entry>> {
+        match self.files.list(&self.log_dir(log)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            listed => listed,
         }
     }
 }
@@ -166,7 +168,7 @@ impl LocalRecordStore {
     ) -> io::Result<PathBuf> {
         let dir = self.log_dir(object.log);
         let next = dir.join(file_name(object, DAMAGE_NEXT_SUFFIX));
-        let mut file = File::create(&next)?;
+        let mut file = fs::File::create(&next)?;
         let end = position + length;
         let mut at = position;
         while at < end {
@@ -187,7 +189,7 @@ impl LocalRecordStore {
                 continue;
             }
             fs::rename(&next, &path)?;
-            sync_dir(&dir)?;
+            self.files.sync_dir(&dir)?;
             return Ok(path);
         }
         Err(io::Error::other("every name for saved damage is taken"))
@@ -200,32 +202,22 @@ impl LocalRecordStore {
 
     /// Names in a log's directory that are no part of the log.
     pub(super) fn others(&self, log: LogId) -> io::Result<Vec<String>> {
-        let mut others = Vec::new();
-        self.entries(log, |entry| {
-            let name = entry.file_name();
-            let is_part = name.to_str().is_some_and(|name| {
-                let stem = name.strip_suffix(SUFFIX).or_else(|| name.strip_suffix(DRAFT_SUFFIX));
-                stem.is_some_and(|stem| parse_object(log, stem).is_some())
-                    || name.strip_prefix(START_PREFIX).is_some_and(|at| at.parse::<u64>().is_ok())
-            });
-            if !is_part {
-                others.push(name.to_string_lossy().into_owned());
-            }
-            Ok(())
-        })?;
+        let is_part = |name: &str| {
+            let stem = name.strip_suffix(SUFFIX).or_else(|| name.strip_suffix(DRAFT_SUFFIX));
+            stem.is_some_and(|stem| parse_object(log, stem).is_some())
+                || name.strip_prefix(START_PREFIX).is_some_and(|at| at.parse::<u64>().is_ok())
+        };
+        let names = self.entries(log)?.into_iter().map(|entry| entry.name);
+        let mut others: Vec<String> = names.filter(|name| !is_part(name)).collect();
         others.sort_unstable();
         Ok(others)
     }
 
     /// Names beside the logs' directories that are no log's.
     pub(super) fn strangers(&self) -> io::Result<Vec<String>> {
-        let mut strangers = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let name = entry?.file_name();
-            if name.to_str().and_then(parse_log_id).is_none() {
-                strangers.push(name.to_string_lossy().into_owned());
-            }
-        }
+        let names = self.files.list(&self.dir)?.into_iter().map(|entry| entry.name);
+        let mut strangers: Vec<String> =
+            names.filter(|name| parse_log_id(name).is_none()).collect();
         strangers.sort_unstable();
         Ok(strangers)
     }
@@ -235,7 +227,7 @@ fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
     if fs::metadata(one)?.len() != fs::metadata(other)?.len() {
         return Ok(false);
     }
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let (mut one, mut other) = (fs::File::open(one)?, fs::File::open(other)?);
     let (mut of_one, mut of_other) = (vec![0; COPY_BYTES], vec![0; COPY_BYTES]);
     loop {
         let read = one.read(&mut of_one)?;
@@ -249,8 +241,8 @@ fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
     }
 }
 
-impl Handles {
-    fn keep(&mut self, object: ObjectId, file: Arc<File>) {
+impl<T> Handles<T> {
+    fn keep(&mut self, object: ObjectId, file: Arc<T>) {
         while self.files.len() >= OPEN_FILES_MAX && self.close_one() {}
         self.tick += 1;
         if self.files.insert(object, (file, self.tick)).is_none() {
@@ -276,7 +268,7 @@ impl Handles {
     }
 }
 
-impl RecordStore for LocalRecordStore {
+impl<F: Files> RecordStore for LocalRecordStore<F> {
     fn append(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<Location> {
         self.file(object, position == 0)?.write_all_at(bytes, position)?;
         Ok(Location { object, position, length: bytes.len() })
@@ -301,16 +293,13 @@ impl RecordStore for LocalRecordStore {
     /// By a handle of its own, which evicts none. What the page cache holds already stays in it,
     /// whoever put it there; what had to be read from the disk is dropped again.
     fn read_once(&self, location: Location) -> io::Result<Bytes> {
-        let file = File::open(self.path(location.object))?;
-        // Reading ahead would fill the cache with pages that look like somebody else's. Advice that
-        // is not taken costs memory, no bytes.
-        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
+        let file = self.files.open_once(&self.path(location.object))?;
         let mut buffer = vec![0; location.length];
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             let step = rest.len().min(ONCE_STEP_BYTES);
             let position = location.position + filled as u64;
-            match read_step(&file, &mut rest[..step], position) {
+            match file.read_once_at(&mut rest[..step], position) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -322,8 +311,7 @@ impl RecordStore for LocalRecordStore {
     }
 
     fn written_at(&self, object: ObjectId) -> io::Result<Timestamp> {
-        let metadata = fs::metadata(self.path(object))?;
-        Ok(Timestamp(metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000))
+        self.files.written_at(&self.path(object))
     }
 
     fn sync(&self, object: ObjectId) -> io::Result<()> {
@@ -339,7 +327,7 @@ impl RecordStore for LocalRecordStore {
     }
 
     fn delete(&self, object: ObjectId) -> io::Result<()> {
-        let removed = absent_is_fine(fs::remove_file(self.path(object)));
+        let removed = absent_is_fine(self.files.remove_file(&self.path(object)));
         // Last, since a reader may have opened it until now: an open file would keep its space.
         lock(&self.handles).files.remove(&object);
         lock(&self.entered).remove(&object);
@@ -347,7 +335,7 @@ impl RecordStore for LocalRecordStore {
     }
 
     fn delete_log(&self, log: LogId) -> io::Result<()> {
-        let removed = absent_is_fine(fs::remove_dir_all(self.log_dir(log)));
+        let removed = absent_is_fine(self.files.remove_dir_all(&self.log_dir(log)));
         // Last, since a reader may have opened a file until now: an open one would keep its space.
         lock(&self.handles).files.retain(|object, _| object.log != log);
         lock(&self.entered).retain(|object| object.log != log);
@@ -356,29 +344,30 @@ impl RecordStore for LocalRecordStore {
     }
 
     fn append_draft(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create(position == 0)
-            .truncate(position == 0)
-            .open(self.draft_path(object))?;
+        let path = self.draft_path(object);
+        let file = match position {
+            0 => self.files.create(&path)?,
+            _ => self.files.open(&path)?,
+        };
+        if position == 0 {
+            file.set_len(0)?;
+        }
         file.write_all_at(bytes, position)
     }
 
     fn publish(&self, object: ObjectId) -> io::Result<()> {
         let draft = self.draft_path(object);
-        File::open(&draft)?.sync_data()?;
-        fs::rename(draft, self.path(object))?;
+        self.files.open(&draft)?.sync_data()?;
+        self.files.rename(&draft, &self.path(object))?;
         self.enter(object)
     }
 
     fn discard_drafts(&self, log: LogId) -> io::Result<()> {
-        self.entries(log, |entry| match entry.file_name().to_str() {
-            Some(name) if name.ends_with(DRAFT_SUFFIX) => {
-                absent_is_fine(fs::remove_file(entry.path()))
-            }
-            _ => Ok(()),
-        })
+        let entries = self.entries(log)?;
+        let drafts = entries.iter().filter(|entry| entry.name.ends_with(DRAFT_SUFFIX));
+        drafts
+            .map(|draft| self.files.remove_file(&self.log_dir(log).join(&draft.name)))
+            .try_for_each(absent_is_fine)
     }
 
     fn set_start(&self, log: LogId, start: Offset) -> io::Result<()> {
@@ -387,38 +376,35 @@ impl RecordStore for LocalRecordStore {
         // The old note is renamed: there is one at any time, and no content that could be torn.
         match self.list(log)?.start {
             Some(before) => {
-                fs::rename(dir.join(format!("{START_PREFIX}{:020}", before.get())), note)?
+                let before = dir.join(format!("{START_PREFIX}{:020}", before.get()));
+                self.files.rename(&before, &note)?;
             }
-            None => drop(File::create(note)?),
+            None => drop(self.files.create(&note)?),
         }
-        sync_dir(&dir)
+        self.files.sync_dir(&dir)
     }
 
     fn list(&self, log: LogId) -> io::Result<Listing> {
         let mut listing = Listing::default();
-        self.entries(log, |entry| {
-            let name = entry.file_name();
-            let Some(name) = name.to_str() else { return Ok(()) };
+        for Entry { name, bytes } in self.entries(log)? {
             if let Some(object) = name.strip_suffix(SUFFIX).and_then(|stem| parse_object(log, stem))
             {
-                listing.objects.push((object, entry.metadata()?.len()));
+                listing.objects.push((object, bytes));
             } else if let Some(start) = name.strip_prefix(START_PREFIX) {
                 // Two notes are what a crash in an earlier version may leave: starts only rise.
                 listing.start = listing.start.max(start.parse().ok().map(Offset::new));
             } else if name.ends_with(DRAFT_SUFFIX) {
                 listing.drafts = true;
             }
-            Ok(())
-        })?;
+        }
         listing.objects.sort_unstable();
         Ok(listing)
     }
 
     fn logs(&self) -> io::Result<Vec<LogId>> {
-        let mut logs = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            logs.extend(entry?.file_name().to_str().and_then(parse_log_id));
-        }
+        let entries = self.files.list(&self.dir)?;
+        let mut logs: Vec<LogId> =
+            entries.iter().filter_map(|entry| parse_log_id(&entry.name)).collect();
         logs.sort_unstable();
         Ok(logs)
     }
@@ -433,26 +419,6 @@ impl RecordStore for LocalRecordStore {
         turns.sort_unstable_by_key(|(_, used)| *used);
         handles.turns = turns.into();
     }
-}
-
-/// Reads bytes, and drops them from the page cache if they were not all in it before.
-fn read_step(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-    let length = buffer.len();
-    let cached = {
-        let mut buffers = [IoSliceMut::new(buffer)];
-        rustix::io::preadv2(file, &mut buffers, position, ReadWriteFlags::NOWAIT)
-    };
-    match cached {
-        Ok(read) if read == length => return Ok(read),
-        Ok(_) | Err(Errno::AGAIN) => {}
-        // A file system that cannot tell: nothing is dropped.
-        Err(_) => return file.read_at(buffer, position),
-    }
-    let read = file.read_at(buffer, position)?;
-    let from = position - position % PAGE_BYTES;
-    let to = (position + read as u64).next_multiple_of(PAGE_BYTES);
-    let _ = rustix::fs::fadvise(file, from, NonZeroU64::new(to - from), Advice::DontNeed);
-    Ok(read)
 }
 
 fn file_name(object: ObjectId, suffix: &str) -> String {
@@ -493,18 +459,13 @@ pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
     // Also the entry of a directory that was there: its maker may have been killed before this.
     for parent in dir.ancestors().skip(1).take(missing + 1) {
         let parent = if parent == Path::new("") { Path::new(".") } else { parent };
-        match sync_dir(parent) {
+        match Os.sync_dir(parent) {
             // One that may not be listed was made by somebody else, who saw to its entries.
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {}
             other => other?,
         }
     }
     Ok(())
-}
-
-/// Makes the entries of `dir` survive power loss.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 /// A poisoned lock still guards a valid cache: every change to it is a single call.
@@ -514,6 +475,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use rustix::fs::Advice;
+
     use super::*;
 
     fn object(base: u64) -> ObjectId {
@@ -624,7 +587,7 @@ mod tests {
         // Once as the cache has it, and twice without: what it read is dropped again.
         for is_cached in [true, false, false] {
             if !is_cached {
-                let file = File::open(store.path(object(0))).unwrap();
+                let file = fs::File::open(store.path(object(0))).unwrap();
                 rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
             }
             for (position, length) in [(0, 300_000), (1, 70_000), (65_535, 4_097), (299_999, 10)] {

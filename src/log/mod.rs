@@ -8,6 +8,7 @@ mod clean;
 mod compression;
 mod config;
 pub mod data_dir;
+mod files;
 mod local_store;
 mod meter;
 mod outcome;
@@ -76,6 +77,9 @@ pub use refusals::{Refusal, Refusals, Refusing};
 /// Bytes of recent appends kept in memory for readers, over all logs.
 const TAIL_BYTES_MAX: usize = 64 << 20;
 
+/// Log bytes after which the view is told how far the log has come. A recovery scans about as much.
+const VIEW_INTERVAL_BYTES: u64 = 16 << 20;
+
 /// Every partition log of this node. Cheap to clone; writer threads stop with `shutdown`.
 #[derive(Clone)]
 pub struct Logs {
@@ -138,54 +142,19 @@ impl Logs {
         epoch: LeaderEpoch,
         metrics: &Metrics,
     ) -> Result<Logs, LogError> {
-        let unregistered = |e: prometheus::Error| LogError::Io {
-            action: "register metrics of",
-            path: "logs".to_owned(),
-            source: std::io::Error::other(e),
-        };
-        let meter = Meter::register(metrics).map_err(unregistered)?;
         let clean_meter = CleanMeter::register(metrics).map_err(unregistered)?;
-        let refusals = Refusals::default();
-        let collector = RefusalCollector::new(refusals.clone()).map_err(unregistered)?;
-        metrics.registry().register(Box::new(collector)).map_err(unregistered)?;
-        let settings = Arc::new(Settings {
-            store: records,
-            view,
-            sync: config.durability == Durability::Disk,
-            epoch,
-            age: AgeClock::start(clock.clone()),
-            clock,
-            meter,
-            topics: Topics::new(LogConfig::internal(config)),
-            looks: Arc::new(Semaphore::new(
-                std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            )),
-            progress: OnceLock::new(),
-            refusals,
-        });
-        let count = config.log_writer_threads.max(1);
-        let mut writers = Vec::with_capacity(count);
-        let mut threads = Vec::with_capacity(count);
-        for index in 0..count {
-            let (queue, receiver) = queue::queue(config.log_append_queue_bytes);
-            let writer = Writer::new(receiver, settings.clone(), TAIL_BYTES_MAX / count);
+        let settings = Arc::new(Settings::new(records, view, config, clock, epoch, metrics)?);
+        let (logs, writers) = Logs::with(settings, config, TAIL_BYTES_MAX);
+        let mut threads = Vec::with_capacity(writers.len());
+        for (index, writer) in writers.into_iter().enumerate() {
             let name = format!("log-writer-{index}");
             let thread = std::thread::Builder::new()
                 .name(name.clone())
                 .spawn(move || writer.run())
                 .map_err(|source| LogError::Io { action: "start thread", path: name, source })?;
-            writers.push(queue);
             threads.push(thread);
         }
-        let inner = Inner {
-            settings,
-            open: Arc::default(),
-            turns: DashMap::new(),
-            writers,
-            threads: Mutex::new(threads),
-            upkeep: Mutex::default(),
-        };
-        let logs = Logs { inner: Arc::new(inner) };
+        *logs.inner.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
         let upkeep = logs.start_upkeep(config, clean_meter).map_err(|source| LogError::Io {
             action: "start threads of",
             path: "upkeep".to_owned(),
@@ -193,6 +162,30 @@ impl Logs {
         })?;
         *logs.inner.upkeep.lock().unwrap_or_else(PoisonError::into_inner) = upkeep;
         Ok(logs)
+    }
+
+    /// Logs, and their writers, which nothing drives yet.
+    fn with(
+        settings: Arc<Settings>,
+        config: &Config,
+        tail_bytes_max: usize,
+    ) -> (Logs, Vec<Writer>) {
+        let count = config.log_writer_threads.max(1);
+        let (queues, writers) = (0..count)
+            .map(|_| {
+                let (queue, receiver) = queue::queue(config.log_append_queue_bytes);
+                (queue, Writer::new(receiver, settings.clone(), tail_bytes_max / count))
+            })
+            .unzip();
+        let inner = Inner {
+            settings,
+            open: Arc::default(),
+            turns: DashMap::new(),
+            writers: queues,
+            threads: Mutex::default(),
+            upkeep: Mutex::default(),
+        };
+        (Logs { inner: Arc::new(inner) }, writers)
     }
 
     /// The threads that look after logs at rest. They hold no handle: logs that nobody has any more
@@ -304,6 +297,46 @@ impl Logs {
     }
 }
 
+fn unregistered(error: prometheus::Error) -> LogError {
+    LogError::Io {
+        action: "register metrics of",
+        path: "logs".to_owned(),
+        source: io::Error::other(error),
+    }
+}
+
+impl Settings {
+    fn new(
+        store: Arc<dyn RecordStore>,
+        view: Store,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        epoch: LeaderEpoch,
+        metrics: &Metrics,
+    ) -> Result<Settings, LogError> {
+        let meter = Meter::register(metrics).map_err(unregistered)?;
+        let refusals = Refusals::default();
+        let collector = RefusalCollector::new(refusals.clone()).map_err(unregistered)?;
+        metrics.registry().register(Box::new(collector)).map_err(unregistered)?;
+        Ok(Settings {
+            store,
+            view,
+            sync: config.durability == Durability::Disk,
+            epoch,
+            age: AgeClock::start(clock.clone()),
+            clock,
+            meter,
+            topics: Topics::new(LogConfig::internal(config)),
+            looks: Arc::new(Semaphore::new(
+                std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            )),
+            progress: OnceLock::new(),
+            view_interval_bytes: VIEW_INTERVAL_BYTES,
+            refusals,
+        })
+    }
+}
+
 impl Inner {
     fn recover(&self, id: LogId) -> Result<Partition, LogError> {
         let replayed = recovery::replay(id, &self.settings)?;
@@ -336,14 +369,24 @@ impl Inner {
 
     fn delete(&self, id: LogId) -> Result<(), LogError> {
         let _turn = self.turns.entry(id);
-        if let Some((_, partition)) = self.open.remove(&id) {
-            partition.shared.mark_deleted();
-            let (done, forgotten) = oneshot::channel();
-            if self.writer(id).send(Command::Forget(id, done)).is_ok() {
-                // An error means that the writer ended, which forgets as well.
-                drop(queue::block_on(forgotten));
-            }
+        if let Some(forgotten) = self.close(id) {
+            // An error means that the writer ended, which forgets as well.
+            drop(queue::block_on(forgotten));
         }
+        self.erase(id)
+    }
+
+    /// Takes an open log from its readers and its writer; tells when the writer has let go of it.
+    fn close(&self, id: LogId) -> Option<oneshot::Receiver<()>> {
+        let (_, partition) = self.open.remove(&id)?;
+        partition.shared.mark_deleted();
+        let (done, forgotten) = oneshot::channel();
+        self.writer(id).send(Command::Forget(id, done)).ok()?;
+        Some(forgotten)
+    }
+
+    /// Removes a closed log from the disk and the view.
+    fn erase(&self, id: LogId) -> Result<(), LogError> {
         self.settings.refusals.forget(id);
         self.settings.store.delete_log(id).map_err(|source| LogError::Io {
             action: "delete",

@@ -38,9 +38,6 @@ const RUN_BYTES_MAX: usize = 1 << 20;
 /// What markers say of their coordinator: one node owns all of them.
 const COORDINATOR_EPOCH: i32 = 0;
 
-/// Log bytes after which the view is told how far the log has come. A recovery scans about as much.
-pub(super) const VIEW_INTERVAL_BYTES: u64 = 16 << 20;
-
 /// What all writers and the recovery share.
 pub(super) struct Settings {
     pub(super) store: Arc<dyn RecordStore>,
@@ -58,6 +55,8 @@ pub(super) struct Settings {
     pub(super) looks: Arc<Semaphore>,
     /// How far recovery has come, once somebody wants to know.
     pub(super) progress: OnceLock<Progress>,
+    /// Log bytes after which the view is told how far the log has come.
+    pub(super) view_interval_bytes: u64,
     /// The logs that take no appends.
     pub(super) refusals: Refusals,
 }
@@ -413,6 +412,9 @@ impl OwnedLog {
         }
         let rolled_back = match settings.store.truncate(object, position) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && position == 0 => Ok(()),
+            // A power loss may else bring back what was taken back: behind the end of a segment
+            // that was given up for the next one meanwhile, where nobody may cut it.
+            Ok(()) => settings.store.sync(object),
             other => other,
         };
         let passing = is_one_of(error, &[Errno::NOSPC, Errno::DQUOT]);

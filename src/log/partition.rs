@@ -304,7 +304,7 @@ impl Partition {
         Ok(trimmed.start)
     }
 
-    async fn raise_start(&self, before: Offset) -> Result<Trimmed, TrimError> {
+    pub(super) async fn raise_start(&self, before: Offset) -> Result<Trimmed, TrimError> {
         let gone = || match self.shared.is_deleted() {
             true => TrimError::Deleted,
             false => TrimError::Stopping,

@@ -2,6 +2,7 @@
 //! together, syncs once per log that must be on disk, and answers all (group commit).
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -120,61 +121,81 @@ impl Writer {
     /// Serves until it is told to stop.
     pub(super) fn run(mut self) {
         while let Some(first) = self.receiver.wait() {
-            let mut next = Some(first);
-            let mut bytes = 0;
-            while let Some(command) = next {
-                match command {
-                    Command::Append(append) => {
-                        bytes += append.batches.len();
-                        self.append(append);
-                    }
-                    Command::End(end) => self.end(end),
-                    Command::Trim(trim) => self.trim(trim),
-                    Command::Survey(id, reply) => {
-                        self.finish();
-                        if let Some(log) = self.logs.get(&id) {
-                            let _ = reply.send(log.survey());
-                        }
-                    }
-                    Command::Replace(id, replacement, reply) => {
-                        self.finish();
-                        let settings = &self.settings;
-                        let replaced = self.logs.get_mut(&id);
-                        let replaced =
-                            replaced.is_some_and(|log| log.replace(replacement, settings));
-                        let _ = reply.send(replaced);
-                    }
-                    Command::Roll(id, reply) => {
-                        self.finish();
-                        if let Some(log) = self.logs.get_mut(&id) {
-                            let _ = reply.send(log.roll(&self.settings));
-                        }
-                    }
-                    Command::Refuse(id, refusal) => {
-                        self.finish();
-                        if let Some(log) = self.logs.get_mut(&id) {
-                            log.give_up(refusal, &self.settings);
-                        }
-                    }
-                    Command::Discovered(discovery) => self.note(discovery),
-                    Command::Adopt(log) => {
-                        self.logs.insert(log.id(), *log);
-                    }
-                    Command::Forget(id, done) => {
-                        self.finish();
-                        if let Some(log) = self.logs.remove(&id) {
-                            self.tails.forget(log.shared());
-                        }
-                        // Whoever asked may have given up waiting.
-                        let _ = done.send(());
-                    }
-                    Command::Stop => return self.stop(),
-                    Command::Halt => return,
-                }
-                next = if bytes < CYCLE_BYTES_MAX { self.receiver.ready() } else { None };
+            if self.cycle(first).is_break() {
+                return;
             }
-            self.finish();
         }
+    }
+
+    /// Does what the next commands in the queue ask for, if there are any, without waiting: one
+    /// step of `run`. Breaks when it is told to stop.
+    #[cfg(test)]
+    pub(super) fn step(&mut self) -> ControlFlow<()> {
+        match self.receiver.ready() {
+            Some(first) => self.cycle(first),
+            None => ControlFlow::Continue(()),
+        }
+    }
+
+    /// Takes `first` and what is queued behind it as one group, and answers all of it.
+    fn cycle(&mut self, first: Command) -> ControlFlow<()> {
+        let mut next = Some(first);
+        let mut bytes = 0;
+        while let Some(command) = next {
+            match command {
+                Command::Append(append) => {
+                    bytes += append.batches.len();
+                    self.append(append);
+                }
+                Command::End(end) => self.end(end),
+                Command::Trim(trim) => self.trim(trim),
+                Command::Survey(id, reply) => {
+                    self.finish();
+                    if let Some(log) = self.logs.get(&id) {
+                        let _ = reply.send(log.survey());
+                    }
+                }
+                Command::Replace(id, replacement, reply) => {
+                    self.finish();
+                    let settings = &self.settings;
+                    let replaced = self.logs.get_mut(&id);
+                    let replaced = replaced.is_some_and(|log| log.replace(replacement, settings));
+                    let _ = reply.send(replaced);
+                }
+                Command::Roll(id, reply) => {
+                    self.finish();
+                    if let Some(log) = self.logs.get_mut(&id) {
+                        let _ = reply.send(log.roll(&self.settings));
+                    }
+                }
+                Command::Refuse(id, refusal) => {
+                    self.finish();
+                    if let Some(log) = self.logs.get_mut(&id) {
+                        log.give_up(refusal, &self.settings);
+                    }
+                }
+                Command::Discovered(discovery) => self.note(discovery),
+                Command::Adopt(log) => {
+                    self.logs.insert(log.id(), *log);
+                }
+                Command::Forget(id, done) => {
+                    self.finish();
+                    if let Some(log) = self.logs.remove(&id) {
+                        self.tails.forget(log.shared());
+                    }
+                    // Whoever asked may have given up waiting.
+                    let _ = done.send(());
+                }
+                Command::Stop => {
+                    self.stop();
+                    return ControlFlow::Break(());
+                }
+                Command::Halt => return ControlFlow::Break(()),
+            }
+            next = if bytes < CYCLE_BYTES_MAX { self.receiver.ready() } else { None };
+        }
+        self.finish();
+        ControlFlow::Continue(())
     }
 
     fn append(&mut self, append: Append) {
@@ -234,7 +255,7 @@ impl Writer {
         self.touched.clear();
     }
 
-    fn stop(mut self) {
+    fn stop(&mut self) {
         self.finish();
         for log in self.logs.values_mut() {
             log.close(&self.settings);

@@ -125,6 +125,32 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    fn db(&self) -> sled::Db {
+        self.inner.db.clone().expect("the view is open")
+    }
+
+    /// Everything in it.
+    pub(crate) fn copy(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let pairs = self.db().iter().map(|pair| pair.expect("the view is readable"));
+        pairs.map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    }
+
+    /// Holds what `copy` has copied, and nothing else.
+    pub(crate) fn put_back(&self, pairs: &[(Vec<u8>, Vec<u8>)]) {
+        let db = self.db();
+        let mut batch = sled::Batch::default();
+        for key in db.iter().keys() {
+            batch.remove(key.expect("the view is readable"));
+        }
+        for (key, value) in pairs {
+            batch.insert(key.as_slice(), value.as_slice());
+        }
+        db.apply_batch(batch).expect("the view is writable");
+    }
+}
+
 /// Opens sled and checks that it holds a view of this format, or nothing.
 fn open_checked(path: &Path) -> Result<(sled::Db, bool), String> {
     let open = || -> Result<(sled::Db, bool), String> {

@@ -91,6 +91,9 @@ impl OwnedLog {
             return Ok(());
         }
         let object = ObjectId::appended(self.shared.id, self.end);
+        // Whatever fails from here on: an object of that base may exist, so it holds what is appended
+        // next. A later trim would take an empty one beside it for the one that does.
+        self.roll_due = true;
         settings.store.append(object, 0, &[]).map_err(|error| error.to_string())?;
         if let Err(error) = settings.store.sync(object) {
             if out_of_handles(&error) {

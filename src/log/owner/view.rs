@@ -2,14 +2,14 @@
 
 use tracing::warn;
 
-use super::{OwnedLog, Settings, VIEW_INTERVAL_BYTES};
+use super::{OwnedLog, Settings};
 use crate::log::segment::Segment;
 use crate::store::{AbortedEntry, LogSnapshot, LogUpdate};
 
 impl OwnedLog {
     /// Tells the view how far the log has come, if enough was appended since the last time.
     pub(in crate::log) fn keep_view_if_due(&mut self, settings: &Settings) {
-        if self.view_due_bytes >= VIEW_INTERVAL_BYTES {
+        if self.view_due_bytes >= settings.view_interval_bytes {
             self.keep_view(settings);
         }
     }

@@ -409,3 +409,23 @@ fn a_failed_sync_of_the_empty_segment_after_a_trim_fences_the_log() {
     assert_eq!(fixture.log.span().start, Offset::ZERO);
     assert_eq!(fixture.values(0), ["a"]);
 }
+
+#[test]
+fn what_follows_a_trim_that_failed_half_way_is_kept_by_the_next_trim() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    fixture.append(plain(&["a"])).unwrap();
+    store.set(|faults| faults.sync = Some(EMFILE));
+    let trimmed = fixture.log.trim_blocking(Offset::new(1));
+    assert!(matches!(trimmed, Err(TrimError::Storage { .. })));
+    store.set(|faults| faults.sync = None);
+    for value in ["b", "c", "d"] {
+        fixture.append(plain(&[value])).unwrap();
+    }
+    assert_eq!(fixture.log.trim_blocking(Offset::new(2)).unwrap(), Offset::new(2));
+    drop(fixture);
+    let fixture = Fixture::over(store, dir.path(), &config());
+    assert_eq!(fixture.values(2), ["c", "d"]);
+    assert_eq!(fixture.append(plain(&["e"])).unwrap().base_offset, Offset::new(4));
+}

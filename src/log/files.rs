@@ -1,0 +1,188 @@
+//! The file operations that segments are kept with, one by one as the operating system is asked for
+//! them. Behind a trait, so that a simulated disk can lose power between any two of them.
+
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::num::NonZeroU64;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use rustix::fs::Advice;
+use rustix::io::{Errno, ReadWriteFlags};
+
+use crate::types::Timestamp;
+
+const PAGE_BYTES: u64 = 4 << 10;
+
+/// A file system. Paths are absolute or relative to where the process runs.
+pub trait Files: Send + Sync + 'static {
+    /// An open file.
+    type File: File;
+
+    /// Opens a file that exists, to read and write.
+    fn open(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// Opens a file that exists, to read it with `File::read_once_at`.
+    fn open_once(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// Opens a file to read and write, creating it if it is absent.
+    fn create(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// Creates a directory and its parents, where absent.
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes the entries of `dir` survive power loss: what was created, renamed or removed there.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Renames a file inside its directory; one of the new name is replaced.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory with all it holds.
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()>;
+
+    /// When a file was written last, by the system's clock.
+    fn written_at(&self, path: &Path) -> io::Result<Timestamp>;
+
+    /// What lies in a directory, in no order; a name that is no text is told as well as it can be.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+}
+
+/// A file that is open for reading and writing.
+pub trait File: Send + Sync {
+    /// Reads what is there at `position`, as much as the system likes; 0 at the end.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// `read_at` for somebody who will not come back soon: what had to be read from the disk is not
+    /// kept in the page cache.
+    fn read_once_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// Whether its name is gone, so that only open handles keep its space.
+    fn is_removed(&self) -> io::Result<bool>;
+
+    /// Writes all of `bytes` at `position`. An error may leave part of them behind.
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()>;
+
+    /// Makes the file's bytes and length survive power loss, but not its name.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Cuts the file, or extends it by zeros.
+    fn set_len(&self, length: u64) -> io::Result<()>;
+}
+
+/// A name in a directory.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The file's or directory's.
+    pub name: String,
+    /// The file's length.
+    pub bytes: u64,
+}
+
+/// The operating system's files.
+#[derive(Clone, Copy, Debug)]
+pub struct Os;
+
+impl Files for Os {
+    type File = fs::File;
+
+    fn open(&self, path: &Path) -> io::Result<fs::File> {
+        fs::OpenOptions::new().read(true).write(true).open(path)
+    }
+
+    fn open_once(&self, path: &Path) -> io::Result<fs::File> {
+        let file = fs::File::open(path)?;
+        // Reading ahead would fill the cache with pages that look like somebody else's. Advice that
+        // is not taken costs memory, no bytes.
+        let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
+        Ok(file)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<fs::File> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).open(path)
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::create_dir_all(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(dir)?.sync_all()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_dir_all(&self, dir: &Path) -> io::Result<()> {
+        fs::remove_dir_all(dir)
+    }
+
+    fn written_at(&self, path: &Path) -> io::Result<Timestamp> {
+        let metadata = fs::metadata(path)?;
+        Ok(Timestamp(metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match entry.metadata() {
+                Ok(metadata) => entries.push(Entry { name, bytes: metadata.len() }),
+                // It was removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl File for fs::File {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, position)
+    }
+
+    fn read_once_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let length = buffer.len();
+        let cached = {
+            let mut buffers = [IoSliceMut::new(buffer)];
+            rustix::io::preadv2(self, &mut buffers, position, ReadWriteFlags::NOWAIT)
+        };
+        match cached {
+            Ok(read) if read == length => return Ok(read),
+            Ok(_) | Err(Errno::AGAIN) => {}
+            // A file system that cannot tell: nothing is dropped.
+            Err(_) => return FileExt::read_at(self, buffer, position),
+        }
+        let read = FileExt::read_at(self, buffer, position)?;
+        let from = position - position % PAGE_BYTES;
+        let to = (position + read as u64).next_multiple_of(PAGE_BYTES);
+        let _ = rustix::fs::fadvise(self, from, NonZeroU64::new(to - from), Advice::DontNeed);
+        Ok(read)
+    }
+
+    fn is_removed(&self) -> io::Result<bool> {
+        Ok(self.metadata()?.nlink() == 0)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, position)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        fs::File::sync_data(self)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        fs::File::set_len(self, length)
+    }
+}
