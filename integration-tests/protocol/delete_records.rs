@@ -1,9 +1,6 @@
 //! DeleteRecords: where a log starts afterwards, and what may not be deleted from.
 
 use kafka_protocol::messages::create_topics_request::CreatableTopicConfig;
-use kafka_protocol::messages::delete_records_request::{
-    DeleteRecordsPartition, DeleteRecordsTopic,
-};
 use kafka_protocol::messages::{
     CreateTopicsRequest, DeleteRecordsRequest, FetchRequest, ListOffsetsRequest,
 };
@@ -11,8 +8,8 @@ use kafka_protocol::messages::{
 use super::batch::Batch;
 use super::client::{Client, text};
 use super::requests::{
-    Topic, append, append_values, creatable, create_topics, describe, fetch, fetched, offset_of,
-    read_from, topic_name,
+    Topic, append, append_values, creatable, create_topics, delete_records, describe, fetch,
+    fetched, offset_of, read_from, topic_name,
 };
 use super::{broker, code};
 use crate::harness::{PATIENCE, unique, until};
@@ -29,13 +26,7 @@ fn delete(
     partition: i32,
     offset: i64,
 ) -> (i16, i64) {
-    let partition =
-        DeleteRecordsPartition::default().with_partition_index(partition).with_offset(offset);
-    let of_topic =
-        DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
-    let request =
-        DeleteRecordsRequest::default().with_topics(vec![of_topic]).with_timeout_ms(30_000);
-    let answer = client.call(version, &request).topics.remove(0);
+    let answer = client.call(version, &delete_records(topic, partition, offset)).topics.remove(0);
     assert_eq!(answer.name, topic_name(topic));
     let partition = &answer.partitions[0];
     (partition.error_code, partition.low_watermark)

@@ -2,6 +2,9 @@
 
 use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
@@ -11,8 +14,8 @@ use kafka_protocol::messages::metadata_response::MetadataResponseTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, FetchRequest, FetchResponse, InitProducerIdRequest, ListOffsetsRequest,
-    MetadataRequest, ProduceRequest, ProduceResponse, TopicName,
+    CreateTopicsRequest, DeleteRecordsRequest, FetchRequest, FetchResponse, InitProducerIdRequest,
+    ListOffsetsRequest, MetadataRequest, ProduceRequest, ProduceResponse, TopicName,
 };
 use uuid::Uuid;
 
@@ -249,6 +252,24 @@ pub fn read_partition(
     }
 }
 
+/// Asks for the offset of `timestamp` (or of one of its sentinels) in a partition.
+pub fn list_offsets(topic: &Topic, partition: i32, timestamp: i64) -> ListOffsetsRequest {
+    let partition =
+        ListOffsetsPartition::default().with_partition_index(partition).with_timestamp(timestamp);
+    let of_topic =
+        ListOffsetsTopic::default().with_name(topic.topic_name()).with_partitions(vec![partition]);
+    ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![of_topic])
+}
+
+/// Deletes the records of a partition below `offset`.
+pub fn delete_records(topic: &str, partition: i32, offset: i64) -> DeleteRecordsRequest {
+    let partition =
+        DeleteRecordsPartition::default().with_partition_index(partition).with_offset(offset);
+    let of_topic =
+        DeleteRecordsTopic::default().with_name(topic_name(topic)).with_partitions(vec![partition]);
+    DeleteRecordsRequest::default().with_topics(vec![of_topic]).with_timeout_ms(30_000)
+}
+
 /// Asks for the offset of `timestamp` (or of one of its sentinels) in partition 0.
 #[track_caller]
 pub fn offset_of(
@@ -257,13 +278,7 @@ pub fn offset_of(
     topic: &Topic,
     timestamp: i64,
 ) -> ListOffsetsPartitionResponse {
-    let partition =
-        ListOffsetsPartition::default().with_partition_index(0).with_timestamp(timestamp);
-    let of_topic =
-        ListOffsetsTopic::default().with_name(topic.topic_name()).with_partitions(vec![partition]);
-    let request =
-        ListOffsetsRequest::default().with_replica_id((-1).into()).with_topics(vec![of_topic]);
-    client.call(version, &request).topics.remove(0).partitions.remove(0)
+    client.call(version, &list_offsets(topic, 0, timestamp)).topics.remove(0).partitions.remove(0)
 }
 
 /// Asks for a producer id without transactions. The generated defaults (0) would name a producer.

@@ -12,6 +12,7 @@ use super::gate::Gate;
 use super::latest::Keyed;
 use super::producer::{Producer, Role};
 use super::reader::{Reader, Witness};
+use super::trimmed::Trimmed;
 use crate::durability::Random;
 use crate::harness::{Broker, PATIENCE, until};
 use crate::protocol::client::Client;
@@ -34,6 +35,10 @@ pub struct Tally {
     pub offsets_committed: u64,
     pub records_with_keys: u64,
     pub records_compacted_away: u64,
+    pub trims_acknowledged: u64,
+    pub trims_interrupted: u64,
+    pub records_trimmed: u64,
+    pub records_expired: u64,
     pub batches_doubled: u64,
     pub records_lost: u64,
 }
@@ -44,7 +49,7 @@ impl Tally {
     }
 
     /// The rows of the summary.
-    pub fn rows(&self) -> [(&'static str, u64); 15] {
+    pub fn rows(&self) -> [(&'static str, u64); 19] {
         [
             ("kills", self.kills()),
             ("  under load", self.kills_under_load),
@@ -60,6 +65,10 @@ impl Tally {
             ("offsets committed", self.offsets_committed),
             ("records acknowledged in compacted topics", self.records_with_keys),
             ("  compacted away", self.records_compacted_away),
+            ("deletions of a log's beginning acknowledged", self.trims_acknowledged),
+            ("  interrupted by a kill", self.trims_interrupted),
+            ("records below a log's start", self.records_trimmed),
+            ("  by retention alone", self.records_expired),
             ("records lost", self.records_lost),
         ]
     }
@@ -79,6 +88,10 @@ impl AddAssign for Tally {
         self.offsets_committed += other.offsets_committed;
         self.records_with_keys += other.records_with_keys;
         self.records_compacted_away += other.records_compacted_away;
+        self.trims_acknowledged += other.trims_acknowledged;
+        self.trims_interrupted += other.trims_interrupted;
+        self.records_trimmed += other.records_trimmed;
+        self.records_expired += other.records_expired;
         self.batches_doubled += other.batches_doubled;
         self.records_lost += other.records_lost;
     }
@@ -104,6 +117,7 @@ pub fn run(
         })
         .collect();
     let mut keyed = Keyed::new(&mut client, seed);
+    let mut trimmed = Trimmed::new(&mut client, seed);
     drop(client);
     let mut readers: Vec<Reader> = (0..2)
         .map(|at: i8| Reader::new(at, PARTITIONS, Random::stream(seed, 100 + at as u64)))
@@ -115,13 +129,18 @@ pub fn run(
     let address = broker.kafka();
     thread::scope(|scope| {
         let _guard = gate.guard();
+        let Trimmed { topic: shrinking, producers: of_shrinking, trimmer } = &mut trimmed;
+        let shrinking = &*shrinking;
         let working: Vec<_> = producers
             .iter_mut()
-            .map(|producer| {
-                let (topic, gate, acked) = (&topic, &gate, &acked);
+            .map(|producer| (producer, &topic))
+            .chain(of_shrinking.iter_mut().map(|producer| (producer, shrinking)))
+            .map(|(producer, topic)| {
+                let (gate, acked) = (&gate, &acked);
                 scope.spawn(move || producer.run(address, topic, gate, acked))
             })
             .collect();
+        scope.spawn(|| trimmer.run(address, shrinking, &gate));
         for reader in &mut readers {
             let (topic, gate, witness) = (&topic, &gate, &witness);
             scope.spawn(move || reader.run(address, topic, gate, witness));
@@ -149,7 +168,7 @@ pub fn run(
         assert!(stored.len() >= witness.read(partition), "partition {partition} has shrunk");
         witness.see(partition, 0, &stored);
         for producer in producers.iter().filter(|producer| producer.role.partition == partition) {
-            let (lost, doubled) = producer.check(&stored);
+            let (lost, doubled) = producer.check(0, &stored);
             let (batches, records) = producer.acknowledged();
             tally.batches_acknowledged += batches as u64;
             tally.records_acknowledged += records as u64;
@@ -159,6 +178,7 @@ pub fn run(
         }
         tally.records_stored += stored.len() as u64;
     }
+    trimmed.finish(&mut client, &mut tally);
     let (with_keys, kept) = keyed.finish(&mut client);
     tally.records_with_keys += with_keys;
     tally.records_compacted_away += with_keys - kept;

@@ -10,6 +10,7 @@ pub mod gate;
 mod latest;
 pub mod producer;
 pub mod reader;
+mod trimmed;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,6 +68,8 @@ fn nothing_acknowledged_is_lost_doubled_or_moved_by_kill_9() {
     // Or the kills came between the requests and show nothing.
     assert!(total.batches_resent >= total.kills_under_load / 2, "{total:?}");
     assert!(total.records_compacted_away > total.records_with_keys / 4, "{total:?}");
+    assert!(total.records_expired > 0 && total.trims_acknowledged > 0, "{total:?}");
+    assert!(total.trims_interrupted > total.kills_under_load / 10, "{total:?}");
     assert!(total.records_witnessed > total.records_stored / 10, "{total:?}");
 }
 
@@ -84,6 +87,8 @@ fn lane_of_chapters(
         .set("durability", durability)
         // The records carry a time long ago.
         .set("log.retention.ms", -1)
+        .set("log.initial.task.delay.ms", 0)
+        .set("log.retention.check.interval.ms", 5)
         .set("log.cleaner.backoff.ms", 20)
         // Small enough that many a kill meets the end of a segment, and the view its updates.
         .set("log.segment.bytes", 16 << 10);
