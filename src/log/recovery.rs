@@ -248,21 +248,26 @@ fn snapshot(
         let Some(snapshot) = view.log_snapshot(log)? else { return Ok(None) };
         Ok(Some((snapshot, view.log_aborted(log)?)))
     };
-    let (misfit, synced) = match known() {
+    let (misfit, snapshot) = match known() {
         Ok(None) => return (None, None),
         Ok(Some((snapshot, aborted))) => match misfit(log, &snapshot, objects, store) {
             None => {
                 let end = snapshot.end;
                 return (Some((snapshot, aborted)), Some(end));
             }
-            Some(misfit) => (misfit, Some(snapshot.end)),
+            Some(misfit) => (misfit, Some(snapshot)),
         },
         Err(error) => (error.to_string(), None),
     };
     let label = settings.label(log);
     warn!(log = label, misfit, "view does not fit the log, scanning the whole log");
-    // The snapshot stays until the next one replaces it: it is all that tells how far the log went.
-    if let Err(error) = view.forget_index(log) {
+    let synced = snapshot.as_ref().map(|snapshot| snapshot.end);
+    // How far the log went stays until the next snapshot: nothing else tells.
+    let forgotten = match snapshot {
+        Some(snapshot) => view.forget_index(log, snapshot),
+        None => view.forget_log(log),
+    };
+    if let Err(error) = forgotten {
         warn!(log = label, %error, "view still holds what does not fit");
     }
     (None, synced)

@@ -404,6 +404,29 @@ fn a_view_that_knows_only_the_beginning_is_caught_up() {
 }
 
 #[test]
+fn a_view_that_did_not_fit_once_is_not_believed_by_halves_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { log_segment_bytes: 400, ..config() };
+    let fixture = Fixture::with(dir.path(), &config);
+    fixture.append(by(1, 0, 0, true, &["a"])).unwrap();
+    fixture.end(1, 0, Marker::Abort).unwrap();
+    for n in 0..10 {
+        fixture.append(by(2, 0, n, false, &["b"])).unwrap();
+    }
+    let before = seen(&fixture);
+    fixture.logs.shutdown();
+    drop(fixture);
+    // A power loss brings a segment back that a compaction had joined to the one before it.
+    File::create(segment(dir.path(), 1)).unwrap();
+    let fixture = Fixture::with(dir.path(), &config);
+    assert_eq!(seen(&fixture), before);
+    // Killed before the view was told anything new.
+    drop(fixture);
+    let fixture = Fixture::with(dir.path(), &config);
+    assert_eq!(seen(&fixture), before);
+}
+
+#[test]
 fn a_log_shorter_than_its_view_is_believed_when_the_view_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());
