@@ -253,7 +253,7 @@ pub enum ReadError {
     Corrupt {
         /// Offset asked for.
         offset: Offset,
-        /// Where the log is readable again, if it is: beyond `offset`.
+        /// Where the log is readable again, if it is: beyond `offset`, maybe at its end.
         next: Option<Offset>,
         /// What was found.
         reason: String,

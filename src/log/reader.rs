@@ -77,9 +77,12 @@ impl Shared {
 
     /// The answer, from memory or disk.
     pub(super) fn read(&self, request: &ReadRequest) -> Result<ReadResult, ReadError> {
+        // First: what is written from now on is not behind damage that is met now.
+        let end = self.span.borrow().high_watermark;
         let mut result = self.settled(|| self.read_anywhere(request));
         if let Err(ReadError::Corrupt { offset, next, reason }) = &mut result {
             *next = next.or_else(|| self.segment_after(*offset));
+            *next = next.or_else(|| (end > *offset).then_some(end));
             let next = next.map(Offset::get);
             tracing::error!(log = self.settings.label(self.id), %offset, next, reason, "read met a damaged batch");
             self.met_damage(*offset, reason);
@@ -243,6 +246,8 @@ impl Shared {
     fn locate(&self, place: &Place, from: Offset) -> Result<Option<(u64, BatchHeader)>, ReadError> {
         let mut scan = Scan::new(&*self.settings.store, place.object, place.position, place.end);
         let mut expected = place.offset;
+        // From here on, headers were believed without a look at their batches.
+        let mut believed = (place.position, place.offset);
         loop {
             let position = scan.position();
             if let Some(damage) = place.damaged.iter().find(|d| d.position == position) {
@@ -251,6 +256,7 @@ impl Shared {
                 }
                 scan.seek(damage.end);
                 expected = damage.next;
+                believed = (damage.end, expected);
                 continue;
             }
             let reason = match scan.peek().map_err(|e| self.failed(&e))? {
@@ -274,10 +280,13 @@ impl Shared {
                 }
                 Some(Err(e)) => e.to_string(),
             };
-            // Damage since the log was opened: go on behind it if that is what was asked for.
-            let (behind, offset) = self.behind(&mut scan, expected, from, &reason)?;
+            // Damage since the log was opened: go on behind it if that is what was asked for. It may
+            // have begun earlier, in a header that told a wrong way to here.
+            let damaged = first_damaged(&mut scan, believed).map_err(|e| self.failed(&e))?;
+            let (behind, offset) = self.behind(&mut scan, damaged, from, &reason)?;
             scan.seek(behind);
             expected = offset;
+            believed = (behind, offset);
         }
     }
 
@@ -445,6 +454,25 @@ fn result(
 fn aborted_between(aborted: &[AbortedTxn], from: Offset, last: Offset) -> Vec<AbortedTxn> {
     let first = aborted.partition_point(|txn| txn.last_offset < from);
     aborted.iter().skip(first).filter(|txn| txn.first_offset <= last).copied().collect()
+}
+
+/// Takes a walk that met something wrong back to the first batch that is not whole, or has another
+/// offset than it should; which one it should have. It begins at the position and offset of `from`.
+fn first_damaged(scan: &mut Scan<'_>, from: (u64, Offset)) -> io::Result<Offset> {
+    let met = scan.position();
+    let (mut position, mut expected) = from;
+    scan.seek(position);
+    while position < met {
+        match scan.advance()? {
+            Some(Found::Batch { header, .. }) if header.base_offset == expected => {
+                expected = header.next_offset();
+                position = scan.position();
+            }
+            _ => break,
+        }
+    }
+    scan.seek(position);
+    Ok(expected)
 }
 
 /// The leading batches whose CRC and offsets are right; `None` when the first one's are not.

@@ -17,6 +17,7 @@ mod admission;
 mod compaction;
 mod faults;
 mod power_loss;
+mod torn;
 mod trim;
 mod upkeep;
 

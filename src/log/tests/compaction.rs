@@ -201,7 +201,7 @@ fn producer(id: i64, base_sequence: i32, transactional: bool) -> Option<Producer
 }
 
 /// The batch with its body compressed.
-fn compressed(batch: &Bytes, codec: Codec) -> Bytes {
+pub(super) fn compressed(batch: &Bytes, codec: Codec) -> Bytes {
     let mut out = batch[..batch::HEADER_BYTES].to_vec();
     compression::deflate(codec, &batch[batch::HEADER_BYTES..], &mut out).unwrap();
     let length = (out.len() - 12) as i32;
