@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Buf;
 use serde_json::Value;
-
 use uuid::Uuid;
 
 use crate::harness::{Finished, PATIENCE, Program, Target, kcat, python, unique, until};
@@ -89,21 +89,28 @@ fn round_trips_keys_and_headers(arguments: &[&str], codec: Codec) {
 /// in its log, when it believes that the broker does not know a codec; and a batch of few records,
 /// as the first may be, when compression would make it larger.
 #[track_caller]
-fn stored_codecs(broker: SocketAddr, topic: &str) -> Vec<u8> {
+pub fn stored_codecs(broker: SocketAddr, topic: &str) -> Vec<u8> {
     // v12 is the last version that names topics.
     const VERSION: i16 = 12;
     let topic = Topic { name: topic.to_owned(), id: Uuid::nil() };
-    let answer = Client::connect(broker).call(VERSION, &fetch(VERSION, &topic, 0, 0));
-    let records = fetched(answer).records.expect("records");
-    let mut batches = &records[..];
-    let mut codecs = Vec::new();
-    // Base offset, length of what follows, leader epoch, magic, CRC, and the attributes' low byte.
-    while let Some(header) = batches.get(..23) {
-        codecs.push(header[22] & 7);
-        let length = u32::from_be_bytes(header[8..12].try_into().expect("four bytes"));
-        batches = batches.get(12 + length as usize..).unwrap_or_default();
+    let mut client = Client::connect(broker);
+    let (mut codecs, mut next) = (Vec::new(), 0);
+    loop {
+        let answer = client.call(VERSION, &fetch(VERSION, &topic, 0, next));
+        let records = fetched(answer).records.unwrap_or_default();
+        let mut batches = &records[..];
+        // Base offset, length of what follows, leader epoch, magic, CRC, attributes, and the last
+        // offset's delta. The last batch may be cut.
+        while let Some(mut header) = batches.get(..27) {
+            let (base, length) = (header.get_i64(), header.get_u32());
+            codecs.push(header[10] & 7);
+            next = base + 1 + i64::from((&header[11..]).get_i32());
+            batches = batches.get(12 + length as usize..).unwrap_or_default();
+        }
+        if records.is_empty() {
+            return codecs;
+        }
     }
-    codecs
 }
 
 #[test]

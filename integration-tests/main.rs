@@ -4,6 +4,7 @@
 //! brokers and runs programs; every other module is a group of tests.
 
 mod bad_input;
+mod clients_codecs;
 mod clients_java;
 mod clients_kcat;
 mod clients_python;
