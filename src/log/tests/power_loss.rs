@@ -683,9 +683,9 @@ impl Simulation {
             first.clamp(span.start, span.end)
         };
         let last_stable = span.last_stable;
-        // What was trimmed between two starts is in no history.
-        let lowest = if span.start > Offset::ZERO { span.start } else { bound(&all) };
-        if last_stable < lowest || last_stable > bound(&readable) {
+        // A transaction that began before the start is known or not: its segment may be gone.
+        let is_trimmed = span.start > Offset::ZERO && last_stable == span.start;
+        if last_stable != bound(&readable) && last_stable != bound(&all) && !is_trimmed {
             return Err(format!("last stable offset {last_stable} with {all:?}"));
         }
         let aborted = partition.shared.readable().aborted.clone();
