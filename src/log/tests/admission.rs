@@ -90,7 +90,7 @@ fn bounds_on_timestamps_hold_from_the_next_append_on() {
     configure(&fixture, |config| config.timestamp_after_max = Some(second));
     fixture.append(plain(&["old"])).unwrap();
     let late = NewRecord { timestamp: Timestamp(1_001_001), ..NewRecord::default() };
-    let refused = fixture.append(batch::encode(&[late.clone()], None));
+    let refused = fixture.append(batch::encode(std::slice::from_ref(&late), None));
     assert!(matches!(&refused, Err(AppendError::TimestampRange { count: 1, .. })), "{refused:?}");
     configure(&fixture, |config| {
         config.timestamp_after_max = Some(second);
