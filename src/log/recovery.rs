@@ -96,6 +96,27 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
             "log is damaged: it is readable around the damage, and takes no appends"
         );
     }
+    if let Some(Torn { object, position, bytes, reason }) = replayed.torn.take() {
+        store.truncate(object, position).map_err(|e| failed("truncate", object, e))?;
+        warn!(
+            log = label, segment = %object.base, position, truncated_bytes = bytes, reason,
+            end = %replayed.end, "log tail was torn, truncated to the last valid batch"
+        );
+    }
+    let has_leftovers = !leftovers.is_empty() || !replayed.superseded.is_empty();
+    if replayed.scanned_bytes > 0 || has_leftovers {
+        // What was only in the page cache is about to be shown to readers, to be named to producers
+        // as stored and to be told to the view; and what was cut off may not come back under what is
+        // appended next. Hence whatever the durability. What takes the place of leftovers may have
+        // been published by a process that was killed before it could sync the name.
+        if let Some(last) = replayed.segments.last() {
+            store.sync(last.object).map_err(|e| failed("sync", last.object, e))?;
+        }
+        debug!(
+            log = label, start = %replayed.start, end = %replayed.end,
+            scanned_bytes = replayed.scanned_bytes, "log recovered"
+        );
+    }
     for object in leftovers.iter().chain(&replayed.superseded) {
         match store.delete(*object) {
             Ok(()) => {
@@ -105,25 +126,6 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
                 warn!(log = label, segment = %object, %error, "a segment of no use stays")
             }
         }
-    }
-    if let Some(Torn { object, position, bytes, reason }) = replayed.torn.take() {
-        store.truncate(object, position).map_err(|e| failed("truncate", object, e))?;
-        warn!(
-            log = label, segment = %object.base, position, truncated_bytes = bytes, reason,
-            end = %replayed.end, "log tail was torn, truncated to the last valid batch"
-        );
-    }
-    if replayed.scanned_bytes > 0 {
-        // What was only in the page cache is about to be shown to readers, to be named to producers
-        // as stored and to be told to the view; and what was cut off may not come back under what is
-        // appended next. Hence whatever the durability.
-        if let Some(last) = replayed.segments.last() {
-            store.sync(last.object).map_err(|e| failed("sync", last.object, e))?;
-        }
-        debug!(
-            log = label, start = %replayed.start, end = %replayed.end,
-            scanned_bytes = replayed.scanned_bytes, "log recovered"
-        );
     }
     Ok(replayed)
 }
