@@ -40,9 +40,7 @@ impl Written {
     fn new() -> Written {
         let values = ["some", "values", "here"];
         let steps = history(&[&|fixture| {
-            for batch in 0..3 {
-                let producer = 9 + batch as i64;
-                let (from, to) = BATCHES[batch];
+            for (producer, (from, to)) in (9..).zip(BATCHES.into_iter().take(3)) {
                 let first = by(producer, 0, 0, false, &values[..(to - from) as usize]);
                 fixture.append(first).unwrap();
             }
