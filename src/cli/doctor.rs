@@ -126,7 +126,7 @@ impl Examination<'_> {
         let Finding { segment, offset, next, position, reason } = finding;
         let rest = match next {
             Some(next) => format!("readable again from offset {next}"),
-            None => "the log's end, which the next start cuts off".to_owned(),
+            None => "the log's end, which the next start cuts off if the rest is whole".to_owned(),
         };
         progress::above(|| {
             writeln!(

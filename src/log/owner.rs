@@ -185,7 +185,10 @@ impl OwnedLog {
     ) -> bool {
         let Append { mut headers, batches, reply, durable, room, .. } = append;
         let reply = Reply::Append(reply);
-        self.make_room(batches.len(), headers.first(), settings, tails);
+        let is_stamped = self.shared.config().timestamp_type == TimestampType::LogAppendTime;
+        let stamp = is_stamped.then(|| settings.clock.now());
+        let time = stamp.or_else(|| headers.first().map(|header| header.max_timestamp));
+        self.make_room(batches.len(), time, settings, tails);
         if let Some(error) = self.refusal() {
             reply.send(Err(error));
             return self.touch();
@@ -204,8 +207,6 @@ impl OwnedLog {
             append_time: None,
             duplicate: true,
         };
-        let is_stamped = self.shared.config().timestamp_type == TimestampType::LogAppendTime;
-        let stamp = is_stamped.then(|| settings.clock.now());
         let mut position = 0;
         for (index, (header, admission)) in headers.iter_mut().zip(&admissions).enumerate() {
             let next = position + header.bytes;
@@ -286,11 +287,12 @@ impl OwnedLog {
         Some(AppendError::Storage { log: self.shared.id, reason })
     }
 
-    /// Ends the segment when `bytes` more would not fit it, or when `next` is too young for it.
+    /// Ends the segment when `bytes` more would not fit it, or when records of the time `next` are
+    /// too young for it.
     fn make_room(
         &mut self,
         bytes: usize,
-        next: Option<&BatchHeader>,
+        next: Option<Timestamp>,
         settings: &Settings,
         tails: &mut TailBudget,
     ) {
@@ -308,7 +310,7 @@ impl OwnedLog {
 
     /// Whether the segment's first records are so much older than `next` that it must end, counted
     /// in the records' own time as Kafka does (`LogSegment.shouldRoll`).
-    fn is_aged(&self, next: &BatchHeader) -> bool {
+    fn is_aged(&self, next: Timestamp) -> bool {
         let config = self.shared.config();
         let Some(age_max) = config.segment_age_max() else { return false };
         let since = self.active_since.filter(|_| !self.roll_due);
@@ -319,7 +321,7 @@ impl OwnedLog {
         let share =
             BuildHasherDefault::<DefaultHasher>::default().hash_one((self.shared.id, base)) % 1000;
         let jitter = config.segment_jitter_max * share as u32 / 1000;
-        let age = u128::try_from(i128::from(next.max_timestamp.0) - i128::from(since.0));
+        let age = u128::try_from(i128::from(next.0) - i128::from(since.0));
         age.is_ok_and(|age_ms| age_ms > age_max.saturating_sub(jitter).as_millis())
     }
 

@@ -287,14 +287,18 @@ impl Partition {
     /// Raises the log's start to `before`, for good; returns where it starts then, which is never
     /// below where it was. Space is given back by whole segments.
     pub async fn trim(&self, before: Offset) -> Result<Offset, TrimError> {
-        let trimmed = self.raise_start(before).await?;
-        if !trimmed.objects.is_empty() {
-            let shared = self.shared.clone();
-            let deleted = tokio::task::spawn_blocking(move || shared.delete(&trimmed.objects));
-            // Whatever stays is removed by the next start.
-            drop(deleted.await);
-        }
-        Ok(trimmed.start)
+        let log = self.clone();
+        // A task of its own: whoever stops waiting must not keep the space until the next start.
+        let trim = tokio::spawn(async move {
+            let trimmed = log.raise_start(before).await?;
+            if !trimmed.objects.is_empty() {
+                let deleted = move || log.shared.delete(&trimmed.objects);
+                // Whatever stays is removed by the next start.
+                drop(tokio::task::spawn_blocking(deleted).await);
+            }
+            Ok(trimmed.start)
+        });
+        trim.await.unwrap_or(Err(TrimError::Stopping))
     }
 
     /// `trim` for threads outside the runtime.

@@ -81,7 +81,7 @@ impl Shared {
         let end = self.span.borrow().high_watermark;
         let mut result = self.settled(|| self.read_anywhere(request));
         if let Err(ReadError::Corrupt { offset, next, reason }) = &mut result {
-            *next = next.or_else(|| self.segment_after(*offset));
+            *next = [*next, self.segment_after(*offset)].into_iter().flatten().min();
             *next = next.or_else(|| (end > *offset).then_some(end));
             let next = next.map(Offset::get);
             tracing::error!(log = self.settings.label(self.id), %offset, next, reason, "read met a damaged batch");
@@ -236,7 +236,7 @@ impl Shared {
         reason: &str,
     ) -> Result<(u64, Offset), ReadError> {
         let position = scan.position();
-        match scan.resync(position, damaged.plus(1)).map_err(|e| self.failed(&e))? {
+        match scan.resync(position, damaged.plus(1)..=Offset::MAX).map_err(|e| self.failed(&e))? {
             Some((behind, offset)) if offset <= from => Ok((behind, offset)),
             next => Err(corrupt(from, next.map(|(_, offset)| offset), reason)),
         }
@@ -410,7 +410,8 @@ impl Shared {
             tracing::error!(log = self.settings.label(self.id), offset = %expected, reason, "look-up by timestamp passed over a damaged batch");
             self.met_damage(expected, &reason);
             let (from, offset) = unchecked.take().unwrap_or((position, expected));
-            let behind = scan.resync(from, offset.plus(1)).map_err(|e| self.failed(&e))?;
+            let behind =
+                scan.resync(from, offset.plus(1)..=Offset::MAX).map_err(|e| self.failed(&e))?;
             let Some((behind, offset)) = behind else { return Ok(None) };
             scan.seek(behind);
             expected = offset;

@@ -55,8 +55,8 @@ pub(super) struct Torn {
     pub(super) reason: String,
 }
 
-/// Reads what the store has of a log. Cuts a torn tail off and removes leftovers; changes nothing
-/// else.
+/// Reads what the store has of a log. Cuts a torn tail off and removes leftovers, unless the log is
+/// damaged; changes nothing else.
 pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogError> {
     let store = &*settings.store;
     let listing = list(log, store)?;
@@ -96,7 +96,11 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
             "log is damaged: it is readable around the damage, and takes no appends"
         );
     }
-    if let Some(Torn { object, position, bytes, reason }) = replayed.torn.take() {
+    // What a damaged log has twice, or seems to have torn, may be all that is left of its records.
+    let is_whole = replayed.refused.is_none();
+    if let Some(Torn { object, position, bytes, reason }) =
+        replayed.torn.take().filter(|_| is_whole)
+    {
         store.truncate(object, position).map_err(|e| failed("truncate", object, e))?;
         warn!(
             log = label, segment = %object.base, position, truncated_bytes = bytes, reason,
@@ -117,7 +121,7 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
             scanned_bytes = replayed.scanned_bytes, "log recovered"
         );
     }
-    for object in leftovers.iter().chain(&replayed.superseded) {
+    for object in leftovers.iter().chain(&replayed.superseded).filter(|_| is_whole) {
         match store.delete(*object) {
             Ok(()) => {
                 info!(log = label, segment = %object, "removed a segment that a crash has left")
@@ -224,11 +228,11 @@ pub(super) fn walk(
         };
         replayed.scanned_bytes += length - segment.bytes;
         let mut scan = Scan::new(store, *object, segment.bytes, *length).counted(progress);
-        let following = objects.get(index + 1).map(|(object, _)| object.base);
+        let later = objects.get(index + 1..).unwrap_or_default();
         replayed
-            .segment(segment, &mut scan, *length, following, index_interval_bytes)
+            .segment(segment, &mut scan, *length, later, index_interval_bytes)
             .map_err(|e| failed("read", *object, e))?;
-        if let Some(segment) = replayed.segments.last_mut().filter(|_| following.is_some()) {
+        if let Some(segment) = replayed.segments.last_mut().filter(|_| !later.is_empty()) {
             sealed(segment);
         }
     }
@@ -381,7 +385,7 @@ impl Replayed {
         mut segment: Segment,
         scan: &mut Scan<'_>,
         length: u64,
-        following: Option<Offset>,
+        later: &[(ObjectId, u64)],
         index_interval_bytes: u64,
     ) -> io::Result<()> {
         let object = segment.object;
@@ -398,7 +402,10 @@ impl Replayed {
                 }
                 Found::Bad { position, reason } => (position, reason),
             };
-            let next = scan.resync(position, self.end.plus(1))?;
+            // Of what this segment holds, too, a later one may be a leftover.
+            let following = later.iter().map(|(object, _)| object.base).find(|b| *b >= self.end);
+            let next =
+                scan.resync(position, self.end.plus(1)..=following.unwrap_or(Offset::MAX))?;
             // A hole of zeros where a batch should begin was never on the disk, nor was anything
             // behind it synced: the machine lost power in the middle of unsynced writes.
             let hole = following.is_none() && scan.is_hole(position)?;

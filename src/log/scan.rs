@@ -1,6 +1,7 @@
 //! Walks the batches of an object from a position on, checking each whole batch's CRC.
 
 use std::io;
+use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 
@@ -108,10 +109,15 @@ impl<'a> Scan<'a> {
         self.position = position;
     }
 
-    /// The first position after `bad` where a valid batch begins whose base offset is at least
-    /// `expected`. Looks at every byte, since a damaged length leads nowhere.
-    pub fn resync(&mut self, bad: u64, expected: Offset) -> io::Result<Option<(u64, Offset)>> {
-        self.resync_while(bad, expected, |_| true)
+    /// The first position after `bad` where a valid batch begins whose base offset is one of
+    /// `offsets`. Looks at every byte, since a damaged length leads nowhere; but first where the
+    /// damaged batch says that it ends, since its records may hold what looks like batches.
+    pub fn resync(
+        &mut self,
+        bad: u64,
+        offsets: RangeInclusive<Offset>,
+    ) -> io::Result<Option<(u64, Offset)>> {
+        self.resync_while(bad, offsets, |_| true)
     }
 
     /// `resync` that asks now and then whether to look further, and says how many bytes it has
@@ -119,10 +125,25 @@ impl<'a> Scan<'a> {
     pub fn resync_while(
         &mut self,
         bad: u64,
-        expected: Offset,
+        offsets: RangeInclusive<Offset>,
         mut goes_on: impl FnMut(u64) -> bool,
     ) -> io::Result<Option<(u64, Offset)>> {
-        let restore = self.position;
+        let restore = std::mem::replace(&mut self.position, bad);
+        if let Ok(header) = BatchHeader::parse(&self.bytes(HEADER_BYTES)?) {
+            let (at, next) = (bad + header.bytes as u64, header.next_offset());
+            self.position = at;
+            let behind = self.advance()?;
+            self.position = restore;
+            match behind {
+                Some(Found::Batch { header, .. })
+                    if header.base_offset == next && offsets.contains(&next) =>
+                {
+                    return Ok(Some((at, next)));
+                }
+                None if at == self.end && next == *offsets.end() => return Ok(None),
+                _ => {}
+            }
+        }
         let mut found = None;
         self.position = bad + 1;
         let mut asked_at = bad;
@@ -136,7 +157,7 @@ impl<'a> Scan<'a> {
             // The cheap test first: the magic byte, then the header, then the CRC of it all.
             let candidate = self.bytes(HEADER_BYTES)?;
             if candidate.get(16) == Some(&2)
-                && BatchHeader::parse(&candidate).is_ok_and(|h| h.base_offset >= expected)
+                && BatchHeader::parse(&candidate).is_ok_and(|h| offsets.contains(&h.base_offset))
             {
                 let at = self.position;
                 if let Some(Found::Batch { header, .. }) = self.advance()? {

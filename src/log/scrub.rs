@@ -165,8 +165,9 @@ impl Scrub {
                     return Ended::Whole;
                 }
             };
-            let behind =
-                scan.resync_while(position, expected.plus(1), |bytes| self.passed(bytes, pace));
+            let bound = look.following.unwrap_or(look.published);
+            let offsets = expected.plus(1)..=bound;
+            let behind = scan.resync_while(position, offsets, |bytes| self.passed(bytes, pace));
             let behind = match behind {
                 Ok(behind) => behind,
                 Err(error) => {
@@ -177,9 +178,6 @@ impl Scrub {
             if !pace.goes_on() {
                 return Ended::Stopped;
             }
-            // A damaged header may claim offsets that are another segment's.
-            let bound = look.following.unwrap_or(look.published);
-            let behind = behind.filter(|(_, offset)| *offset <= bound);
             let to_the_end = behind.is_none();
             let (end, next) = behind.unwrap_or((look.bytes, bound));
             let damage = Damage { offset: expected, next, position, end, reason };

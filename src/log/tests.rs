@@ -15,6 +15,7 @@ use crate::types::{ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId, 
 
 mod admission;
 mod compaction;
+mod damage;
 mod faults;
 mod power_loss;
 mod torn;

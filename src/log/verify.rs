@@ -157,7 +157,11 @@ impl AtRest {
         let mut notes = Vec::new();
         let leftovers = recovery::current(listing).1.len() + walked.superseded.len();
         if leftovers > 0 {
-            notes.push(format!("{leftovers} segments of no use, which the next start removes"));
+            let start = match walked.refused {
+                Some(_) => "the first start after a repair",
+                None => "the next start",
+            };
+            notes.push(format!("{leftovers} segments of no use, which {start} removes"));
         }
         if listing.drafts {
             notes.push("an unfinished draft, which the next start removes".to_owned());
@@ -203,7 +207,7 @@ impl AtRest {
                 match found {
                     Found::Batch { bytes, .. } => batches.push(bytes),
                     Found::Bad { position, .. } => {
-                        match scan.resync(position, object.base).map_err(failed)? {
+                        match scan.resync(position, object.base..=Offset::MAX).map_err(failed)? {
                             Some((next, _)) => scan.seek(next),
                             None => break,
                         }

@@ -11,6 +11,9 @@ impl Offset {
     /// The first offset of every partition.
     pub const ZERO: Offset = Offset(0);
 
+    /// One that no record reaches.
+    pub const MAX: Offset = Offset(u64::MAX);
+
     /// An offset from its number.
     pub const fn new(value: u64) -> Offset {
         Offset(value)

@@ -429,3 +429,24 @@ fn what_follows_a_trim_that_failed_half_way_is_kept_by_the_next_trim() {
     assert_eq!(fixture.values(2), ["c", "d"]);
     assert_eq!(fixture.append(plain(&["e"])).unwrap().base_offset, Offset::new(4));
 }
+
+#[test]
+fn what_a_killed_broker_left_in_the_page_cache_is_promised_to_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let config = Config { durability: Durability::PageCache, ..config() };
+    let fixture = Fixture::over(store.clone(), dir.path(), &config);
+    for value in ["a", "b", "c"] {
+        fixture.append(plain(&[value])).unwrap();
+    }
+    drop(fixture);
+    // The next broker finds it there, and notes a start behind some of it.
+    let fixture = Fixture::over(store.clone(), dir.path(), &config);
+    assert_eq!(fixture.log.trim_blocking(Offset::new(2)), Ok(Offset::new(2)));
+    drop(fixture);
+    store.lose_power();
+    let fixture = Fixture::over(store, dir.path(), &config);
+    assert_eq!(fixture.logs.refusals().list(), []);
+    assert_eq!(fixture.values(2), ["c"]);
+    assert_eq!(fixture.append(plain(&["d"])).unwrap().base_offset, Offset::new(3));
+}

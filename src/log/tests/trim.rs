@@ -80,6 +80,24 @@ fn a_log_trimmed_to_its_end_is_empty_and_goes_on_at_its_offset() {
 }
 
 #[test]
+fn whoever_stops_waiting_for_a_trim_gets_its_space_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::with(dir.path(), &small_segments());
+    for values in [["a", "b"], ["c", "d"]] {
+        fixture.append(plain(&values)).unwrap();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let mut trim = Box::pin(fixture.log.trim(Offset::new(2)));
+        let _ = futures_util::poll!(&mut trim);
+    });
+    while files(dir.path()).contains(&name(0)) {
+        std::thread::yield_now();
+    }
+    assert_eq!(fixture.log.span().start, Offset::new(2));
+}
+
+#[test]
 fn a_start_inside_an_open_transaction_bounds_the_last_stable_offset() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::open(dir.path());

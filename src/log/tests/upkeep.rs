@@ -323,3 +323,22 @@ fn a_deleted_topic_leaves_no_open_file() {
     assert!(fixture.logs.on_disk().unwrap().is_empty());
     assert!(fixture.logs.refusals().list().is_empty());
 }
+
+#[test]
+fn a_segment_of_the_brokers_own_time_ends_by_that_time_and_not_the_producers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fixture, clock) = clocked(dir.path(), &config(), Timestamp(1_000_000));
+    let config = LogConfig {
+        timestamp_type: TimestampType::LogAppendTime,
+        segment_age_max: Some(Duration::from_secs(10)),
+        ..(*fixture.log.config()).clone()
+    };
+    fixture.logs.configure(id().topic, "clicks", config);
+    for ms in [i64::MAX, 5, i64::MAX] {
+        append_at(&fixture, ms);
+    }
+    assert_eq!(files(dir.path()), 1);
+    clock.advance(Duration::from_secs(11));
+    append_at(&fixture, 5);
+    assert_eq!(files(dir.path()), 2);
+}
