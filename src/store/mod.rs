@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tracing::{error, warn};
@@ -34,6 +35,9 @@ pub enum StoreError {
     },
 }
 
+/// How long a view that sled has not let go of yet is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// Bytes that sled may keep in memory.
 const CACHE_BYTES: u64 = 8 << 20;
 
@@ -151,14 +155,27 @@ impl Store {
     }
 }
 
+/// Opens sled, which its own threads may hold locked for a moment after its last handle is gone:
+/// that is no damage, and what they still write must not be set aside under them.
+fn open_unlocked(path: &Path) -> Result<sled::Db, String> {
+    let patience_ends = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open() {
+            Err(sled::Error::Io(error))
+                if error.to_string().contains("could not acquire lock")
+                    && Instant::now() < patience_ends =>
+            {
+                std::thread::sleep(LOCK_LOOK_INTERVAL);
+            }
+            other => return other.map_err(|error| error.to_string()),
+        }
+    }
+}
+
 /// Opens sled and checks that it holds a view of this format, or nothing.
 fn open_checked(path: &Path) -> Result<(sled::Db, bool), String> {
     let open = || -> Result<(sled::Db, bool), String> {
-        let db = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            .open()
-            .map_err(|e| e.to_string())?;
+        let db = open_unlocked(path)?;
         match db.get(keys::format()).map_err(|e| e.to_string())? {
             Some(format) if *format == [keys::FORMAT] => Ok((db, false)),
             Some(format) => Err(format!("it has format {format:?}, not {}", keys::FORMAT)),
@@ -239,6 +256,20 @@ mod tests {
         let store = Store::absent(Path::new("nowhere"));
         assert!(store.opened_empty());
         assert!(store.flush().unwrap_err().to_string().contains("nowhere"));
+    }
+
+    #[test]
+    fn a_view_that_is_let_go_of_late_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("view");
+        let store = Store::open(&path).unwrap();
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(store);
+        });
+        assert!(!Store::open(&path).unwrap().opened_empty());
+        late.join().unwrap();
+        assert_eq!(asides(dir.path()), 0);
     }
 
     #[test]
