@@ -110,6 +110,8 @@ pub(super) struct OwnedLog {
     refused: Option<Refusal>,
     /// What was written last may never reach the disk: readers do not get to see it.
     sync_failed: bool,
+    /// Why the log's start cannot be raised any more.
+    start_failed: Option<String>,
     run: Run,
     /// Outcomes of this cycle that were not answered yet.
     written: Vec<Waiting>,
@@ -159,6 +161,7 @@ impl OwnedLog {
             unsynced: false,
             refused: recovered.refused,
             sync_failed: false,
+            start_failed: None,
             run: Run::default(),
             written: Vec::new(),
             touched: false,

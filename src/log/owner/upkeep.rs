@@ -1,9 +1,12 @@
 //! How a log loses records: its start is raised, segments are replaced by what compaction left of
 //! them, and damage found at rest is noted.
 
+use std::io;
+
+use rustix::io::Errno;
 use tracing::{error, info};
 
-use super::{OwnedLog, Settings, out_of_handles};
+use super::{OwnedLog, Settings, is_one_of, out_of_handles};
 use crate::log::outcome::TrimError;
 use crate::log::partition;
 use crate::log::record_store::ObjectId;
@@ -61,8 +64,12 @@ impl OwnedLog {
             if before == self.end {
                 self.begin_empty(settings).map_err(storage)?;
             }
-            let noted = settings.store.set_start(log, before);
-            noted.map_err(|error| storage(error.to_string()))?;
+            if let Some(reason) = &self.start_failed {
+                return Err(storage(reason.clone()));
+            }
+            if let Err(error) = settings.store.set_start(log, before) {
+                return Err(storage(self.note_failed(&error, settings)));
+            }
             self.start = before;
             self.publish();
         }
@@ -71,6 +78,18 @@ impl OwnedLog {
             self.keep_view(settings);
         }
         Ok(Trimmed { start: self.start, objects })
+    }
+
+    /// Fences a log whose start the disk did not note, but for a lack of room or file handles: asked
+    /// again, the disk may say that it has noted what it has lost.
+    fn note_failed(&mut self, error: &io::Error, settings: &Settings) -> String {
+        if out_of_handles(error) || is_one_of(error, &[Errno::NOSPC, Errno::DQUOT]) {
+            return error.to_string();
+        }
+        let reason = format!("its start could not be noted: {error}");
+        let reason = self.refuse(Refusal::disk(reason), settings);
+        self.start_failed = Some(reason.clone());
+        reason
     }
 
     /// Ends the active segment, if it has anything.

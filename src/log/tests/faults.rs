@@ -8,6 +8,8 @@ use super::*;
 use crate::log::record_store::{Listing, Location, ObjectId};
 use crate::types::Offset;
 
+mod changes;
+
 /// What fails next.
 #[derive(Default)]
 struct Faults {
@@ -23,8 +25,28 @@ struct Faults {
     nth_sync: Option<usize>,
     /// Syncs asked for.
     syncs: usize,
+    /// Every change of what there is, of this kind.
+    change: Option<(Change, Failure)>,
+    /// Nothing of these logs can be listed, with this errno.
+    list: HashMap<LogId, i32>,
     /// Length of each object as a power loss leaves it.
     synced: HashMap<ObjectId, u64>,
+}
+
+/// A change of what there is of a log.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Change {
+    SetStart,
+    Delete,
+    DeleteLog,
+}
+
+/// How a change fails.
+#[derive(Clone, Copy, Debug)]
+struct Failure {
+    errno: i32,
+    /// It was made all the same.
+    happens: bool,
 }
 
 struct FaultyStore {
@@ -60,6 +82,18 @@ impl FaultyStore {
             Some(errno) => Err(io::Error::from_raw_os_error(*errno)),
             None => Ok(()),
         }
+    }
+
+    fn change(&self, kind: Change, make: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        let faults = self.faults.lock().unwrap();
+        let Some((_, Failure { errno, happens })) = faults.change.filter(|(it, _)| *it == kind)
+        else {
+            return make();
+        };
+        if happens {
+            make()?;
+        }
+        Err(io::Error::from_raw_os_error(errno))
     }
 
     fn syncs(&self) -> usize {
@@ -119,11 +153,11 @@ impl RecordStore for FaultyStore {
     }
 
     fn delete(&self, object: ObjectId) -> io::Result<()> {
-        self.inner.delete(object)
+        self.change(Change::Delete, || self.inner.delete(object))
     }
 
     fn delete_log(&self, log: LogId) -> io::Result<()> {
-        self.inner.delete_log(log)
+        self.change(Change::DeleteLog, || self.inner.delete_log(log))
     }
 
     fn append_draft(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()> {
@@ -139,11 +173,14 @@ impl RecordStore for FaultyStore {
     }
 
     fn set_start(&self, log: LogId, start: Offset) -> io::Result<()> {
-        self.inner.set_start(log, start)
+        self.change(Change::SetStart, || self.inner.set_start(log, start))
     }
 
     fn list(&self, log: LogId) -> io::Result<Listing> {
-        self.inner.list(log)
+        match self.faults.lock().unwrap().list.get(&log) {
+            Some(errno) => Err(io::Error::from_raw_os_error(*errno)),
+            None => self.inner.list(log),
+        }
     }
 
     fn rest(&self) {
