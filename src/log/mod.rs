@@ -29,6 +29,7 @@ mod run;
 mod scan;
 mod scrub;
 mod segment;
+mod settings;
 mod tail;
 mod times;
 mod topics;
@@ -39,31 +40,27 @@ pub mod verify;
 mod writer;
 
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use dashmap::DashMap;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
-use crate::config::{Config, Durability};
+use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::types::{Clock, LeaderEpoch, LogId, Progress, TopicId};
 
-use self::age::AgeClock;
 use self::clean::CleanMeter;
 use self::local_store::LocalRecordStore;
-use self::meter::Meter;
-use self::owner::{OwnedLog, Recovered, Settings};
+use self::owner::{OwnedLog, Recovered};
 use self::partition::{Readable, Shared};
 use self::queue::Queue;
 use self::record_store::RecordStore;
-use self::refusals::RefusalCollector;
 use self::retention::Retainer;
 use self::rounds::Rounds;
-use self::topics::Topics;
+use self::settings::Settings;
 use self::writer::{Command, Writer};
 
 pub use config::{Codec, Compaction, LogConfig, Retention, TimestampType};
@@ -76,9 +73,6 @@ pub use refusals::{Refusal, Refusals, Refusing};
 
 /// Bytes of recent appends kept in memory for readers, over all logs.
 const TAIL_BYTES_MAX: usize = 64 << 20;
-
-/// Log bytes after which the view is told how far the log has come. A recovery scans about as much.
-const VIEW_INTERVAL_BYTES: u64 = 16 << 20;
 
 /// Every partition log of this node. Cheap to clone; writer threads stop with `shutdown`.
 #[derive(Clone)]
@@ -302,38 +296,6 @@ fn unregistered(error: prometheus::Error) -> LogError {
         action: "register metrics of",
         path: "logs".to_owned(),
         source: io::Error::other(error),
-    }
-}
-
-impl Settings {
-    fn new(
-        store: Arc<dyn RecordStore>,
-        view: Store,
-        config: &Config,
-        clock: Arc<dyn Clock>,
-        epoch: LeaderEpoch,
-        metrics: &Metrics,
-    ) -> Result<Settings, LogError> {
-        let meter = Meter::register(metrics).map_err(unregistered)?;
-        let refusals = Refusals::default();
-        let collector = RefusalCollector::new(refusals.clone()).map_err(unregistered)?;
-        metrics.registry().register(Box::new(collector)).map_err(unregistered)?;
-        Ok(Settings {
-            store,
-            view,
-            sync: config.durability == Durability::Disk,
-            epoch,
-            age: AgeClock::start(clock.clone()),
-            clock,
-            meter,
-            topics: Topics::new(LogConfig::internal(config)),
-            looks: Arc::new(Semaphore::new(
-                std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-            )),
-            progress: OnceLock::new(),
-            view_interval_bytes: VIEW_INTERVAL_BYTES,
-            refusals,
-        })
     }
 }
 

@@ -6,30 +6,28 @@ mod view;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::io::Errno;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tracing::{error, warn};
 
-use super::age::AgeClock;
 use super::batch::{self, BatchHeader};
 use super::config::TimestampType;
-use super::meter::Meter;
 use super::outcome::{AppendError, Appended, Durable, OffsetSpan};
 use super::partition::Shared;
 use super::producer::{Admission, BatchFacts, Producers};
-use super::record_store::{ObjectId, RecordStore};
-use super::refusals::{Refusal, Refusals};
+use super::record_store::ObjectId;
+use super::refusals::Refusal;
 use super::run::{Reply, Run, Waiting, chunks};
 use super::segment::Segment;
+use super::settings::Settings;
 use super::tail::TailBudget;
-use super::topics::Topics;
 use super::writer::{Append, End};
-use crate::store::{Anchor, SegmentId, Store};
-use crate::types::{Clock, LeaderEpoch, LogId, Offset, Progress, Timestamp};
+use crate::store::{Anchor, SegmentId};
+use crate::types::{LogId, Offset, Timestamp};
 
 pub(super) use upkeep::{Replacement, Survey, Trimmed};
 
@@ -37,49 +35,6 @@ pub(super) use upkeep::{Replacement, Survey, Trimmed};
 const RUN_BYTES_MAX: usize = 1 << 20;
 /// What markers say of their coordinator: one node owns all of them.
 const COORDINATOR_EPOCH: i32 = 0;
-
-/// What all writers and the recovery share.
-pub(super) struct Settings {
-    pub(super) store: Arc<dyn RecordStore>,
-    pub(super) view: Store,
-    /// Whether `Durable::Synced` means the disk, or the page cache.
-    pub(super) sync: bool,
-    pub(super) epoch: LeaderEpoch,
-    pub(super) clock: Arc<dyn Clock>,
-    /// What the age of records is held against.
-    pub(super) age: AgeClock,
-    pub(super) meter: Meter,
-    pub(super) topics: Topics,
-    /// Turns at inflating and compressing clients' batches: as many as there are cores, so that the
-    /// memory for it is bounded.
-    pub(super) looks: Arc<Semaphore>,
-    /// How far recovery has come, once somebody wants to know.
-    pub(super) progress: OnceLock<Progress>,
-    /// Log bytes after which the view is told how far the log has come.
-    pub(super) view_interval_bytes: u64,
-    /// The logs that take no appends.
-    pub(super) refusals: Refusals,
-}
-
-impl Settings {
-    /// Tells health and metrics of a log that takes no appends.
-    pub(super) fn note_refusal(&self, log: LogId, refusal: &Refusal) {
-        self.meter.refusing.inc();
-        self.refusals.add(log, self.topics.of(log.topic).name(), refusal);
-    }
-
-    pub(super) fn progress(&self) -> &Progress {
-        self.progress.get_or_init(Progress::default)
-    }
-
-    /// A log as log lines name it: `clicks-3 (<topic uuid>-3)`, or by its id alone.
-    pub(super) fn label(&self, log: LogId) -> String {
-        match self.topics.of(log.topic).name() {
-            Some(name) => format!("{name}-{} ({log})", log.partition),
-            None => log.to_string(),
-        }
-    }
-}
 
 /// See the module's header.
 pub(super) struct OwnedLog {
@@ -490,6 +445,8 @@ impl OwnedLog {
         self.touched = false;
         let needs_sync = |waiting: &Waiting| waiting.durable == Durable::Synced;
         if settings.sync && self.unsynced && self.written.iter().any(needs_sync) {
+            // First, so that a client may ask for what its `acks=1` append was told.
+            self.publish_end();
             for waiting in self.written.extract_if(.., |waiting| !needs_sync(waiting)) {
                 waiting.reply.send(Ok(waiting.outcome));
             }
@@ -581,6 +538,11 @@ impl OwnedLog {
         };
         debug_assert!(self.invariants(&span));
         self.span.send_if_modified(|old| std::mem::replace(old, span) != span);
+    }
+
+    /// Tells readers where the log ends, and shows them nothing more.
+    fn publish_end(&self) {
+        self.span.send_if_modified(|span| std::mem::replace(&mut span.end, self.end) != self.end);
     }
 
     fn invariants(&self, span: &OffsetSpan) -> bool {

@@ -18,10 +18,11 @@ use super::outcome::{
     AbortedTxn, AppendError, AppendOptions, Appended, Durable, Marker, OffsetSpan, OpenTxn,
     ReadError, ReadRequest, ReadResult, TimestampOffset, TrimError,
 };
-use super::owner::{Settings, Trimmed};
+use super::owner::Trimmed;
 use super::queue::{Closed, Queue, block_on};
 use super::record_store::ObjectId;
 use super::segment::{LargestTimestamp, Segment};
+use super::settings::Settings;
 use super::tail::Tail;
 use super::topics::TopicSettings;
 use super::validate;

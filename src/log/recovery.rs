@@ -10,12 +10,12 @@ use tracing::{debug, error, info, warn};
 use super::LogError;
 use super::batch::{self, BatchHeader};
 use super::outcome::AbortedTxn;
-use super::owner::Settings;
 use super::producer::{BatchFacts, Producers};
 use super::record_store::{Listing, ObjectId, RecordStore};
 use super::refusals::Refusal;
 use super::scan::{Found, Scan};
 use super::segment::{Damage, Segment};
+use super::settings::Settings;
 use crate::store::{AbortedEntry, Anchor, LogSnapshot, SegmentEntry, StoreError};
 use crate::types::{LogId, Offset, Progress};
 

@@ -11,9 +11,9 @@ use tracing::{info, warn};
 
 use super::config::Retention;
 use super::outcome::TrimError;
-use super::owner::Settings;
 use super::partition::{Partition, Shared};
 use super::segment::Segment;
+use super::settings::Settings;
 use crate::types::{LogId, Offset, Timestamp};
 
 /// A segment as retention sees it.

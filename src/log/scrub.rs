@@ -11,13 +11,14 @@ use dashmap::DashMap;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use super::owner::{Settings, out_of_handles};
+use super::owner::out_of_handles;
 use super::partition::{Partition, Shared};
 use super::queue::block_on;
 use super::record_store::ObjectId;
 use super::rounds::Pace;
 use super::scan::{Found, Scan};
 use super::segment::{Damage, Segment};
+use super::settings::Settings;
 use super::writer::{Command, Discovery, Fault};
 use crate::types::{LogId, Offset};
 

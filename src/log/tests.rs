@@ -11,6 +11,7 @@ use super::batch::{self, NewRecord, Producer};
 use super::queue::block_on;
 use super::tail::Window;
 use super::*;
+use crate::config::Durability;
 use crate::types::{ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp};
 
 mod admission;

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 
 use super::clean::{CleanMeter, Cleaner};
-use super::owner::Settings;
 use super::partition::Partition;
 use super::retention::Retainer;
 use super::rounds::Rounds;
 use super::scrub::Scrub;
+use super::settings::Settings;
 use crate::config::Config;
 use crate::types::LogId;
 

@@ -10,11 +10,12 @@ use tokio::sync::oneshot;
 
 use super::batch::BatchHeader;
 use super::outcome::{AppendError, Appended, Durable, Marker, TrimError};
-use super::owner::{OwnedLog, Replacement, Settings, Survey, Trimmed};
+use super::owner::{OwnedLog, Replacement, Survey, Trimmed};
 use super::queue::{Receiver, Room};
 use super::record_store::ObjectId;
 use super::refusals::Refusal;
 use super::segment::Damage;
+use super::settings::Settings;
 use super::tail::TailBudget;
 use crate::types::{LogId, Offset, ProducerEpoch, ProducerId};
 

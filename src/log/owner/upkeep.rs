@@ -6,12 +6,13 @@ use std::io;
 use rustix::io::Errno;
 use tracing::{error, info};
 
-use super::{OwnedLog, Settings, is_one_of, out_of_handles};
+use super::{OwnedLog, is_one_of, out_of_handles};
 use crate::log::outcome::TrimError;
 use crate::log::partition;
 use crate::log::record_store::ObjectId;
 use crate::log::refusals::Refusal;
 use crate::log::segment::{Damage, Segment};
+use crate::log::settings::Settings;
 use crate::log::writer::Fault;
 use crate::store::ProducerEntry;
 use crate::types::Offset;

@@ -2,8 +2,9 @@
 
 use tracing::warn;
 
-use super::{OwnedLog, Settings};
+use super::OwnedLog;
 use crate::log::segment::Segment;
+use crate::log::settings::Settings;
 use crate::store::{AbortedEntry, LogSnapshot, LogUpdate};
 
 impl OwnedLog {

@@ -410,6 +410,31 @@ fn appends_that_arrive_during_a_sync_share_the_next_one() {
 }
 
 #[test]
+fn what_acks_1_was_told_can_be_asked_for_before_the_disk_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    let held = store.gate.lock().unwrap();
+    let first = block_on(fixture.log.enqueue(plain(&["a"]), synced()));
+    while store.syncs() == 0 {
+        std::thread::yield_now();
+    }
+    // One cycle has both: the first is answered before the sync that the second waits for, which
+    // here never comes.
+    let written = AppendOptions { durable: Durable::Written, ..synced() };
+    let second = block_on(fixture.log.enqueue(plain(&["b"]), written));
+    let third = block_on(fixture.log.enqueue(plain(&["c"]), synced()));
+    store.set(|faults| faults.nth_sync = Some(2));
+    drop(held);
+    assert!(block_on(first).is_ok());
+    assert_eq!(block_on(second).unwrap().last_offset, Offset::new(1));
+    assert!(block_on(third).is_err());
+    // Behind the high watermark there is nothing to see yet, but it is no offset out of range.
+    assert_eq!(fixture.log.span().high_watermark, Offset::new(1));
+    assert_eq!(fixture.values(2), Vec::<String>::new());
+}
+
+#[test]
 fn a_scrub_that_cannot_read_a_log_fences_it_and_goes_on_with_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let store = FaultyStore::open(dir.path());

@@ -1,0 +1,95 @@
+//! What all writers, the recovery and the upkeep share: where bytes lie, time, and what topics ask.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Semaphore;
+
+use super::age::AgeClock;
+use super::config::LogConfig;
+use super::meter::Meter;
+use super::record_store::RecordStore;
+use super::refusals::{Refusal, RefusalCollector, Refusals};
+use super::topics::Topics;
+use super::{LogError, unregistered};
+use crate::config::{Config, Durability};
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::types::{Clock, LeaderEpoch, LogId, Progress};
+
+/// Log bytes after which the view is told how far the log has come. A recovery scans about as much.
+const VIEW_INTERVAL_BYTES: u64 = 16 << 20;
+
+/// See the module's header.
+pub(super) struct Settings {
+    pub(super) store: Arc<dyn RecordStore>,
+    pub(super) view: Store,
+    /// Whether `Durable::Synced` means the disk, or the page cache.
+    pub(super) sync: bool,
+    pub(super) epoch: LeaderEpoch,
+    pub(super) clock: Arc<dyn Clock>,
+    /// What the age of records is held against.
+    pub(super) age: AgeClock,
+    pub(super) meter: Meter,
+    pub(super) topics: Topics,
+    /// Turns at inflating and compressing clients' batches: as many as there are cores, so that the
+    /// memory for it is bounded.
+    pub(super) looks: Arc<Semaphore>,
+    /// How far recovery has come, once somebody wants to know.
+    pub(super) progress: OnceLock<Progress>,
+    /// Log bytes after which the view is told how far the log has come.
+    pub(super) view_interval_bytes: u64,
+    /// The logs that take no appends.
+    pub(super) refusals: Refusals,
+}
+
+impl Settings {
+    /// Over `store` and `view`, as `config` says; declares the logs' metrics.
+    pub(super) fn new(
+        store: Arc<dyn RecordStore>,
+        view: Store,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        epoch: LeaderEpoch,
+        metrics: &Metrics,
+    ) -> Result<Settings, LogError> {
+        let meter = Meter::register(metrics).map_err(unregistered)?;
+        let refusals = Refusals::default();
+        let collector = RefusalCollector::new(refusals.clone()).map_err(unregistered)?;
+        metrics.registry().register(Box::new(collector)).map_err(unregistered)?;
+        Ok(Settings {
+            store,
+            view,
+            sync: config.durability == Durability::Disk,
+            epoch,
+            age: AgeClock::start(clock.clone()),
+            clock,
+            meter,
+            topics: Topics::new(LogConfig::internal(config)),
+            looks: Arc::new(Semaphore::new(
+                std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+            )),
+            progress: OnceLock::new(),
+            view_interval_bytes: VIEW_INTERVAL_BYTES,
+            refusals,
+        })
+    }
+
+    /// Tells health and metrics of a log that takes no appends.
+    pub(super) fn note_refusal(&self, log: LogId, refusal: &Refusal) {
+        self.meter.refusing.inc();
+        self.refusals.add(log, self.topics.of(log.topic).name(), refusal);
+    }
+
+    pub(super) fn progress(&self) -> &Progress {
+        self.progress.get_or_init(Progress::default)
+    }
+
+    /// A log as log lines name it: `clicks-3 (<topic uuid>-3)`, or by its id alone.
+    pub(super) fn label(&self, log: LogId) -> String {
+        match self.topics.of(log.topic).name() {
+            Some(name) => format!("{name}-{} ({log})", log.partition),
+            None => log.to_string(),
+        }
+    }
+}
