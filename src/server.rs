@@ -112,7 +112,8 @@ impl Server {
             clock: clock.clone(),
             meter: Meter::register(&metrics)?,
         };
-        let kafka = kafka.serve(Arc::new(context));
+        let kafka =
+            kafka.serve(Arc::new(context)).context("the network threads cannot be started")?;
         // Jobs can be seen and cancelled while they are being restarted.
         let planner = gateway.planner();
         front.open(http::Rooms { gateway, jobs: jobs.clone(), clock });

@@ -172,7 +172,7 @@ impl OwnedLog {
                 Admission::Duplicate(batch) => (batch.base_offset, batch.last_offset),
                 Admission::New => {
                     header.base_offset = self.end.plus(self.run.offsets);
-                    self.run.stage(&batches[position..next], header, settings.epoch, stamp);
+                    self.run.stage(batches.slice(position..next), header, stamp);
                     outcome.duplicate = false;
                     outcome.append_time = stamp;
                     (header.base_offset, header.last_offset())
@@ -219,7 +219,7 @@ impl OwnedLog {
         self.run.aborted.extend(aborted);
         if let Ok(mut header) = BatchHeader::parse(&bytes) {
             header.base_offset = offset;
-            self.run.stage(&bytes, &mut header, settings.epoch, None);
+            self.run.stage(bytes, &header, None);
         }
         self.run.waiting.push(Waiting {
             reply: Reply::End(reply),
@@ -254,11 +254,11 @@ impl OwnedLog {
         settings: &Settings,
         tails: &mut TailBudget,
     ) {
-        if self.run.bytes.len() + bytes > RUN_BYTES_MAX {
+        if self.run.bytes + bytes > RUN_BYTES_MAX {
             self.write_staged(settings, tails);
         }
         let active = if self.roll_due { 0 } else { self.active_bytes };
-        let filled = active + self.run.bytes.len() as u64;
+        let filled = active + self.run.bytes as u64;
         let is_full = filled + bytes as u64 > self.shared.config().segment_bytes;
         if filled > 0 && (is_full || next.is_some_and(|next| self.is_aged(next))) {
             self.write_staged(settings, tails);
@@ -319,14 +319,15 @@ impl OwnedLog {
 
     /// Writes what is staged. On failure nothing of it is true, and its callers learn why.
     pub(super) fn write_staged(&mut self, settings: &Settings, tails: &mut TailBudget) {
-        let run = std::mem::take(&mut self.run);
-        if run.bytes.is_empty() {
+        let mut run = std::mem::take(&mut self.run);
+        if run.bytes == 0 {
             self.producers.commit(run.staged);
             self.written.extend(run.waiting);
             return;
         }
-        match self.write(&run.bytes, settings) {
-            Ok(object) => self.commit(run, object, tails),
+        let bytes = run.assemble(settings.epoch);
+        match self.write(&bytes, settings) {
+            Ok(object) => self.commit(run, bytes, object, tails),
             Err(reason) => {
                 let error = AppendError::Storage { log: self.shared.id, reason };
                 for waiting in run.waiting {
@@ -391,9 +392,8 @@ impl OwnedLog {
         }
     }
 
-    fn commit(&mut self, run: Run, object: ObjectId, tails: &mut TailBudget) {
+    fn commit(&mut self, run: Run, bytes: Bytes, object: ObjectId, tails: &mut TailBudget) {
         let first = self.end;
-        let bytes = Bytes::from(run.bytes);
         self.producers.commit(run.staged);
         self.end = self.end.plus(run.offsets);
         if self.active != Some(object) {

@@ -17,7 +17,11 @@ const TAIL_CHUNK_BYTES: usize = 64 << 10;
 #[derive(Default)]
 pub(super) struct Run {
     pub(super) staged: Staged,
-    pub(super) bytes: Vec<u8>,
+    /// The batches as they came, and what they are stamped with.
+    batches: Vec<(Bytes, Option<Timestamp>)>,
+    /// Bytes of all of them.
+    pub(super) bytes: usize,
+    /// One for each batch, with the base offset that it gets.
     pub(super) headers: Vec<BatchHeader>,
     pub(super) offsets: u64,
     pub(super) aborted: Vec<AbortedTxn>,
@@ -49,24 +53,32 @@ impl Reply {
 }
 
 impl Run {
-    /// Adds a batch at the run's end, patched to its header's base offset, and stamped with the
-    /// broker's time if there is one to stamp it with.
-    pub(super) fn stage(
-        &mut self,
-        batch: &[u8],
-        header: &mut BatchHeader,
-        epoch: LeaderEpoch,
-        stamp: Option<Timestamp>,
-    ) {
-        let from = self.bytes.len();
-        self.bytes.extend_from_slice(batch);
-        let staged = &mut self.bytes[from..];
-        batch::patch(staged, header.base_offset, epoch);
-        if let Some(now) = stamp {
-            batch::stamp(staged, header, now);
-        }
-        self.headers.push(*header);
+    /// Adds a batch at the run's end, which will have its header's base offset, and the broker's time
+    /// if there is one to stamp it with.
+    pub(super) fn stage(&mut self, batch: Bytes, header: &BatchHeader, stamp: Option<Timestamp>) {
+        debug_assert_eq!(batch.len(), header.bytes);
+        self.bytes += batch.len();
+        self.batches.push((batch, stamp));
+        // The segment's age goes by it before the bytes say so.
+        let max_timestamp = stamp.unwrap_or(header.max_timestamp);
+        self.headers.push(BatchHeader { max_timestamp, ..*header });
         self.offsets += header.offsets();
+    }
+
+    /// The batches one behind the other as they are written, each patched to its offset and `epoch`.
+    /// This is the one time that records are copied on their way to the disk.
+    pub(super) fn assemble(&mut self, epoch: LeaderEpoch) -> Bytes {
+        let mut bytes = Vec::with_capacity(self.bytes);
+        for ((batch, stamp), header) in self.batches.drain(..).zip(&mut self.headers) {
+            let from = bytes.len();
+            bytes.extend_from_slice(&batch);
+            let staged = &mut bytes[from..];
+            batch::patch(staged, header.base_offset, epoch);
+            if let Some(now) = stamp {
+                batch::stamp(staged, header, now);
+            }
+        }
+        Bytes::from(bytes)
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
 use tokio::sync::{mpsc, watch};
@@ -25,6 +26,8 @@ const READ_AHEAD: usize = 8;
 const IN_FLIGHT_MAX: usize = 256;
 /// Request bytes of one connection in memory; a single larger request has it for itself.
 const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
+/// Answers that are ready together go out together, up to about so many bytes.
+const BYTES_PER_WRITE: usize = 64 << 10;
 /// Chunks that one system call writes; Linux takes up to 1024.
 const CHUNKS_PER_WRITE: usize = 64;
 
@@ -124,7 +127,7 @@ impl Server<'_> {
                         biased;
                         reply = &mut first.reply => {
                             self.staged.pop_front();
-                            if let Err(reason) = self.write(reply).await {
+                            if let Err(reason) = self.write_ready(reply).await {
                                 return reason;
                             }
                             continue;
@@ -176,30 +179,67 @@ impl Server<'_> {
         Ok(())
     }
 
+    /// Writes `first` and what is answered behind it already, with as few system calls as possible:
+    /// a group commit answers many requests at once.
+    async fn write_ready(&mut self, first: Reply) -> Result<(), Reason> {
+        let mut outgoing = Outgoing::default();
+        let mut added = outgoing.add(first);
+        while added.is_ok()
+            && outgoing.bytes < BYTES_PER_WRITE
+            && let Some(reply) =
+                self.staged.front_mut().and_then(|next| (&mut next.reply).now_or_never())
+        {
+            self.staged.pop_front();
+            added = outgoing.add(reply);
+        }
+        self.send(outgoing).await?;
+        added
+    }
+
     async fn write(&mut self, reply: Reply) -> Result<(), Reason> {
+        let mut outgoing = Outgoing::default();
+        outgoing.add(reply)?;
+        self.send(outgoing).await
+    }
+
+    async fn send(&mut self, outgoing: Outgoing) -> Result<(), Reason> {
+        let written = write_chunks(&mut self.socket, outgoing.chunks, self.write_stall_max).await;
+        // A client that went away without waiting for its answer is no event.
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => Some("client does not read its answers".to_owned()),
+            _ => None,
+        })
+    }
+}
+
+/// Answers on their way out.
+#[derive(Default)]
+struct Outgoing {
+    chunks: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Outgoing {
+    /// Takes an answer in, or says that the connection ends behind those before it.
+    fn add(&mut self, reply: Reply) -> Result<(), Reason> {
         match reply {
-            Reply::Silence => Ok(()),
-            Reply::Close(reason) => Err(Some(reason)),
+            Reply::Silence => {}
+            Reply::Close(reason) => return Err(Some(reason)),
             Reply::Frame(chunks) => {
-                let written = write_chunks(&mut self.socket, chunks, self.write_stall_max).await;
-                // A client that went away without waiting for its answer is no event.
-                written.map_err(|error| match error.kind() {
-                    io::ErrorKind::TimedOut => Some("client does not read its answers".to_owned()),
-                    _ => None,
-                })
+                self.bytes += chunks.iter().map(Bytes::len).sum::<usize>();
+                self.chunks.extend(chunks.into_iter().filter(|chunk| !chunk.is_empty()));
             }
         }
+        Ok(())
     }
 }
 
 /// Writes all chunks, as many as possible per system call. Fails when nothing moves for `stall`.
 async fn write_chunks(
     socket: &mut WriteHalf<'_>,
-    chunks: Vec<Bytes>,
+    mut chunks: VecDeque<Bytes>,
     stall: Duration,
 ) -> io::Result<()> {
-    let mut chunks: VecDeque<Bytes> =
-        chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect();
     while !chunks.is_empty() {
         let slices: Vec<IoSlice<'_>> =
             chunks.iter().take(CHUNKS_PER_WRITE).map(|chunk| IoSlice::new(chunk)).collect();

@@ -18,8 +18,13 @@ use crate::config::Config;
 
 /// Bytes of the length that stands before each frame.
 const LENGTH_BYTES: usize = 4;
-/// Read at least so much at once, so that small requests cost one system call.
-const READ_BYTES: usize = 16 << 10;
+/// Room for one read: many small requests, or all of a producer's default batch, come with one
+/// system call.
+const READ_BYTES: usize = 64 << 10;
+/// A buffer with less room than this is not read into any more.
+const READ_BYTES_MIN: usize = 4 << 10;
+/// So much of a large frame must be there before the rest takes its share of the budgets.
+const EARNEST_BYTES: usize = 16 << 10;
 
 /// How long clients may take.
 #[derive(Clone, Copy, Debug)]
@@ -88,14 +93,17 @@ impl FrameReader<'_> {
         busy: impl Fn() -> bool,
     ) -> Result<Option<Frame>, FrameError> {
         if self.buffer.is_empty() {
-            // An idle connection keeps no buffer.
-            self.buffer = BytesMut::new();
+            // An idle connection keeps no buffer; one with requests in flight, whose frames may lie in
+            // it, goes on in the rest of it.
+            if !busy() {
+                self.buffer = BytesMut::new();
+            }
             while timeout(self.patience.idle, self.socket.readable()).await.is_err() {
                 if !busy() {
                     return Err(FrameError::Idle);
                 }
             }
-            self.buffer.reserve(READ_BYTES);
+            self.make_room(LENGTH_BYTES);
             // Readiness may be spurious: wait for the first byte under the same clock.
             match timeout(self.patience.idle, self.socket.read_buf(&mut self.buffer)).await {
                 Err(_) => return Err(FrameError::Idle),
@@ -124,7 +132,7 @@ impl FrameReader<'_> {
             return Err(FrameError::TooLarge { bytes, bytes_max });
         }
         // A promise costs nothing yet: only a frame that really comes takes its share.
-        let beginning = LENGTH_BYTES + bytes.min(READ_BYTES);
+        let beginning = LENGTH_BYTES + bytes.min(EARNEST_BYTES);
         self.fill(beginning, begun + self.patience.frame).await?;
         let permits = [self.own.take(bytes).await, self.shared.take(bytes).await];
         let allowance =
@@ -135,10 +143,22 @@ impl FrameReader<'_> {
         Ok(Some(Frame { bytes: frame, permits }))
     }
 
+    /// Gives the buffer room for `wanted` bytes in all, once for a frame: what is in it may move. A
+    /// large frame gets no more than its own size, so that nothing behind it is copied for the next.
+    fn make_room(&mut self, wanted: usize) {
+        let rest = wanted - self.buffer.len();
+        let room = self.buffer.capacity() - self.buffer.len();
+        if room < rest.max(READ_BYTES_MIN) {
+            self.buffer.reserve(rest.max(READ_BYTES));
+        }
+    }
+
     /// Reads until the buffer holds `wanted` bytes.
     async fn fill(&mut self, wanted: usize, deadline: Instant) -> Result<(), FrameError> {
+        if self.buffer.len() < wanted {
+            self.make_room(wanted);
+        }
         while self.buffer.len() < wanted {
-            self.buffer.reserve((wanted - self.buffer.len()).max(READ_BYTES));
             match timeout_at(deadline, self.socket.read_buf(&mut self.buffer)).await {
                 Err(_) => return Err(FrameError::Slow),
                 Ok(Err(error)) => return Err(error.into()),

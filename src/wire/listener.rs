@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::budget::Budgets;
 use super::connection::{self, Shared};
 use super::frame::Patience;
+use super::threads::Threads;
 use crate::api::{Connection, Context};
 
 /// Request bytes of all connections in memory.
@@ -52,8 +53,9 @@ impl Listener {
         self.address
     }
 
-    /// Begins to serve, on the runtime of the caller.
-    pub fn serve(self, ctx: Arc<Context>) -> Running {
+    /// Begins to serve: accepts on the runtime of the caller, and drives the connections on network
+    /// threads, which may not be had.
+    pub fn serve(self, ctx: Arc<Context>) -> io::Result<Running> {
         let patience = Patience {
             idle: ctx.config.connections_max_idle,
             frame: FRAME_TIME_MAX,
@@ -62,11 +64,12 @@ impl Listener {
         self.serve_with(ctx, patience)
     }
 
-    pub(super) fn serve_with(self, ctx: Arc<Context>, patience: Patience) -> Running {
+    pub(super) fn serve_with(self, ctx: Arc<Context>, patience: Patience) -> io::Result<Running> {
         let (stop, stopping) = watch::channel(false);
         let budget = Budgets::new(REQUEST_BYTES_MAX.max(ctx.config.socket_request_max_bytes));
         let shared = Shared { ctx, patience, budget, stop: stopping };
-        Running { stop, accepting: tokio::spawn(accept(self.socket, shared)) }
+        let threads = Threads::start()?;
+        Ok(Running { stop, accepting: tokio::spawn(accept(self.socket, threads, shared)) })
     }
 }
 
@@ -81,7 +84,7 @@ impl Running {
     }
 }
 
-async fn accept(socket: TcpListener, shared: Shared) {
+async fn accept(socket: TcpListener, threads: Threads, shared: Shared) {
     let places =
         Arc::new(Semaphore::new(shared.ctx.config.max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
@@ -98,10 +101,14 @@ async fn accept(socket: TcpListener, shared: Shared) {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "nodelay was refused");
                 }
+                let Ok(stream) = stream.into_std() else { continue };
                 let shared = shared.clone();
-                connections.spawn(async move {
+                threads.spawn(&mut connections, move || async move {
                     let _place = place;
-                    connection::serve(stream, Connection { peer, local }, shared).await;
+                    // It fails where a socket fails: the client is as good as gone.
+                    if let Ok(stream) = TcpStream::from_std(stream) {
+                        connection::serve(stream, Connection { peer, local }, shared).await;
+                    }
                 });
             }
         }

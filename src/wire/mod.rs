@@ -4,6 +4,7 @@ mod budget;
 mod connection;
 mod frame;
 mod listener;
+mod threads;
 
 pub use listener::{Listener, Running};
 

@@ -27,7 +27,7 @@ impl Port {
     async fn open(bench: Bench, patience: Patience) -> Port {
         let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr();
-        let running = listener.serve_with(bench.ctx.clone(), patience);
+        let running = listener.serve_with(bench.ctx.clone(), patience).unwrap();
         Port { bench, running, address }
     }
 

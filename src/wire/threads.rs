@@ -1,0 +1,79 @@
+//! The network threads: each drives its share of the connections alone, from socket to answer, on a
+//! runtime of its own. So a request wakes one thread, where threads that share their tasks wake each
+//! other for every one of them.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+/// A fixed number of threads. Dropping them ends them, with whatever they still drive.
+pub(super) struct Threads {
+    threads: Vec<NetworkThread>,
+}
+
+struct NetworkThread {
+    runtime: Handle,
+    /// How many connections it drives.
+    connections: Arc<AtomicUsize>,
+    /// Ends the thread when it is dropped.
+    _stop: oneshot::Sender<()>,
+}
+
+/// A connection's share in the count of its thread.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Threads {
+    /// Starts one thread per core.
+    pub(super) fn start() -> io::Result<Threads> {
+        let count = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = (0..count).map(NetworkThread::start).collect::<io::Result<_>>()?;
+        Ok(Threads { threads })
+    }
+
+    /// Drives `connection` on the thread that has the fewest; it is made there, since a socket
+    /// belongs to the runtime that it was made in.
+    pub(super) fn spawn<F>(
+        &self,
+        tasks: &mut JoinSet<()>,
+        connection: impl FnOnce() -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let busy = |thread: &&NetworkThread| thread.connections.load(Ordering::Relaxed);
+        let Some(thread) = self.threads.iter().min_by_key(busy) else { return };
+        thread.connections.fetch_add(1, Ordering::Relaxed);
+        let place = Place(thread.connections.clone());
+        let driven = async move {
+            let _place = place;
+            connection().await;
+        };
+        tasks.spawn_on(driven, &thread.runtime);
+    }
+}
+
+impl NetworkThread {
+    fn start(number: usize) -> io::Result<NetworkThread> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (handle, connections) = (runtime.handle().clone(), Arc::default());
+        let (stop, stopped) = oneshot::channel();
+        let drive = move || {
+            // An error is how a dropped sender shows.
+            let _ = runtime.block_on(stopped);
+            // Reads that are still on their way to a connection that was cut are not waited for.
+            runtime.shutdown_background();
+        };
+        std::thread::Builder::new().name(format!("network-{number}")).spawn(drive)?;
+        Ok(NetworkThread { runtime: handle, connections, _stop: stop })
+    }
+}
