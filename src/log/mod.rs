@@ -33,6 +33,7 @@ mod settings;
 mod tail;
 mod times;
 mod topics;
+mod turn;
 mod upkeep;
 mod validate;
 mod varint;
@@ -56,11 +57,11 @@ use self::clean::CleanMeter;
 use self::local_store::LocalRecordStore;
 use self::owner::{OwnedLog, Recovered};
 use self::partition::{Readable, Shared};
-use self::queue::Queue;
 use self::record_store::RecordStore;
 use self::retention::Retainer;
 use self::rounds::Rounds;
 use self::settings::Settings;
+use self::turn::Turn;
 use self::writer::{Command, Writer};
 
 pub use config::{Codec, Compaction, LogConfig, Retention, TimestampType};
@@ -87,7 +88,7 @@ struct Inner {
     /// Always empty: a log's entry is held while it is opened or deleted, so that only one caller
     /// does so at a time, and `open` stays free for whoever looks a log up.
     turns: DashMap<LogId, ()>,
-    writers: Vec<Queue<Command>>,
+    shares: Vec<Turn>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Ends before the writers do.
     upkeep: Mutex<Vec<Rounds>>,
@@ -140,11 +141,13 @@ impl Logs {
         let settings = Arc::new(Settings::new(records, view, config, clock, epoch, metrics)?);
         let (logs, writers) = Logs::with(settings, config, TAIL_BYTES_MAX);
         let mut threads = Vec::with_capacity(writers.len());
-        for (index, writer) in writers.into_iter().enumerate() {
+        for (index, (turn, writer)) in logs.inner.shares.iter().zip(writers).enumerate() {
             let name = format!("log-writer-{index}");
+            turn.begin(writer);
+            let turn = turn.clone();
             let thread = std::thread::Builder::new()
                 .name(name.clone())
-                .spawn(move || writer.run())
+                .spawn(move || turn.serve())
                 .map_err(|source| LogError::Io { action: "start thread", path: name, source })?;
             threads.push(thread);
         }
@@ -165,17 +168,17 @@ impl Logs {
         tail_bytes_max: usize,
     ) -> (Logs, Vec<Writer>) {
         let count = config.log_writer_threads.max(1);
-        let (queues, writers) = (0..count)
+        let (shares, writers) = (0..count)
             .map(|_| {
                 let (queue, receiver) = queue::queue(config.log_append_queue_bytes);
-                (queue, Writer::new(receiver, settings.clone(), tail_bytes_max / count))
+                (Turn::new(queue), Writer::new(receiver, settings.clone(), tail_bytes_max / count))
             })
             .unzip();
         let inner = Inner {
             settings,
             open: Arc::default(),
             turns: DashMap::new(),
-            writers: queues,
+            shares,
             threads: Mutex::default(),
             upkeep: Mutex::default(),
         };
@@ -310,8 +313,8 @@ impl Inner {
         };
         let (span, seen) = watch::channel(OffsetSpan::default());
         let settings = &self.settings;
-        let queue = self.writer(id).clone();
-        let shared = Arc::new(Shared::new(id, settings.clone(), seen, readable, queue));
+        let turn = self.share(id).clone();
+        let shared = Arc::new(Shared::new(id, settings.clone(), seen, readable, turn));
         let recovered = Recovered {
             producers: replayed.producers,
             start: replayed.start,
@@ -325,7 +328,7 @@ impl Inner {
         let mut owned = OwnedLog::new(shared.clone(), span, recovered);
         owned.keep_view_if_due(settings);
         // A writer that is gone drops the log: its appends answer `Stopping`.
-        drop(self.writer(id).send(Command::Adopt(Box::new(owned))));
+        drop(self.share(id).send(Command::Adopt(Box::new(owned))));
         Ok(Partition { shared })
     }
 
@@ -343,7 +346,7 @@ impl Inner {
         let (_, partition) = self.open.remove(&id)?;
         partition.shared.mark_deleted();
         let (done, forgotten) = oneshot::channel();
-        self.writer(id).send(Command::Forget(id, done)).ok()?;
+        self.share(id).send(Command::Forget(id, done)).ok()?;
         Some(forgotten)
     }
 
@@ -362,11 +365,11 @@ impl Inner {
         Ok(())
     }
 
-    /// The writer that owns a log. Partitions of one topic are spread evenly.
-    fn writer(&self, id: LogId) -> &Queue<Command> {
+    /// The share that a log belongs to. Partitions of one topic are spread evenly.
+    fn share(&self, id: LogId) -> &Turn {
         let (high, low) = id.topic.0.as_u64_pair();
         let spread = (high ^ low).wrapping_add(u64::from(id.partition.0));
-        &self.writers[(spread % self.writers.len() as u64) as usize]
+        &self.shares[(spread % self.shares.len() as u64) as usize]
     }
 
     fn end_upkeep(&self) {
@@ -374,9 +377,9 @@ impl Inner {
     }
 
     fn end_threads(&self, command: impl Fn() -> Command) {
-        for writer in &self.writers {
+        for share in &self.shares {
             // A writer that is gone already needs no telling.
-            drop(writer.send(command()));
+            drop(share.send(command()));
         }
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {

@@ -141,11 +141,10 @@ impl OwnedLog {
         settings: &Settings,
         tails: &mut TailBudget,
     ) -> bool {
+        let stamp = self.stamp(settings);
+        let time = self.time_of(&append, stamp);
         let Append { mut headers, batches, reply, durable, room, .. } = append;
         let reply = Reply::Append(reply);
-        let is_stamped = self.shared.config().timestamp_type == TimestampType::LogAppendTime;
-        let stamp = is_stamped.then(|| settings.clock.now());
-        let time = stamp.or_else(|| headers.first().map(|header| header.max_timestamp));
         self.make_room(batches.len(), time, settings, tails);
         if let Some(error) = self.refusal() {
             reply.send(Err(error));
@@ -245,6 +244,22 @@ impl OwnedLog {
         Some(AppendError::Storage { log: self.shared.id, reason })
     }
 
+    /// Whether an append can be written without a sync and without a new segment.
+    pub(super) fn has_room(&self, append: &Append, settings: &Settings) -> bool {
+        let (bytes, time) = (append.batches.len(), self.time_of(append, self.stamp(settings)));
+        self.active.is_some() && !self.roll_due && !self.must_roll(bytes, time)
+    }
+
+    /// The broker's time, where records get it.
+    fn stamp(&self, settings: &Settings) -> Option<Timestamp> {
+        let is_stamped = self.shared.config().timestamp_type == TimestampType::LogAppendTime;
+        is_stamped.then(|| settings.clock.now())
+    }
+
+    fn time_of(&self, append: &Append, stamp: Option<Timestamp>) -> Option<Timestamp> {
+        stamp.or_else(|| append.headers.first().map(|header| header.max_timestamp))
+    }
+
     /// Ends the segment when `bytes` more would not fit it, or when records of the time `next` are
     /// too young for it.
     fn make_room(
@@ -257,13 +272,17 @@ impl OwnedLog {
         if self.run.bytes + bytes > RUN_BYTES_MAX {
             self.write_staged(settings, tails);
         }
-        let active = if self.roll_due { 0 } else { self.active_bytes };
-        let filled = active + self.run.bytes as u64;
-        let is_full = filled + bytes as u64 > self.shared.config().segment_bytes;
-        if filled > 0 && (is_full || next.is_some_and(|next| self.is_aged(next))) {
+        if self.must_roll(bytes, next) {
             self.write_staged(settings, tails);
             self.roll_due = self.active_bytes > 0;
         }
+    }
+
+    fn must_roll(&self, bytes: usize, next: Option<Timestamp>) -> bool {
+        let active = if self.roll_due { 0 } else { self.active_bytes };
+        let filled = active + self.run.bytes as u64;
+        let is_full = filled + bytes as u64 > self.shared.config().segment_bytes;
+        filled > 0 && (is_full || next.is_some_and(|next| self.is_aged(next)))
     }
 
     /// Whether the segment's first records are so much older than `next` that it must end, counted

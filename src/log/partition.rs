@@ -19,12 +19,13 @@ use super::outcome::{
     ReadError, ReadRequest, ReadResult, TimestampOffset, TrimError,
 };
 use super::owner::Trimmed;
-use super::queue::{Closed, Queue, block_on};
+use super::queue::{Closed, block_on};
 use super::record_store::ObjectId;
 use super::segment::{LargestTimestamp, Segment};
 use super::settings::Settings;
 use super::tail::Tail;
 use super::topics::TopicSettings;
+use super::turn::Turn;
 use super::validate;
 use super::writer::{Append, Command, End, Trim};
 use crate::types::{LogId, Offset, ProducerEpoch, ProducerId, Timestamp};
@@ -67,7 +68,7 @@ pub(super) struct Shared {
     pub(super) deleted: AtomicBool,
     topic: Arc<TopicSettings>,
     readable: RwLock<Readable>,
-    queue: Queue<Command>,
+    turn: Turn,
 }
 
 /// Where readers find bytes and transactions.
@@ -105,7 +106,7 @@ impl Shared {
         settings: Arc<Settings>,
         span: watch::Receiver<OffsetSpan>,
         readable: Readable,
-        queue: Queue<Command>,
+        turn: Turn,
     ) -> Shared {
         let topic = settings.topics.of(id.topic);
         Shared {
@@ -115,7 +116,7 @@ impl Shared {
             span,
             deleted: AtomicBool::new(false),
             readable: RwLock::new(readable),
-            queue,
+            turn,
         }
     }
 
@@ -154,7 +155,7 @@ impl Shared {
 
     /// Tells the log's writer; for commands that need no room in its queue.
     pub(super) fn send(&self, command: Command) -> Result<(), Closed> {
-        self.queue.send(command)
+        self.turn.send(command)
     }
 
     /// An append to a writer that is gone: because of the topic, or of the broker.
@@ -229,13 +230,16 @@ impl Partition {
         headers: Vec<BatchHeader>,
         durable: Durable,
     ) -> PendingAppend {
-        let queue = &self.shared.queue;
-        let Ok(room) = queue.room(batches.len()).await else {
+        let turn = &self.shared.turn;
+        let Ok(room) = turn.room(batches.len()).await else {
             return PendingAppend::refused(self.shared.gone());
         };
         let (reply, outcome) = oneshot::channel();
         let append = Append { log: self.shared.id, batches, headers, durable, reply, room };
-        match queue.send(Command::Append(append)) {
+        let needs_disk = durable == Durable::Synced && self.shared.settings.sync;
+        let append = Command::Append(append);
+        let sent = if needs_disk { turn.send(append) } else { turn.send_and_help(append) };
+        match sent {
             Ok(()) => PendingAppend { outcome: Outcome::Queued(outcome) },
             Err(Closed) => PendingAppend::refused(self.shared.gone()),
         }
@@ -267,11 +271,11 @@ impl Partition {
         epoch: ProducerEpoch,
         marker: Marker,
     ) -> Result<Option<Appended>, AppendError> {
-        let queue = &self.shared.queue;
-        let room = queue.room(0).await.map_err(|Closed| self.shared.gone())?;
+        let turn = &self.shared.turn;
+        let room = turn.room(0).await.map_err(|Closed| self.shared.gone())?;
         let (reply, outcome) = oneshot::channel();
         let end = End { log: self.shared.id, producer, epoch, marker, reply, room };
-        queue.send(Command::End(end)).map_err(|Closed| self.shared.gone())?;
+        turn.send(Command::End(end)).map_err(|Closed| self.shared.gone())?;
         outcome.await.unwrap_or(Err(AppendError::Stopping))
     }
 
@@ -314,11 +318,11 @@ impl Partition {
             true => TrimError::Deleted,
             false => TrimError::Stopping,
         };
-        let queue = &self.shared.queue;
-        let room = queue.room(0).await.map_err(|Closed| gone())?;
+        let turn = &self.shared.turn;
+        let room = turn.room(0).await.map_err(|Closed| gone())?;
         let (reply, outcome) = oneshot::channel();
         let trim = Trim { log: self.shared.id, before, reply, room };
-        queue.send(Command::Trim(trim)).map_err(|Closed| gone())?;
+        turn.send(Command::Trim(trim)).map_err(|Closed| gone())?;
         outcome.await.unwrap_or_else(|_| Err(gone()))
     }
 

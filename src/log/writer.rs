@@ -1,9 +1,10 @@
-//! The writer threads. Each owns the logs of its share, drains its queue, writes every log's batches
-//! together, syncs once per log that must be on disk, and answers all (group commit).
+//! A writer owns the logs of its share: it drains its queue, writes every log's batches together, syncs
+//! once per log that must be on disk, and answers all (group commit).
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -21,6 +22,14 @@ use crate::types::{LogId, Offset, ProducerEpoch, ProducerId};
 
 /// Most bytes taken from the queue before they are written and answered.
 const CYCLE_BYTES_MAX: usize = 8 << 20;
+/// The longest wait for appends that would share a sync.
+const GROUP_WAIT_MAX: Duration = Duration::from_micros(200);
+/// Most bytes that a thread writes for others beside its own.
+const HELP_BYTES_MAX: usize = 1 << 20;
+/// A write that takes longer than this is slow: the page cache waits for the disk.
+const HELP_TIME_MAX: Duration = Duration::from_millis(5);
+/// How long slow writes are left to the writer thread.
+const HELP_PAUSE: Duration = Duration::from_secs(1);
 
 /// Batches to append, already validated.
 pub(super) struct Append {
@@ -86,6 +95,8 @@ pub(super) enum Command {
     Refuse(LogId, Refusal),
     /// Takes note of what is wrong with a segment.
     Discovered(Discovery),
+    /// Tells the view how far a log has come.
+    KeepView(LogId),
     /// Gives a log up: it is being deleted. Answers when nothing writes to it any more.
     Forget(LogId, oneshot::Sender<()>),
     /// Syncs and keeps everything, then ends.
@@ -94,7 +105,7 @@ pub(super) enum Command {
     Halt,
 }
 
-/// One writer thread's state.
+/// The state of one share of the logs; whoever has its turn drives it.
 pub(super) struct Writer {
     receiver: Receiver<Command>,
     settings: Arc<Settings>,
@@ -102,6 +113,18 @@ pub(super) struct Writer {
     tails: TailBudget,
     /// Logs with outcomes that wait for the end of the cycle.
     touched: Vec<LogId>,
+    /// The last cycle that had something to sync.
+    group: Group,
+    /// Writes were slow: until then they are left to the writer thread.
+    no_help_until: Option<Instant>,
+}
+
+/// A group of appends that were synced together.
+#[derive(Default)]
+struct Group {
+    appends: usize,
+    /// How long that took.
+    sync: Duration,
 }
 
 impl Writer {
@@ -116,36 +139,23 @@ impl Writer {
             logs: HashMap::new(),
             tails: TailBudget::new(tail_bytes_max),
             touched: Vec::new(),
+            group: Group::default(),
+            no_help_until: None,
         }
     }
 
-    /// Serves until it is told to stop.
-    pub(super) fn run(mut self) {
-        while let Some(first) = self.receiver.wait() {
-            if self.cycle(first).is_break() {
-                return;
-            }
-        }
-    }
-
-    /// Does what the next commands in the queue ask for, if there are any, without waiting: one
-    /// step of `run`. Breaks when it is told to stop.
-    #[cfg(test)]
-    pub(super) fn step(&mut self) -> ControlFlow<()> {
-        match self.receiver.ready() {
-            Some(first) => self.cycle(first),
-            None => ControlFlow::Continue(()),
-        }
-    }
-
-    /// Takes `first` and what is queued behind it as one group, and answers all of it.
-    fn cycle(&mut self, first: Command) -> ControlFlow<()> {
-        let mut next = Some(first);
+    /// Takes what is queued as one group, carries it out and answers all of it. Breaks when it is
+    /// told to stop.
+    pub(super) fn cycle(&mut self) -> ControlFlow<()> {
         let mut bytes = 0;
-        while let Some(command) = next {
+        let mut to_sync = 0;
+        while bytes < CYCLE_BYTES_MAX
+            && let Some(command) = self.next(to_sync)
+        {
             match command {
                 Command::Append(append) => {
                     bytes += append.batches.len();
+                    to_sync += usize::from(self.waits_for_disk(&append));
                     self.append(append);
                 }
                 Command::End(end) => self.end(end),
@@ -176,6 +186,12 @@ impl Writer {
                     }
                 }
                 Command::Discovered(discovery) => self.note(discovery),
+                Command::KeepView(id) => {
+                    self.finish();
+                    if let Some(log) = self.logs.get_mut(&id) {
+                        log.keep_view_if_due(&self.settings);
+                    }
+                }
                 Command::Adopt(log) => {
                     self.logs.insert(log.id(), *log);
                 }
@@ -193,10 +209,67 @@ impl Writer {
                 }
                 Command::Halt => return ControlFlow::Break(()),
             }
-            next = if bytes < CYCLE_BYTES_MAX { self.receiver.ready() } else { None };
         }
+        let began = Instant::now();
         self.finish();
+        if to_sync > 0 {
+            self.group = Group { appends: to_sync, sync: began.elapsed() };
+        }
         ControlFlow::Continue(())
+    }
+
+    /// The next command of a cycle that has `to_sync` appends to sync. Before the sync it waits a
+    /// little for as many as the last one had: clients that wait for their answers send the next
+    /// requests together when they have them, and a sync costs the same for all of them.
+    fn next(&self, to_sync: usize) -> Option<Command> {
+        let next = self.receiver.ready();
+        if next.is_some() || to_sync == 0 || to_sync >= self.group.appends {
+            return next;
+        }
+        let patience = (self.group.sync / 2).min(GROUP_WAIT_MAX);
+        self.receiver.wait_for(self.group.appends - to_sync, patience);
+        self.receiver.ready()
+    }
+
+    fn waits_for_disk(&self, append: &Append) -> bool {
+        append.durable == Durable::Synced && self.settings.sync
+    }
+
+    /// Carries out appends at the queue's head that need no disk and no new segment, on a thread
+    /// that has other things to do: no more than `HELP_BYTES_MAX`, and none for a while after a
+    /// write that was slow.
+    pub(super) fn help(&mut self) {
+        let began = Instant::now();
+        if self.no_help_until.is_some_and(|until| began < until) {
+            return;
+        }
+        let mut bytes = 0;
+        while bytes < HELP_BYTES_MAX
+            && let Some(Command::Append(append)) =
+                self.receiver.ready_if(|next| self.is_light(next))
+        {
+            bytes += append.batches.len();
+            self.append(append);
+        }
+        let touched = std::mem::take(&mut self.touched);
+        for id in touched {
+            if let Some(log) = self.logs.get_mut(&id) {
+                log.write_staged(&self.settings, &mut self.tails);
+                log.answer_unsynced(&self.settings);
+                if log.is_view_due(&self.settings) {
+                    self.receiver.put_back(Command::KeepView(id));
+                }
+            }
+        }
+        if began.elapsed() > HELP_TIME_MAX {
+            self.no_help_until = Some(began + HELP_PAUSE);
+        }
+    }
+
+    fn is_light(&self, command: &Command) -> bool {
+        let Command::Append(append) = command else { return false };
+        let log = self.logs.get(&append.log);
+        !self.waits_for_disk(append) && log.is_some_and(|log| log.has_room(append, &self.settings))
     }
 
     fn append(&mut self, append: Append) {

@@ -10,9 +10,13 @@ use crate::store::{AbortedEntry, LogSnapshot, LogUpdate};
 impl OwnedLog {
     /// Tells the view how far the log has come, if enough was appended since the last time.
     pub(in crate::log) fn keep_view_if_due(&mut self, settings: &Settings) {
-        if self.view_due_bytes >= settings.view_interval_bytes {
+        if self.is_view_due(settings) {
             self.keep_view(settings);
         }
+    }
+
+    pub(in crate::log) fn is_view_due(&self, settings: &Settings) -> bool {
+        self.view_due_bytes >= settings.view_interval_bytes
     }
 
     /// Tells the view now.

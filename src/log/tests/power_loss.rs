@@ -223,7 +223,7 @@ impl Simulation {
             }
         }
         if let Some((_, writer)) = &mut self.logs {
-            let _ = writer.step();
+            let _ = writer.cycle();
         }
         self.disk.call_off_faults();
         for Pending { log, asked, mut outcome } in pending {
@@ -434,7 +434,7 @@ impl Simulation {
         let Some((logs, writer)) = &mut self.logs else { return Ok(()) };
         match logs.open(id) {
             Ok(partition) => {
-                let _ = writer.step();
+                let _ = writer.cycle();
                 let clients = (0..3)
                     .map(|n| {
                         self.clients += 1;
@@ -460,7 +460,7 @@ impl Simulation {
         self.tell(|| format!("deleted log {index}: {}", log.id));
         let Some((logs, writer)) = &mut self.logs else { return Ok(()) };
         let forgotten = logs.inner.close(log.id);
-        let _ = writer.step();
+        let _ = writer.cycle();
         if forgotten.is_some_and(|mut forgotten| forgotten.try_recv().is_err()) {
             return Err("the writer did not let go of a deleted log".to_owned());
         }
@@ -520,7 +520,7 @@ impl Simulation {
         let replacement =
             Replacement { removed: removed.clone(), segment, cleaned_to: Offset::ZERO };
         drop(logs.inner.writer(shared.id).send(Command::Replace(shared.id, replacement, reply)));
-        let _ = writer.step();
+        let _ = writer.cycle();
         match { replaced }.try_recv() {
             Ok(true) => shared.delete(&removed),
             other => return Err(format!("a replacement was refused: {other:?}")),
@@ -536,7 +536,7 @@ impl Simulation {
             self.tell(|| "stopped".to_owned());
             if let Some((logs, writer)) = &mut self.logs {
                 drop(logs.inner.writers[0].send(Command::Stop));
-                let _ = writer.step();
+                let _ = writer.cycle();
             }
         }
         let mut is_lossy_at_all = is_lossy;
@@ -590,7 +590,7 @@ impl Simulation {
         for log in &mut self.open {
             log.partition = logs.open(log.id).map_err(|e| e.to_string())?;
         }
-        let _ = writer.step();
+        let _ = writer.cycle();
         self.logs = Some((logs, writer));
         Ok(())
     }
@@ -805,7 +805,7 @@ impl Simulation {
             return Ok(outcome);
         }
         if let Some((_, writer)) = &mut self.logs {
-            let _ = writer.step();
+            let _ = writer.cycle();
         }
         match outcome.as_mut().poll(&mut context) {
             Poll::Ready(outcome) => Ok(outcome),

@@ -1,0 +1,86 @@
+//! Whose turn it is to write a share of the logs. It is its writer thread's; but an append that needs
+//! no disk is carried out by the thread that brings it if nobody else is writing, which saves the two
+//! changes of threads that would cost more than the append (docs/adr/0009).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use super::queue::{Closed, Queue, Room};
+use super::writer::{Command, Writer};
+
+/// A share of the logs, for whoever has commands for it. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Turn {
+    queue: Queue<Command>,
+    /// `None` once the share is written no more, and where a test drives the writer itself.
+    writer: Arc<Mutex<Option<Writer>>>,
+}
+
+impl Turn {
+    /// A share whose writer is elsewhere until `begin`.
+    pub(super) fn new(queue: Queue<Command>) -> Turn {
+        Turn { queue, writer: Arc::default() }
+    }
+
+    /// Hands the writer over: from now on commands are carried out by `serve`.
+    pub(super) fn begin(&self, writer: Writer) {
+        *self.lock() = Some(writer);
+    }
+
+    /// Carries out commands until the writer is told to stop.
+    pub(super) fn serve(&self) {
+        // Also when a command panics: whoever waits must learn that nothing is written any more.
+        let _end = End(self);
+        while self.queue.wait() {
+            let mut writer = self.lock();
+            let Some(writer) = writer.as_mut() else { return };
+            if writer.cycle().is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until `bytes` have room in the queue.
+    pub(super) async fn room(&self, bytes: usize) -> Result<Room, Closed> {
+        self.queue.room(bytes).await
+    }
+
+    /// Has the writer thread carry out a command.
+    pub(super) fn send(&self, command: Command) -> Result<(), Closed> {
+        self.queue.send(command)
+    }
+
+    /// Sends a command that may be carried out here and now.
+    pub(super) fn send_and_help(&self, command: Command) -> Result<(), Closed> {
+        self.queue.send_quietly(command)?;
+        match self.writer.try_lock() {
+            Ok(mut writer) => {
+                if let Some(writer) = writer.as_mut() {
+                    writer.help();
+                }
+            }
+            // Whoever writes looks at the queue again when he is done.
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Poisoned(writer)) => *writer.into_inner() = None,
+        }
+        self.queue.nudge();
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Writer>> {
+        // A writer whose command panicked is given up: nobody knows what it holds.
+        self.writer.lock().unwrap_or_else(|poisoned| {
+            let mut writer = poisoned.into_inner();
+            *writer = None;
+            writer
+        })
+    }
+}
+
+/// Takes the writer away when its thread ends, which closes the queue.
+struct End<'a>(&'a Turn);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        *self.0.writer.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
