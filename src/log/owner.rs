@@ -370,15 +370,27 @@ impl OwnedLog {
         if out_of_handles(error) {
             return self.wait_for_handles("append", error, settings);
         }
-        let rolled_back = match settings.store.truncate(object, position) {
+        let taken_back = match settings.store.truncate(object, position) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && position == 0 => Ok(()),
             // A power loss may else bring back what was taken back: behind the end of a segment
             // that was given up for the next one meanwhile, where nobody may cut it.
-            Ok(()) => settings.store.sync(object),
+            Ok(()) => match settings.store.sync(object) {
+                // The next sync does it: nothing was asked of the disk yet.
+                Err(again) if out_of_handles(&again) => {
+                    self.unsynced = true;
+                    Ok(())
+                }
+                // What this cycle wrote before may be lost with it: asking again would lie.
+                Err(again) => {
+                    self.sync_failed = true;
+                    Err(again)
+                }
+                Ok(()) => Ok(()),
+            },
             other => other,
         };
         let passing = is_one_of(error, &[Errno::NOSPC, Errno::DQUOT]);
-        match rolled_back {
+        match taken_back {
             Ok(()) if passing => {
                 warn!(log = settings.label(self.shared.id), %error, "append failed and was taken back");
                 format!("{error}; make room, appends go on by themselves")
