@@ -63,7 +63,7 @@ pub(super) struct OwnedLog {
     unsynced: bool,
     /// Why nothing is written any more.
     refused: Option<Refusal>,
-    /// What was written last may never reach the disk: readers do not get to see it.
+    /// What is not synced may never reach the disk: readers do not get to see it.
     sync_failed: bool,
     /// Why the log's start cannot be raised any more.
     start_failed: Option<String>,
@@ -536,9 +536,10 @@ impl OwnedLog {
         told
     }
 
-    /// Shows readers how far the log goes.
+    /// Shows readers where the log begins and how far it goes, unless a failed sync has left that in
+    /// the air. Then it has not changed either: no start is raised before all is on the disk.
     fn publish(&self) {
-        if self.sync_failed {
+        if self.sync_failed && self.unsynced {
             return;
         }
         let first_open = self.producers.first_open();
