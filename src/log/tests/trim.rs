@@ -119,6 +119,41 @@ fn time_lookups_end_at_the_start() {
 }
 
 #[test]
+fn the_largest_timestamp_is_looked_for_behind_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let append = |times: &[i64]| {
+        let at = |ms: &i64| NewRecord { timestamp: Timestamp(*ms), ..NewRecord::default() };
+        let records: Vec<NewRecord> = times.iter().map(at).collect();
+        fixture.append(batch::encode(&records, None)).unwrap();
+    };
+    append(&[9000, 4000, 8000, 4000]);
+    append(&[7000, 6000]);
+    append(&[7000, 5000]);
+    append(&[3000]);
+    let largest = || {
+        let found = block_on_runtime(fixture.log.max_timestamp()).unwrap();
+        found.map(|found| (found.offset.get(), found.timestamp.0))
+    };
+    assert_eq!(largest(), Some((0, 9000)));
+    for (start, expected) in [
+        (1, Some((2, 8000))),
+        (2, Some((2, 8000))),
+        (3, Some((4, 7000))),
+        (5, Some((6, 7000))),
+        (7, Some((7, 5000))),
+        (8, Some((8, 3000))),
+        (9, None),
+    ] {
+        fixture.log.trim_blocking(Offset::new(start)).unwrap();
+        assert_eq!(largest(), expected, "start {start}");
+    }
+    // Of later segments it is known.
+    append(&[100]);
+    assert_eq!(largest(), Some((9, 100)));
+}
+
+#[test]
 fn what_a_crash_leaves_of_a_deletion_or_a_compaction_is_removed_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::with(dir.path(), &small_segments());
