@@ -47,6 +47,8 @@ pub(super) struct OwnedLog {
     active_bytes: u64,
     /// Largest timestamp of the active segment's first batch of records.
     active_since: Option<Timestamp>,
+    /// When the active segment was begun, or the log opened.
+    active_begun: Timestamp,
     /// Up to where the log is compacted.
     cleaned_to: Offset,
     /// The active segment's last batch.
@@ -98,6 +100,7 @@ impl OwnedLog {
             Some(segment) => (Some(segment.object), segment.bytes, segment.first_timestamp),
             None => (None, 0, None),
         };
+        let active_begun = shared.settings.age.now();
         let log = OwnedLog {
             shared,
             span,
@@ -107,6 +110,7 @@ impl OwnedLog {
             active,
             active_bytes,
             active_since,
+            active_begun,
             cleaned_to: recovered.cleaned_to,
             anchor: recovered.anchor,
             dropped: Vec::new(),
@@ -267,13 +271,20 @@ impl OwnedLog {
     }
 
     /// Whether the segment's first records are so much older than `next` that it must end, counted
-    /// in the records' own time as Kafka does (`LogSegment.shouldRoll`).
+    /// in the records' own time; where they have none, whether it was begun so long ago. As Kafka
+    /// does (`LogSegment.timeWaitedForRoll`).
     fn is_aged(&self, next: Timestamp) -> bool {
         let config = self.shared.config();
         let Some(age_max) = config.segment_age_max() else { return false };
-        let since = self.active_since.filter(|_| !self.roll_due);
+        let active = self.active.filter(|_| !self.roll_due);
         let staged = || self.run.headers.first().map(|first| first.max_timestamp);
-        let Some(since) = since.or_else(staged) else { return false };
+        let since = active.and(self.active_since).or_else(staged).filter(|since| since.0 >= 0);
+        let (since, next) = match since {
+            Some(since) => (since, next),
+            // What is only staged has waited for no time.
+            None if active.is_none() => return false,
+            None => (self.active_begun, self.shared.settings.age.now()),
+        };
         // The same for one segment at each look, another for the next one.
         let base = self.active.map_or(Offset::ZERO, |active| active.base);
         let share =
@@ -412,6 +423,7 @@ impl OwnedLog {
             self.active = Some(object);
             self.active_bytes = 0;
             self.active_since = None;
+            self.active_begun = self.shared.settings.age.now();
             self.roll_due = false;
         }
         self.active_bytes += bytes.len() as u64;

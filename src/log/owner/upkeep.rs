@@ -130,6 +130,7 @@ impl OwnedLog {
         self.active = Some(object);
         self.active_bytes = 0;
         self.active_since = None;
+        self.active_begun = settings.age.now();
         self.anchor = None;
         self.roll_due = false;
         self.shared.readable_mut().segments.push(Segment::new(object));
