@@ -65,7 +65,7 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     {
         warn!(log = settings.label(log), %error, "drafts of a compaction were not removed");
     }
-    let (objects, leftovers) = current(&listing);
+    let (objects, leftovers) = current(&listing, store)?;
     if objects.is_empty() {
         return Ok(absent(log, settings));
     }
@@ -164,11 +164,17 @@ pub(super) fn list(log: LogId, store: &dyn RecordStore) -> Result<Listing, LogEr
     store.list(log).map_err(|source| LogError::Io { action: "list", path: log.to_string(), source })
 }
 
+/// Objects with their lengths, by base offset.
+type Objects = Vec<(ObjectId, u64)>;
+
 /// The objects that hold the log, in order, and those whose removal a crash has interrupted: earlier
-/// revisions, and segments below the log start.
-pub(super) fn current(listing: &Listing) -> (Vec<(ObjectId, u64)>, Vec<ObjectId>) {
+/// revisions, and segments below the log start. What a compaction has joined is for the walk to find.
+pub(super) fn current(
+    listing: &Listing,
+    store: &dyn RecordStore,
+) -> Result<(Objects, Vec<ObjectId>), LogError> {
     let mut leftovers = Vec::new();
-    let mut objects: Vec<(ObjectId, u64)> = Vec::with_capacity(listing.objects.len());
+    let mut objects = Objects::with_capacity(listing.objects.len());
     for (object, bytes) in &listing.objects {
         if let Some((earlier, _)) = objects.pop_if(|(earlier, _)| earlier.base == object.base) {
             leftovers.push(earlier);
@@ -176,10 +182,45 @@ pub(super) fn current(listing: &Listing) -> (Vec<(ObjectId, u64)>, Vec<ObjectId>
         objects.push((*object, *bytes));
     }
     if let Some(start) = listing.start {
-        let kept = objects.partition_point(|(object, _)| object.base <= start).saturating_sub(1);
+        let mut kept =
+            objects.partition_point(|(object, _)| object.base <= start).saturating_sub(1);
+        // Of what holds the start, a compaction may have joined the segments behind it to the first.
+        for (index, (object, bytes)) in objects.iter().enumerate().take(kept) {
+            if reaches(store, *object, *bytes, start).map_err(|e| failed("read", *object, e))? {
+                kept = index;
+                break;
+            }
+        }
         leftovers.extend(objects.drain(..kept).map(|(object, _)| object));
     }
-    (objects, leftovers)
+    Ok((objects, leftovers))
+}
+
+/// Whether a segment with others behind it that begin at or before `start` may hold `start` itself:
+/// only a compacted one can, and one with a damaged end may.
+fn reaches(
+    store: &dyn RecordStore,
+    object: ObjectId,
+    bytes: u64,
+    start: Offset,
+) -> io::Result<bool> {
+    if object.revision == 0 {
+        return Ok(false);
+    }
+    let mut scan = Scan::new(store, object, 0, bytes);
+    while let Some(found) = scan.advance()? {
+        match found {
+            Found::Batch { header, .. } if header.next_offset() > start => return Ok(true),
+            Found::Batch { .. } => {}
+            Found::Bad { position, .. } => {
+                match scan.resync(position, object.base..=Offset::MAX)? {
+                    Some((behind, _)) => scan.seek(behind),
+                    None => return Ok(true),
+                }
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// How a log is walked.

@@ -119,7 +119,7 @@ impl Compacted {
     fn on_disk(&self) -> Vec<batch::BatchHeader> {
         let store = &*self.log.shared.settings.store;
         let listing = recovery::list(id(), store).unwrap();
-        let (objects, leftovers) = recovery::current(&listing);
+        let (objects, leftovers) = recovery::current(&listing, store).unwrap();
         assert_eq!((leftovers, listing.drafts), (Vec::new(), false));
         let mut headers: Vec<batch::BatchHeader> = Vec::new();
         for (object, length) in objects {

@@ -179,6 +179,73 @@ fn what_a_crash_leaves_of_a_deletion_or_a_compaction_is_removed_at_start() {
     assert_eq!(fixture.append(plain(&["i"])).unwrap().base_offset, Offset::new(8));
 }
 
+/// Publishes what a compaction makes of some segments, and removes the first of these alone.
+fn join(dir: &Path, bases: &[u64]) {
+    let store = LocalRecordStore::open(&dir.join("logs")).unwrap();
+    let joined = ObjectId { revision: 1, ..ObjectId::appended(id(), Offset::new(bases[0])) };
+    let bytes: Vec<u8> =
+        bases.iter().flat_map(|base| std::fs::read(segment(dir, *base)).unwrap()).collect();
+    store.append_draft(joined, 0, &bytes).unwrap();
+    store.publish(joined).unwrap();
+    store.delete(ObjectId::appended(id(), Offset::new(bases[0]))).unwrap();
+}
+
+#[test]
+fn a_segment_that_was_joined_to_one_below_the_start_does_not_come_back() {
+    // The start lies in what was joined, or behind it.
+    for start in [3, 4, 5] {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        fixture.append(by(7, 0, 0, true, &["a", "b"])).unwrap();
+        fixture.append(by(7, 0, 2, true, &["c"])).unwrap();
+        fixture.end(7, 0, Marker::Abort).unwrap();
+        for values in [["e", "f"], ["g", "h"]] {
+            fixture.append(plain(&values)).unwrap();
+        }
+        drop(fixture);
+        // A power loss took back all other removals, and not the note of the start.
+        join(dir.path(), &[0, 2, 3]);
+        let store = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
+        store.set_start(id(), Offset::new(start)).unwrap();
+        std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        let holding = if start < 4 { format!("{:020}-1.log", 0) } else { name(4) };
+        let left = [holding, name(4), name(6), format!("start-{start:020}")];
+        assert_eq!(files(dir.path()), left[usize::from(start >= 4)..], "start {start}");
+        assert_eq!(fixture.log.span().start, Offset::new(start));
+        // Of a transaction that began before the start, too, it is known that it was aborted.
+        let aborted = fixture.read(start, Isolation::ReadCommitted).aborted;
+        assert_eq!(aborted.len(), usize::from(start < 4), "start {start}");
+        assert_eq!(fixture.append(plain(&["i"])).unwrap().base_offset, Offset::new(8));
+    }
+}
+
+#[test]
+fn a_damaged_segment_below_the_start_is_left_alone_only_if_it_may_hold_the_start() {
+    for (damage, holds) in [(70, false), (1_000, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        for values in [["a", "b"], ["c", "d"], ["e", "f"]] {
+            fixture.append(plain(&values)).unwrap();
+        }
+        drop(fixture);
+        join(dir.path(), &[0, 2]);
+        let store = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
+        store.set_start(id(), Offset::new(4)).unwrap();
+        let path = dir.path().join(format!("logs/{}/{:020}-1.log", id(), 0));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = damage.min(bytes.len() - 1);
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        assert_eq!(fixture.append(plain(&["g"])).is_err(), holds, "byte {at}");
+        assert_eq!(path.exists(), holds, "byte {at}");
+        assert_eq!(fixture.values(4), ["e", "f"]);
+    }
+}
+
 #[test]
 fn a_log_that_lost_what_was_on_the_disk_gives_no_offset_out_again() {
     // The whole last batch, a part of it, and a bit of its header.
