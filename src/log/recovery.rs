@@ -67,7 +67,7 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     }
     let (objects, leftovers) = current(&listing, store)?;
     if objects.is_empty() {
-        return Ok(absent(log, settings));
+        return Ok(absent(log, listing.start, settings));
     }
     let (known, synced) = snapshot(log, &objects, settings);
     // A whole index may not fit in memory: the view takes it over segment by segment.
@@ -134,24 +134,27 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     Ok(replayed)
 }
 
-/// A log of which nothing lies in the store: a new one, or one whose files are gone although the
-/// view knows that it had some. Its offsets may not be given out again.
-fn absent(log: LogId, settings: &Settings) -> Replayed {
+/// A log without segments: a new one, or one whose files are gone although the view or the note of
+/// its start tells that it had some. Its offsets may not be given out again.
+fn absent(log: LogId, start: Option<Offset>, settings: &Settings) -> Replayed {
     let mut replayed = Replayed::default();
-    match settings.view.log_snapshot(log) {
-        Ok(Some(snapshot)) if snapshot.end > Offset::ZERO => {
-            (replayed.start, replayed.end) = (snapshot.end, snapshot.end);
-            replayed.refuse(files_gone(snapshot.end));
-        }
-        // A view that fails is as good as none.
-        Ok(_) | Err(_) => return replayed,
-    }
+    // A view that fails is as good as none.
+    let synced = settings.view.log_snapshot(log).ok().flatten().map(|snapshot| snapshot.end);
+    let Some(end) = promised(start, synced) else { return replayed };
+    (replayed.start, replayed.end) = (end, end);
+    replayed.refuse(files_gone(end));
     if let Some(refusal) = &replayed.refused {
         settings.note_refusal(log, refusal);
         let Refusal { reason, next_step } = refusal;
         error!(log = settings.label(log), reason, next_step, "log is lost: it takes no appends");
     }
     replayed
+}
+
+/// Up to where a log was on the disk once, by the note of its start and by the view; `None` if it
+/// may always have been empty.
+pub(super) fn promised(start: Option<Offset>, synced: Option<Offset>) -> Option<Offset> {
+    start.max(synced).filter(|end| *end > Offset::ZERO)
 }
 
 /// What is said of a log without files that went up to `end`.

@@ -191,9 +191,10 @@ impl AtRest {
         let how = Walk { index_interval_bytes: u64::MAX, now: Duration::ZERO, progress };
         let mut walked = recovery::walk(log, &objects, None, &self.store, &how, |_| ())?;
         let snapshot = self.view.as_ref().and_then(|view| view.log_snapshot(log).ok().flatten());
-        let synced = snapshot.map(|snapshot| snapshot.end).filter(|end| *end > Offset::ZERO);
+        let synced = snapshot.map(|snapshot| snapshot.end);
         walked.hold_to(listing.start, synced);
-        Ok(Examined { listing, walked, gone: synced.filter(|_| objects.is_empty()) })
+        let gone = recovery::promised(listing.start, synced).filter(|_| objects.is_empty());
+        Ok(Examined { listing, walked, gone })
     }
 
     /// The whole batches of a log, in order, as far as they can be read.

@@ -1,7 +1,9 @@
 //! Logs whose start is raised, and what a crash leaves of that.
 
 use super::*;
+use crate::log::data_dir::DataDir;
 use crate::log::record_store::ObjectId;
+use crate::types::Progress;
 
 /// One batch of two records per segment.
 fn small_segments() -> Config {
@@ -277,6 +279,36 @@ fn a_log_that_lost_what_was_on_the_disk_gives_no_offset_out_again() {
         }
         assert_eq!(std::fs::read(&path).unwrap(), bytes);
     }
+}
+
+#[test]
+fn a_log_of_which_only_its_start_is_left_gives_no_offset_out_again() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(DataDir::open(dir.path()).unwrap());
+    let fixture = Fixture::with(dir.path(), &small_segments());
+    for values in [["a", "b"], ["c", "d"]] {
+        fixture.append(plain(&values)).unwrap();
+    }
+    fixture.log.trim_blocking(Offset::new(3)).unwrap();
+    drop(fixture);
+    std::fs::remove_file(segment(dir.path(), 2)).unwrap();
+    for _ in 0..2 {
+        std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        assert!(matches!(fixture.append(plain(&["e"])), Err(AppendError::Storage { .. })));
+        let span = fixture.log.span();
+        assert_eq!((span.start, span.end), (Offset::new(3), Offset::new(3)));
+        drop(fixture);
+        let reports: Vec<_> = verify::verify(&dir.path().join("logs")).unwrap().collect();
+        let findings = &reports[0].as_ref().unwrap().findings;
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].next, Some(Offset::new(3)));
+    }
+    let at_rest = verify::AtRest::open(&DataDir::open(dir.path()).unwrap()).unwrap();
+    assert_eq!(at_rest.repair(id(), false, &Progress::default()).unwrap().len(), 1);
+    drop(at_rest);
+    let fixture = Fixture::with(dir.path(), &small_segments());
+    assert_eq!(fixture.append(plain(&["e"])).unwrap().base_offset, Offset::new(3));
 }
 
 #[test]
