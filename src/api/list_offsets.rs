@@ -151,7 +151,11 @@ mod tests {
         let bench = Bench::start().await;
         let topic = bench.topic("clicks", 1).await;
         let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
-        let options = AppendOptions { durable: Durable::Written, batch_bytes_max: 1 << 20 };
+        let options = AppendOptions {
+            durable: Durable::Written,
+            batch_bytes_max: 1 << 20,
+            within_segment: false,
+        };
         for (timestamp, values) in [(1000, ["a", "b"]), (3000, ["c", "d"]), (2000, ["e", "f"])] {
             log.append(batch(timestamp, &values), options).await.unwrap();
         }

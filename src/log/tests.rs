@@ -80,7 +80,7 @@ impl Fixture {
 }
 
 fn synced() -> AppendOptions {
-    AppendOptions { durable: Durable::Synced, batch_bytes_max: 1 << 20 }
+    AppendOptions { durable: Durable::Synced, batch_bytes_max: 1 << 20, within_segment: false }
 }
 
 fn request(from: u64, isolation: Isolation) -> ReadRequest {
