@@ -454,6 +454,12 @@ impl Replayed {
             // behind it synced: the machine lost power in the middle of unsynced writes.
             let hole = following.is_none() && scan.is_hole(position)?;
             if hole || (next.is_none() && following.is_none()) {
+                let reason = match next {
+                    Some((_, next)) => {
+                        format!("a hole of zeros, whole batches behind it from offset {next} on")
+                    }
+                    None => reason,
+                };
                 self.torn = Some(Torn { object, position, bytes: length - position, reason });
                 break;
             }
