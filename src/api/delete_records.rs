@@ -143,7 +143,11 @@ mod tests {
     async fn fill(bench: &Bench, name: &str) {
         let topic = bench.ctx.catalog.snapshot().topic(name).unwrap().clone();
         let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
-        let options = AppendOptions { durable: Durable::Written, batch_bytes_max: 1 << 20 };
+        let options = AppendOptions {
+            durable: Durable::Written,
+            batch_bytes_max: 1 << 20,
+            within_segment: false,
+        };
         let timestamp = bench.ctx.clock.now();
         for value in ["a", "b", "c", "d", "e"] {
             // Compacted topics take no record without a key.

@@ -63,6 +63,7 @@ impl Coded for AppendError {
             }
             AppendError::NoKey { .. } => Kafka::InvalidRecord,
             AppendError::TooLarge { .. } | AppendError::Inflates { .. } => Kafka::MessageTooLarge,
+            AppendError::LargerThanSegment { .. } => Kafka::RecordListTooLarge,
             AppendError::OutOfOrderSequence { .. } => Kafka::OutOfOrderSequenceNumber,
             AppendError::Fenced { .. } => Kafka::InvalidProducerEpoch,
             AppendError::InvalidTxnState(_) => Kafka::InvalidTxnState,

@@ -5,12 +5,14 @@
 //! first is the log start, and there is none of the second.
 //! Gaps: v11 (earliest pending upload); the leader epoch of an old record is not told.
 
+use std::collections::HashSet;
+
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
-use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse};
+use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse, TopicName};
 
 use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
@@ -67,12 +69,16 @@ pub(super) async fn handle(
 ) -> ListOffsetsResponse {
     let isolation = super::isolation(body.isolation_level);
     let snapshot = ctx.catalog.snapshot();
+    let twice = named_twice(&body.topics);
     let mut topics = Vec::with_capacity(body.topics.len());
     for topic in body.topics {
         let known = snapshot.topic(topic.name.as_str());
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let outcome = match known {
+                _ if twice.contains(&(topic.name.clone(), partition.partition_index)) => {
+                    Err(ResponseError::InvalidRequest)
+                }
                 Some(known) => list(ctx, request.version, known, &partition, isolation).await,
                 None => Err(ResponseError::UnknownTopicOrPartition),
             };
@@ -83,6 +89,18 @@ pub(super) async fn handle(
         );
     }
     ListOffsetsResponse::default().with_topics(topics)
+}
+
+/// Partitions that are named more than once: Kafka answers for none of them
+/// (`ListOffsetsRequest.duplicatePartitions`).
+fn named_twice(topics: &[ListOffsetsTopic]) -> HashSet<(TopicName, i32)> {
+    let mut once = HashSet::new();
+    let all = topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| (&topic.name, partition.partition_index))
+    });
+    all.filter(|partition| !once.insert(*partition))
+        .map(|(name, index)| (name.clone(), index))
+        .collect()
 }
 
 async fn list(
@@ -140,8 +158,6 @@ fn answer(
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::list_offsets_request::ListOffsetsTopic;
-
     use super::*;
     use crate::api::tests::fixture::{Bench, batch};
     use crate::log::{AppendOptions, Durable};
@@ -151,7 +167,11 @@ mod tests {
         let bench = Bench::start().await;
         let topic = bench.topic("clicks", 1).await;
         let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
-        let options = AppendOptions { durable: Durable::Written, batch_bytes_max: 1 << 20 };
+        let options = AppendOptions {
+            durable: Durable::Written,
+            batch_bytes_max: 1 << 20,
+            within_segment: false,
+        };
         for (timestamp, values) in [(1000, ["a", "b"]), (3000, ["c", "d"]), (2000, ["e", "f"])] {
             log.append(batch(timestamp, &values), options).await.unwrap();
         }
@@ -203,6 +223,21 @@ mod tests {
         let mut newer = ask("clicks", 0, -1);
         newer.topics[0].partitions[0].current_leader_epoch = i32::MAX;
         assert_eq!(only(&bench.call(6, newer).await).0, 75);
+    }
+
+    #[tokio::test]
+    async fn a_partition_named_twice_is_answered_with_an_error_each_time() {
+        let bench = bench_with_records().await;
+        let mut request = ask("clicks", 0, -1);
+        request.topics.extend(ask("clicks", 0, -2).topics);
+        request.topics.extend(ask("clicks", 1, -1).topics);
+        for _ in 0..3 {
+            let unknown = ask("nowhere", 0, -1).topics.remove(0).partitions.remove(0);
+            request.topics[2].partitions.push(unknown.with_partition_index(7));
+        }
+        let answer = bench.call(7, request).await;
+        let codes = answer.topics.iter().flat_map(|topic| &topic.partitions).map(|p| p.error_code);
+        assert_eq!(codes.collect::<Vec<_>>(), [42, 42, 3, 42, 42, 42]);
     }
 
     #[test]

@@ -152,8 +152,11 @@ mod tests {
     use crate::store::Store;
     use crate::types::{LogId, PartitionId, SystemClock, TopicId};
 
-    const OPTIONS: AppendOptions =
-        AppendOptions { durable: Durable::Written, batch_bytes_max: 1 << 20 };
+    const OPTIONS: AppendOptions = AppendOptions {
+        durable: Durable::Written,
+        batch_bytes_max: 1 << 20,
+        within_segment: false,
+    };
 
     fn ask(name: &str, index: i32, epoch: i32) -> OffsetForLeaderEpochRequest {
         let partition = OffsetForLeaderPartition::default()

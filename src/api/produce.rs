@@ -161,17 +161,9 @@ async fn append(
         )
     })?;
     check_batch(&records)?;
-    let config = log.config();
-    let batch_bytes_max = config.batch_bytes_max;
-    // A batch that is too large for the topic too is refused for that, by the log.
-    if records.len() as u64 > config.segment_bytes && records.len() <= batch_bytes_max as usize {
-        return Err(ProduceError::Refused(
-            ResponseError::RecordListTooLarge,
-            "the record batch is larger than the topic's segment.bytes; lower the producer's \
-             batch.size or raise segment.bytes",
-        ));
-    }
-    Ok(log.enqueue(records, AppendOptions { durable, batch_bytes_max }).await)
+    let batch_bytes_max = log.config().batch_bytes_max;
+    let options = AppendOptions { durable, batch_bytes_max, within_segment: true };
+    Ok(log.enqueue(records, options).await)
 }
 
 /// What Kafka asks of a producer beyond what every batch must fulfil (`ProduceRequest.validate`):

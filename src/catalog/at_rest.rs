@@ -8,9 +8,10 @@ use super::journal::Slot;
 use super::local_journal::journal_topic;
 use super::record::{self, Change};
 use super::replay::apply;
+use crate::log::LogError;
+use crate::log::records::{self, DecodeError};
 use crate::log::verify::AtRest;
-use crate::log::{LogError, records};
-use crate::types::{LogId, PartitionId, TopicId};
+use crate::types::{LogId, Offset, PartitionId, TopicId};
 
 /// Journal records are the broker's own: only the format limits their size.
 const INFLATED_BYTES_MAX: usize = i32::MAX as usize;
@@ -21,8 +22,10 @@ pub struct TopicsAtRest {
     /// Every topic that was ever created, as far as the journal can be read.
     names: BTreeMap<TopicId, String>,
     snapshot: Snapshot,
-    /// Records that cannot be read or contradict each other.
-    pub unreadable: usize,
+    /// Records that cannot be read or contradict others: no broker starts on them.
+    pub unreadable: u64,
+    /// Where the first of them lies, and what is wrong with it.
+    pub first_unreadable: Option<(Offset, String)>,
 }
 
 /// What a log belongs to.
@@ -51,23 +54,30 @@ impl TopicsAtRest {
             match records::decode(batch, INFLATED_BYTES_MAX) {
                 Ok(batches) => {
                     for record in batches.into_iter().flat_map(|batch| batch.records) {
-                        topics.apply(&record.value.unwrap_or_default());
+                        let applied = topics.apply(&record.value.unwrap_or_default());
+                        applied.unwrap_or_else(|reason| topics.note(record.offset, reason));
                     }
                 }
-                Err(_) => topics.unreadable += 1,
+                Err(DecodeError::Corrupt(offset, reason)) => topics.note(offset, reason),
+                Err(error @ DecodeError::TooLarge(offset, _)) => {
+                    topics.note(offset, error.to_string());
+                }
             }
         }
         Ok(topics)
     }
 
-    fn apply(&mut self, record: &[u8]) {
-        let applied = record::decode(record).and_then(|change| {
-            if let Change::TopicCreated { id, name, .. } = &change {
-                self.names.insert(TopicId(*id), name.clone());
-            }
-            apply(&mut self.snapshot, change)
-        });
-        self.unreadable += usize::from(applied.is_err());
+    fn apply(&mut self, record: &[u8]) -> Result<(), String> {
+        let change = record::decode(record)?;
+        if let Change::TopicCreated { id, name, .. } = &change {
+            self.names.insert(TopicId(*id), name.clone());
+        }
+        apply(&mut self.snapshot, change)
+    }
+
+    fn note(&mut self, offset: Offset, reason: String) {
+        self.unreadable += 1;
+        self.first_unreadable.get_or_insert((offset, reason));
     }
 
     /// A log as log lines name it: `clicks-3 (<topic uuid>-3)`, or its id alone.

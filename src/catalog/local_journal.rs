@@ -90,7 +90,11 @@ impl Shared {
         }
         let record =
             NewRecord { value: Some(record), timestamp: self.clock.now(), ..NewRecord::default() };
-        let options = AppendOptions { durable: Durable::Synced, batch_bytes_max: BATCH_BYTES_MAX };
+        let options = AppendOptions {
+            durable: Durable::Synced,
+            batch_bytes_max: BATCH_BYTES_MAX,
+            within_segment: false,
+        };
         partition.append(batch::encode(&[record], None), options).await.map_err(storage)?;
         Ok(())
     }

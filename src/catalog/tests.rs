@@ -84,7 +84,8 @@ fn new_topic(name: &str, partitions: u32) -> NewTopic {
 
 async fn append(catalog: &Catalog, topic: TopicId, value: &'static str) {
     let record = NewRecord { value: Some(value.into()), ..NewRecord::default() };
-    let options = AppendOptions { durable: Durable::Synced, batch_bytes_max: 1000 };
+    let options =
+        AppendOptions { durable: Durable::Synced, batch_bytes_max: 1000, within_segment: false };
     let log = catalog.log(topic, PartitionId(0)).unwrap();
     log.append(batch::encode(&[record], None), options).await.unwrap();
 }

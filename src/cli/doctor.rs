@@ -38,10 +38,6 @@ pub(super) fn run(path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
         writeln!(out, "note: {stranger} in {} is no log", claim.logs().display())?;
     }
     let topics = TopicsAtRest::read(&logs)?;
-    if topics.unreadable > 0 {
-        let count = topics.unreadable;
-        writeln!(out, "note: {count} records of the catalog's journal cannot be understood")?;
-    }
     let mut examination = Examination { out, logs, topics, tally: BTreeMap::new(), failed: 0 };
     let ids = examination.logs.logs()?;
     let watched = Progress::default();
@@ -190,7 +186,26 @@ impl Examination<'_> {
         Ok(given_up)
     }
 
+    /// Tells of what the catalog's journal holds whole but no broker starts on; how many records.
+    fn tell_catalog(&mut self, repair: bool) -> anyhow::Result<u64> {
+        if repair {
+            // A batch that is whole again may be what the records behind it need.
+            self.topics = TopicsAtRest::read(&self.logs)?;
+        }
+        if let Some((offset, reason)) = &self.topics.first_unreadable {
+            let count = self.topics.unreadable;
+            writeln!(
+                self.out,
+                "bad: {count} records of the catalog's journal cannot be understood, the first at \
+                 offset {offset}: {reason}; no repair helps: start the version that wrote it, or restore \
+                 the journal from a copy of the directory"
+            )?;
+        }
+        Ok(self.topics.unreadable)
+    }
+
     fn end(mut self, path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
+        let catalog = self.tell_catalog(repair)?;
         let whole = |tally: &Tally| tally.bad + tally.given_up + tally.notes == 0;
         let hide = self.tally.len() > WHOLE_TOPICS_MAX;
         let shown = self.tally.iter().filter(|(_, tally)| !hide || !whole(tally));
@@ -217,11 +232,12 @@ impl Examination<'_> {
         let sum = |part: fn(&Tally) -> u64| self.tally.values().map(part).sum::<u64>();
         let (logs, bytes, bad) = (sum(|t| t.logs), sum(|t| t.bytes), sum(|t| t.bad));
         let bad = bad + self.failed;
-        writeln!(self.out, "verified {logs} logs, {bytes} bytes: {bad} bad places")?;
-        if bad == 0 {
+        let places = bad + catalog;
+        writeln!(self.out, "verified {logs} logs, {bytes} bytes: {places} bad places")?;
+        if places == 0 {
             return Ok(ExitCode::SUCCESS);
         }
-        if !repair {
+        if !repair && bad > 0 {
             writeln!(
                 self.out,
                 "copy the directory, then run `ottla doctor --repair {}`: it keeps every whole \
@@ -236,6 +252,7 @@ impl Examination<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::local_journal::journal_topic;
     use crate::log::batch::{self, NewRecord};
 
     #[test]
@@ -270,5 +287,36 @@ mod tests {
         assert_eq!(run(dir.path(), false).unwrap(), ExitCode::SUCCESS);
         let saved = segment.join(format!("{:020}.damaged-at-0", 0));
         assert_eq!(std::fs::read(saved).unwrap(), bytes);
+    }
+
+    #[test]
+    fn a_catalog_that_no_broker_starts_on_ends_with_code_1() {
+        let id = uuid::Uuid::from_u128(1);
+        let created = format!(
+            r#"{{"version":1,"change":"topic_created","id":"{id}","name":"clicks","partitions":1,"configs":{{}},"internal":false}}"#
+        );
+        let deleted = format!(r#"{{"version":1,"change":"topic_deleted","id":"{id}"}}"#);
+        for (changes, expected) in [
+            (vec![created.as_str(), &deleted], ExitCode::SUCCESS),
+            // Of a later version; not of any; and twice the same.
+            (vec![r#"{"version":99}"#], ExitCode::FAILURE),
+            (vec![created.as_str(), "{}"], ExitCode::FAILURE),
+            (vec![created.as_str(), &deleted, &deleted], ExitCode::FAILURE),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let logs = DataDir::open(dir.path()).unwrap().logs();
+            let journal = logs.join(format!("{}-0", journal_topic().0));
+            std::fs::create_dir_all(&journal).unwrap();
+            let record = |change: &&str| NewRecord {
+                value: Some(change.as_bytes().to_vec().into()),
+                ..NewRecord::default()
+            };
+            let records: Vec<NewRecord> = changes.iter().map(record).collect();
+            let path = journal.join(format!("{:020}.log", 0));
+            std::fs::write(&path, batch::encode(&records, None)).unwrap();
+            for repair in [false, true] {
+                assert_eq!(run(dir.path(), repair).unwrap(), expected, "{changes:?}");
+            }
+        }
     }
 }

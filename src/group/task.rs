@@ -400,7 +400,11 @@ impl Shard {
     /// Queues records of a group, durable before `then` happens.
     async fn append(&mut self, group: &str, records: Vec<NewRecord>, then: Then) {
         let partition = partition_of(group, self.offsets_topic.partitions);
-        let options = AppendOptions { durable: Durable::Synced, batch_bytes_max: i32::MAX as u32 };
+        let options = AppendOptions {
+            durable: Durable::Synced,
+            batch_bytes_max: i32::MAX as u32,
+            within_segment: false,
+        };
         let group = group.to_owned();
         let Some(log) = self.catalog.log(self.offsets_topic.id, partition) else {
             let result = Err(AppendError::Deleted);

@@ -20,6 +20,8 @@ pub struct AppendOptions {
     pub durable: Durable,
     /// Largest batch accepted, bytes.
     pub batch_bytes_max: u32,
+    /// Whether what is stored must fit a segment, as Kafka asks of producers.
+    pub within_segment: bool,
 }
 
 /// What an append did.
@@ -85,6 +87,16 @@ pub enum AppendError {
         bytes: usize,
         /// The limit.
         bytes_max: u32,
+    },
+    /// It is stored as more than `segment.bytes` (error 18).
+    #[error(
+        "record batch is stored as {bytes} bytes, and the topic's segment.bytes is {segment_bytes}; lower the producer's batch.size or raise segment.bytes"
+    )]
+    LargerThanSegment {
+        /// Its size in the form that the topic stores.
+        bytes: usize,
+        /// The limit.
+        segment_bytes: u64,
     },
     /// It must be inflated to be stored as the topic asks, and holds too much (error 10).
     #[error(

@@ -47,6 +47,8 @@ pub(super) struct OwnedLog {
     active_bytes: u64,
     /// Largest timestamp of the active segment's first batch of records.
     active_since: Option<Timestamp>,
+    /// When the active segment was begun, or the log opened.
+    active_begun: Timestamp,
     /// Up to where the log is compacted.
     cleaned_to: Offset,
     /// The active segment's last batch.
@@ -63,7 +65,7 @@ pub(super) struct OwnedLog {
     unsynced: bool,
     /// Why nothing is written any more.
     refused: Option<Refusal>,
-    /// What was written last may never reach the disk: readers do not get to see it.
+    /// What is not synced may never reach the disk: readers do not get to see it.
     sync_failed: bool,
     /// Why the log's start cannot be raised any more.
     start_failed: Option<String>,
@@ -98,6 +100,7 @@ impl OwnedLog {
             Some(segment) => (Some(segment.object), segment.bytes, segment.first_timestamp),
             None => (None, 0, None),
         };
+        let active_begun = shared.settings.age.now();
         let log = OwnedLog {
             shared,
             span,
@@ -107,6 +110,7 @@ impl OwnedLog {
             active,
             active_bytes,
             active_since,
+            active_begun,
             cleaned_to: recovered.cleaned_to,
             anchor: recovered.anchor,
             dropped: Vec::new(),
@@ -286,13 +290,20 @@ impl OwnedLog {
     }
 
     /// Whether the segment's first records are so much older than `next` that it must end, counted
-    /// in the records' own time as Kafka does (`LogSegment.shouldRoll`).
+    /// in the records' own time; where they have none, whether it was begun so long ago. As Kafka
+    /// does (`LogSegment.timeWaitedForRoll`).
     fn is_aged(&self, next: Timestamp) -> bool {
         let config = self.shared.config();
         let Some(age_max) = config.segment_age_max() else { return false };
-        let since = self.active_since.filter(|_| !self.roll_due);
+        let active = self.active.filter(|_| !self.roll_due);
         let staged = || self.run.headers.first().map(|first| first.max_timestamp);
-        let Some(since) = since.or_else(staged) else { return false };
+        let since = active.and(self.active_since).or_else(staged).filter(|since| since.0 >= 0);
+        let (since, next) = match since {
+            Some(since) => (since, next),
+            // What is only staged has waited for no time.
+            None if active.is_none() => return false,
+            None => (self.active_begun, self.shared.settings.age.now()),
+        };
         // The same for one segment at each look, another for the next one.
         let base = self.active.map_or(Offset::ZERO, |active| active.base);
         let share =
@@ -390,15 +401,27 @@ impl OwnedLog {
         if out_of_handles(error) {
             return self.wait_for_handles("append", error, settings);
         }
-        let rolled_back = match settings.store.truncate(object, position) {
+        let taken_back = match settings.store.truncate(object, position) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && position == 0 => Ok(()),
             // A power loss may else bring back what was taken back: behind the end of a segment
             // that was given up for the next one meanwhile, where nobody may cut it.
-            Ok(()) => settings.store.sync(object),
+            Ok(()) => match settings.store.sync(object) {
+                // The next sync does it: nothing was asked of the disk yet.
+                Err(again) if out_of_handles(&again) => {
+                    self.unsynced = true;
+                    Ok(())
+                }
+                // What this cycle wrote before may be lost with it: asking again would lie.
+                Err(again) => {
+                    self.sync_failed = true;
+                    Err(again)
+                }
+                Ok(()) => Ok(()),
+            },
             other => other,
         };
         let passing = is_one_of(error, &[Errno::NOSPC, Errno::DQUOT]);
-        match rolled_back {
+        match taken_back {
             Ok(()) if passing => {
                 warn!(log = settings.label(self.shared.id), %error, "append failed and was taken back");
                 format!("{error}; make room, appends go on by themselves")
@@ -419,6 +442,7 @@ impl OwnedLog {
             self.active = Some(object);
             self.active_bytes = 0;
             self.active_since = None;
+            self.active_begun = self.shared.settings.age.now();
             self.roll_due = false;
         }
         self.active_bytes += bytes.len() as u64;
@@ -543,9 +567,10 @@ impl OwnedLog {
         told
     }
 
-    /// Shows readers how far the log goes.
+    /// Shows readers where the log begins and how far it goes, unless a failed sync has left that in
+    /// the air. Then it has not changed either: no start is raised before all is on the disk.
     fn publish(&self) {
-        if self.sync_failed {
+        if self.sync_failed && self.unsynced {
             return;
         }
         let first_open = self.producers.first_open();

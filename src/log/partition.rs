@@ -190,14 +190,21 @@ impl Partition {
             Err(error) => return PendingAppend::refused(error),
         };
         let config = self.config();
-        if admit::as_they_are(&config, &headers, || self.shared.settings.clock.now()) {
-            return self.queue_append(batches, headers, options.durable).await;
+        let segment_bytes = config.segment_bytes;
+        let (batches, headers) =
+            match admit::as_they_are(&config, &headers, || self.shared.settings.clock.now()) {
+                true => (batches, headers),
+                // Boxed, so that appends that need no look do not carry the room for one.
+                false => match Box::pin(self.look(batches, headers, options, config)).await {
+                    Ok(looked_at) => looked_at,
+                    Err(error) => return PendingAppend::refused(error),
+                },
+            };
+        if options.within_segment && batches.len() as u64 > segment_bytes {
+            let bytes = batches.len();
+            return PendingAppend::refused(AppendError::LargerThanSegment { bytes, segment_bytes });
         }
-        // Boxed, so that appends that need no look do not carry the room for one.
-        match Box::pin(self.look(batches, headers, options, config)).await {
-            Ok((batches, headers)) => self.queue_append(batches, headers, options.durable).await,
-            Err(error) => PendingAppend::refused(error),
-        }
+        self.queue_append(batches, headers, options.durable).await
     }
 
     /// The batches as the topic's configs want them stored.

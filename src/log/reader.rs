@@ -1,6 +1,7 @@
 //! Reading a log: from the tail in memory, else from its segments through the sparse index, and
 //! look-ups by timestamp.
 
+use std::cell::Cell;
 use std::io;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use super::partition::{Readable, Shared};
 use super::record_store::{Location, ObjectId};
 use super::refusals::Refusal;
 use super::scan::{Found, Scan};
-use super::segment::{self, Damage, IndexEntry, Segment};
+use super::segment::{self, Damage, IndexEntry, LargestTimestamp, Segment};
 use super::tail::Window;
 use super::times::first_wanted;
 use super::writer::Command;
@@ -30,6 +31,7 @@ struct Place {
     /// Base offset of the batch at `position`.
     offset: Offset,
     end: u64,
+    largest: Option<LargestTimestamp>,
     damaged: Vec<Damage>,
 }
 
@@ -40,6 +42,7 @@ impl Place {
             position: 0,
             offset: segment.object.base,
             end: segment.bytes,
+            largest: segment.largest,
             damaged: segment.damaged.clone(),
         }
     }
@@ -324,16 +327,77 @@ impl Shared {
             return Err(ReadError::Deleted);
         }
         let OffsetSpan { start, high_watermark: end, .. } = *self.span.borrow();
-        let largest = {
+        let known = {
             let readable = self.readable();
-            let all = readable.largest();
-            all.filter(|largest| largest.batch < end).or(readable.published_largest)
+            let both = [readable.largest(), readable.published_largest].into_iter().flatten();
+            both.into_iter().find(|largest| (start..end).contains(&largest.batch))
+        };
+        let largest = match known {
+            Some(known) => Some(known),
+            None => self.largest_between(start, end)?,
         };
         let Some(largest) = largest else { return Ok(None) };
         let Some(place) = self.place(largest.batch, None) else { return Ok(None) };
         let Some((position, _)) = self.locate(&place, largest.batch)? else { return Ok(None) };
         let place = Place { position, offset: largest.batch, ..place };
         self.find_record(&place, start, |record| record >= largest.timestamp)
+    }
+
+    /// The largest timestamp from `start` up to `end`; the earliest batch that has it. Reads only the
+    /// segments whose own largest one lies outside, which are at most the first and the last.
+    fn largest_between(
+        &self,
+        start: Offset,
+        end: Offset,
+    ) -> Result<Option<LargestTimestamp>, ReadError> {
+        let mut largest: Option<LargestTimestamp> = None;
+        let mut base = None;
+        while let Some(place) = self.place(start, base) {
+            base = Some(place.object.base);
+            let here = match place.largest {
+                Some(known) if !(start..end).contains(&known.batch) => {
+                    self.largest_in(&place, start, end)?
+                }
+                known => known,
+            };
+            let is_larger = |here: &LargestTimestamp| {
+                largest.is_none_or(|largest| here.timestamp > largest.timestamp)
+            };
+            largest = here.filter(is_larger).or(largest);
+        }
+        Ok(largest)
+    }
+
+    /// `largest_between` for one segment, read from a position on.
+    fn largest_in(
+        &self,
+        place: &Place,
+        start: Offset,
+        end: Offset,
+    ) -> Result<Option<LargestTimestamp>, ReadError> {
+        let largest = Cell::new(None::<LargestTimestamp>);
+        let meet = |timestamp, batch| {
+            if largest.get().is_none_or(|largest| timestamp > largest.timestamp) {
+                largest.set(Some(LargestTimestamp { timestamp, batch }));
+            }
+        };
+        let begins_before = |header: &BatchHeader| {
+            if (start..end).contains(&header.base_offset) && header.record_count > 0 {
+                meet(header.max_timestamp, header.base_offset);
+            }
+            header.base_offset < start && header.last_offset() >= start
+        };
+        self.walk(place, begins_before, |header, bytes| {
+            let unread = first_wanted(header, bytes, start, |timestamp| {
+                meet(timestamp, header.base_offset);
+                false
+            });
+            if let Some(unread) = unread {
+                meet(unread.timestamp, header.base_offset);
+            }
+            None::<()>
+        })?;
+        Ok(largest.get())
     }
 
     /// The first segment, after the one with base `after`, that has a record so late.
@@ -356,13 +420,27 @@ impl Shared {
     }
 
     /// The first record of a segment, from a position on and not before `start`, whose timestamp is
-    /// wanted. Damage is passed over: what it held cannot be found any more.
+    /// wanted.
     fn find_record(
         &self,
         place: &Place,
         start: Offset,
         wanted: impl Fn(Timestamp) -> bool,
     ) -> Result<Option<TimestampOffset>, ReadError> {
+        let may_have =
+            |header: &BatchHeader| header.last_offset() >= start && wanted(header.max_timestamp);
+        self.walk(place, may_have, |header, bytes| first_wanted(header, bytes, start, &wanted))
+    }
+
+    /// The first thing that `look` finds in a batch of records of a segment, from a position on, in
+    /// those that `is_for` is for by their headers. Damage is passed over: what it held cannot be
+    /// found any more.
+    fn walk<T>(
+        &self,
+        place: &Place,
+        is_for: impl Fn(&BatchHeader) -> bool,
+        look: impl Fn(&BatchHeader, &Bytes) -> Option<T>,
+    ) -> Result<Option<T>, ReadError> {
         let mut scan = Scan::new(&*self.settings.store, place.object, place.position, place.end);
         let mut expected = place.offset;
         // The last batch passed by its header alone: its length may have led astray.
@@ -386,8 +464,7 @@ impl Shared {
                     "it ends before its own length".to_owned()
                 }
                 Some(Ok(header)) => {
-                    let is_below = header.last_offset() < start;
-                    if header.control() || is_below || !wanted(header.max_timestamp) {
+                    if header.control() || !is_for(&header) {
                         unchecked = Some((position, expected));
                         scan.seek(position + header.bytes as u64);
                         expected = header.next_offset();
@@ -397,7 +474,7 @@ impl Shared {
                         None => return Ok(None),
                         Some(Found::Bad { reason, .. }) => reason,
                         Some(Found::Batch { header, bytes, .. }) => {
-                            if let Some(found) = first_wanted(&header, &bytes, start, &wanted) {
+                            if let Some(found) = look(&header, &bytes) {
                                 return Ok(Some(found));
                             }
                             unchecked = None;

@@ -65,9 +65,9 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     {
         warn!(log = settings.label(log), %error, "drafts of a compaction were not removed");
     }
-    let (objects, leftovers) = current(&listing);
+    let (objects, leftovers) = current(&listing, store)?;
     if objects.is_empty() {
-        return Ok(absent(log, settings));
+        return Ok(absent(log, listing.start, settings));
     }
     let (known, synced) = snapshot(log, &objects, settings);
     // A whole index may not fit in memory: the view takes it over segment by segment.
@@ -134,24 +134,27 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     Ok(replayed)
 }
 
-/// A log of which nothing lies in the store: a new one, or one whose files are gone although the
-/// view knows that it had some. Its offsets may not be given out again.
-fn absent(log: LogId, settings: &Settings) -> Replayed {
+/// A log without segments: a new one, or one whose files are gone although the view or the note of
+/// its start tells that it had some. Its offsets may not be given out again.
+fn absent(log: LogId, start: Option<Offset>, settings: &Settings) -> Replayed {
     let mut replayed = Replayed::default();
-    match settings.view.log_snapshot(log) {
-        Ok(Some(snapshot)) if snapshot.end > Offset::ZERO => {
-            (replayed.start, replayed.end) = (snapshot.end, snapshot.end);
-            replayed.refuse(files_gone(snapshot.end));
-        }
-        // A view that fails is as good as none.
-        Ok(_) | Err(_) => return replayed,
-    }
+    // A view that fails is as good as none.
+    let synced = settings.view.log_snapshot(log).ok().flatten().map(|snapshot| snapshot.end);
+    let Some(end) = promised(start, synced) else { return replayed };
+    (replayed.start, replayed.end) = (end, end);
+    replayed.refuse(files_gone(end));
     if let Some(refusal) = &replayed.refused {
         settings.note_refusal(log, refusal);
         let Refusal { reason, next_step } = refusal;
         error!(log = settings.label(log), reason, next_step, "log is lost: it takes no appends");
     }
     replayed
+}
+
+/// Up to where a log was on the disk once, by the note of its start and by the view; `None` if it
+/// may always have been empty.
+pub(super) fn promised(start: Option<Offset>, synced: Option<Offset>) -> Option<Offset> {
+    start.max(synced).filter(|end| *end > Offset::ZERO)
 }
 
 /// What is said of a log without files that went up to `end`.
@@ -164,11 +167,17 @@ pub(super) fn list(log: LogId, store: &dyn RecordStore) -> Result<Listing, LogEr
     store.list(log).map_err(|source| LogError::Io { action: "list", path: log.to_string(), source })
 }
 
+/// Objects with their lengths, by base offset.
+type Objects = Vec<(ObjectId, u64)>;
+
 /// The objects that hold the log, in order, and those whose removal a crash has interrupted: earlier
-/// revisions, and segments below the log start.
-pub(super) fn current(listing: &Listing) -> (Vec<(ObjectId, u64)>, Vec<ObjectId>) {
+/// revisions, and segments below the log start. What a compaction has joined is for the walk to find.
+pub(super) fn current(
+    listing: &Listing,
+    store: &dyn RecordStore,
+) -> Result<(Objects, Vec<ObjectId>), LogError> {
     let mut leftovers = Vec::new();
-    let mut objects: Vec<(ObjectId, u64)> = Vec::with_capacity(listing.objects.len());
+    let mut objects = Objects::with_capacity(listing.objects.len());
     for (object, bytes) in &listing.objects {
         if let Some((earlier, _)) = objects.pop_if(|(earlier, _)| earlier.base == object.base) {
             leftovers.push(earlier);
@@ -176,10 +185,45 @@ pub(super) fn current(listing: &Listing) -> (Vec<(ObjectId, u64)>, Vec<ObjectId>
         objects.push((*object, *bytes));
     }
     if let Some(start) = listing.start {
-        let kept = objects.partition_point(|(object, _)| object.base <= start).saturating_sub(1);
+        let mut kept =
+            objects.partition_point(|(object, _)| object.base <= start).saturating_sub(1);
+        // Of what holds the start, a compaction may have joined the segments behind it to the first.
+        for (index, (object, bytes)) in objects.iter().enumerate().take(kept) {
+            if reaches(store, *object, *bytes, start).map_err(|e| failed("read", *object, e))? {
+                kept = index;
+                break;
+            }
+        }
         leftovers.extend(objects.drain(..kept).map(|(object, _)| object));
     }
-    (objects, leftovers)
+    Ok((objects, leftovers))
+}
+
+/// Whether a segment with others behind it that begin at or before `start` may hold `start` itself:
+/// only a compacted one can, and one with a damaged end may.
+fn reaches(
+    store: &dyn RecordStore,
+    object: ObjectId,
+    bytes: u64,
+    start: Offset,
+) -> io::Result<bool> {
+    if object.revision == 0 {
+        return Ok(false);
+    }
+    let mut scan = Scan::new(store, object, 0, bytes);
+    while let Some(found) = scan.advance()? {
+        match found {
+            Found::Batch { header, .. } if header.next_offset() > start => return Ok(true),
+            Found::Batch { .. } => {}
+            Found::Bad { position, .. } => {
+                match scan.resync(position, object.base..=Offset::MAX)? {
+                    Some((behind, _)) => scan.seek(behind),
+                    None => return Ok(true),
+                }
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// How a log is walked.
@@ -410,6 +454,12 @@ impl Replayed {
             // behind it synced: the machine lost power in the middle of unsynced writes.
             let hole = following.is_none() && scan.is_hole(position)?;
             if hole || (next.is_none() && following.is_none()) {
+                let reason = match next {
+                    Some((_, next)) => {
+                        format!("a hole of zeros, whole batches behind it from offset {next} on")
+                    }
+                    None => reason,
+                };
                 self.torn = Some(Torn { object, position, bytes: length - position, reason });
                 break;
             }

@@ -80,7 +80,7 @@ impl Fixture {
 }
 
 fn synced() -> AppendOptions {
-    AppendOptions { durable: Durable::Synced, batch_bytes_max: 1 << 20 }
+    AppendOptions { durable: Durable::Synced, batch_bytes_max: 1 << 20, within_segment: false }
 }
 
 fn request(from: u64, isolation: Isolation) -> ReadRequest {
@@ -539,6 +539,12 @@ fn a_hole_of_zeros_left_by_a_power_loss_is_cut() {
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[from..to].fill(0);
     std::fs::write(&path, &bytes).unwrap();
+    // Whoever asks before the start is told that more than a torn batch goes.
+    let reports: Vec<_> = verify::verify(&dir.path().join("logs")).unwrap().collect();
+    let findings = &reports[0].as_ref().unwrap().findings;
+    assert_eq!((findings.len(), findings[0].next), (1, None));
+    let reason = "a hole of zeros, whole batches behind it from offset 2 on";
+    assert_eq!(findings[0].reason, reason);
     let fixture = Fixture::open(dir.path());
     assert_eq!(fixture.log.span().end, Offset::new(1));
     fixture.append(plain(&["again"])).unwrap();

@@ -155,7 +155,7 @@ impl AtRest {
         walked: &Replayed,
     ) -> Result<Vec<String>, LogError> {
         let mut notes = Vec::new();
-        let leftovers = recovery::current(listing).1.len() + walked.superseded.len();
+        let leftovers = recovery::current(listing, &self.store)?.1.len() + walked.superseded.len();
         if leftovers > 0 {
             let start = match walked.refused {
                 Some(_) => "the first start after a repair",
@@ -186,19 +186,20 @@ impl AtRest {
 
     pub(super) fn examine(&self, log: LogId, progress: &Progress) -> Result<Examined, LogError> {
         let listing = recovery::list(log, &self.store)?;
-        let (objects, _) = recovery::current(&listing);
+        let (objects, _) = recovery::current(&listing, &self.store)?;
         // The index is not looked at, so one entry per segment is enough.
         let how = Walk { index_interval_bytes: u64::MAX, now: Duration::ZERO, progress };
         let mut walked = recovery::walk(log, &objects, None, &self.store, &how, |_| ())?;
         let snapshot = self.view.as_ref().and_then(|view| view.log_snapshot(log).ok().flatten());
-        let synced = snapshot.map(|snapshot| snapshot.end).filter(|end| *end > Offset::ZERO);
+        let synced = snapshot.map(|snapshot| snapshot.end);
         walked.hold_to(listing.start, synced);
-        Ok(Examined { listing, walked, gone: synced.filter(|_| objects.is_empty()) })
+        let gone = recovery::promised(listing.start, synced).filter(|_| objects.is_empty());
+        Ok(Examined { listing, walked, gone })
     }
 
     /// The whole batches of a log, in order, as far as they can be read.
     pub fn batches(&self, log: LogId) -> Result<Vec<Bytes>, LogError> {
-        let (objects, _) = recovery::current(&recovery::list(log, &self.store)?);
+        let (objects, _) = recovery::current(&recovery::list(log, &self.store)?, &self.store)?;
         let mut batches = Vec::new();
         for (object, length) in objects {
             let failed = |source| LogError::Io { action: "read", path: object.to_string(), source };

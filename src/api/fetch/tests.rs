@@ -14,7 +14,7 @@ use crate::log::Durable;
 use crate::types::{LogId, PartitionId};
 
 const OPTIONS: AppendOptions =
-    AppendOptions { durable: Durable::Written, batch_bytes_max: 1 << 20 };
+    AppendOptions { durable: Durable::Written, batch_bytes_max: 1 << 20, within_segment: false };
 
 fn name(topic: &'static str) -> TopicName {
     StrBytes::from_static_str(topic).into()

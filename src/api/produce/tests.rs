@@ -1,10 +1,14 @@
 //! Produce, driven by a client's frames.
 
 use bytes::BytesMut;
+use kafka_protocol::messages::CreateTopicsRequest;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 
 use super::*;
 use crate::api::tests::fixture::{Bench, batch};
+use crate::log::batch::{NewRecord, encode};
+use crate::log::{Isolation, ReadRequest};
 use crate::types::Offset;
 
 fn request(acks: i16, topic: TopicProduceData, parts: Vec<(i32, Bytes)>) -> ProduceRequest {
@@ -142,4 +146,55 @@ async fn requests_keep_their_order_when_they_overlap() {
         let answer: ProduceResponse = crate::api::tests::fixture::decode(9, chunks);
         assert_eq!(only(&answer).base_offset, expected as i64);
     }
+}
+
+#[tokio::test]
+async fn a_batch_must_fit_a_segment_in_the_form_that_is_stored() {
+    let bench = Bench::start().await;
+    for (name, codec) in [("packed", "zstd"), ("plain", "uncompressed"), ("as-sent", "producer")] {
+        let configs = [
+            ("compression.type", codec),
+            ("segment.bytes", "1048576"),
+            ("max.message.bytes", "4000000"),
+        ];
+        let config = |(name, value): (&'static str, &'static str)| {
+            CreatableTopicConfig::default()
+                .with_name(StrBytes::from_static_str(name))
+                .with_value(Some(StrBytes::from_static_str(value)))
+        };
+        let topic = CreatableTopic::default()
+            .with_name(StrBytes::from_static_str(name).into())
+            .with_num_partitions(1)
+            .with_replication_factor(1)
+            .with_configs(configs.map(config).to_vec());
+        let created = CreateTopicsRequest::default().with_topics(vec![topic]);
+        assert_eq!(bench.call(7, created).await.topics[0].error_code, 0);
+    }
+    let error = async |name, records: &Bytes| {
+        let answer = bench.call(9, request(-1, named(name), vec![(0, records.clone())])).await;
+        only(&answer).error_code
+    };
+    let zeros = |bytes| {
+        let value = Some(Bytes::from(vec![0; bytes]));
+        encode(&[NewRecord { value, ..NewRecord::default() }], None)
+    };
+    let large = zeros(2_000_000);
+    assert_eq!(error("as-sent", &large).await, 18);
+    assert_eq!(error("plain", &large).await, 18);
+    assert_eq!(error("packed", &large).await, 0);
+
+    let packed = bench.ctx.catalog.snapshot().topic("packed").unwrap().id;
+    let log = bench.ctx.catalog.log(packed, PartitionId(0)).unwrap();
+    let everything = ReadRequest {
+        from: Offset::ZERO,
+        bytes_max: 4_000_000,
+        at_least_one: true,
+        isolation: Isolation::ReadUncommitted,
+    };
+    let small = log.read(everything).await.unwrap().records;
+    assert!(small.len() < 1 << 20);
+    assert_eq!(error("as-sent", &small).await, 0);
+    assert_eq!(error("plain", &small).await, 18);
+    // What is too large for the topic, too, is refused for that.
+    assert_eq!(error("as-sent", &zeros(5_000_000)).await, 10);
 }

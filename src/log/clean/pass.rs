@@ -82,8 +82,15 @@ pub(super) fn survey(shared: &Shared) -> Option<Survey> {
 pub(super) fn range(shared: &Shared, cleaned_to: Offset, compaction: &Compaction) -> Range {
     let last_stable = shared.span.borrow().last_stable;
     let now = shared.settings.age.now();
-    let readable = shared.readable();
-    range::range(&Facts { segments: &readable.segments, last_stable, cleaned_to, now }, compaction)
+    let timeless = range::timeless(&shared.readable().segments, cleaned_to, compaction);
+    // Without the lock, which the writer waits for.
+    let written_at = timeless.into_iter().filter_map(|object| {
+        let written_at = shared.settings.store.written_at(object).ok()?;
+        Some((object, written_at))
+    });
+    let written_at = &written_at.collect();
+    let segments = &shared.readable().segments;
+    range::range(&Facts { segments, last_stable, cleaned_to, now, written_at }, compaction)
 }
 
 impl Pass<'_> {

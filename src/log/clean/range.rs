@@ -1,7 +1,10 @@
 //! What of a log may be compacted, and whether that is worth it: the rules of Kafka's
 //! `LogCleanerManager`. Pure.
 
+use std::collections::HashMap;
+
 use crate::log::config::Compaction;
+use crate::log::record_store::ObjectId;
 use crate::log::segment::Segment;
 use crate::types::{Offset, Timestamp};
 
@@ -16,6 +19,8 @@ pub(super) struct Facts<'a> {
     pub(super) cleaned_to: Offset,
     /// What ages are held against.
     pub(super) now: Timestamp,
+    /// When segments whose records carry no time were written last.
+    pub(super) written_at: &'a HashMap<ObjectId, Timestamp>,
 }
 
 /// What may be compacted.
@@ -60,8 +65,11 @@ pub(super) fn range(facts: &Facts<'_>, compaction: &Compaction) -> Range {
     for pair in facts.segments.windows(2) {
         let [segment, next] = pair else { break };
         let (end, is_dirty) = (next.object.base, next.object.base > facts.cleaned_to);
+        // One whose age nobody knows waits.
         let is_young = !compaction.lag_min.is_zero()
-            && segment.largest.is_some_and(|largest| largest.timestamp > youngest);
+            && time(segment)
+                .or_else(|| facts.written_at.get(&segment.object).copied())
+                .is_none_or(|time| time > youngest);
         if end > facts.last_stable || (is_dirty && is_young) {
             break;
         }
@@ -75,6 +83,27 @@ pub(super) fn range(facts: &Facts<'_>, compaction: &Compaction) -> Range {
         range.segments += 1;
     }
     range
+}
+
+/// The segments that `range` must know the age of and that hold no time: Kafka's
+/// `LogSegment.largestTimestamp` is then that of the file.
+pub(super) fn timeless(
+    segments: &[Segment],
+    cleaned_to: Offset,
+    compaction: &Compaction,
+) -> Vec<ObjectId> {
+    if compaction.lag_min.is_zero() {
+        return Vec::new();
+    }
+    let is_dirty =
+        |pair: &&[Segment]| pair.last().is_some_and(|next| next.object.base > cleaned_to);
+    let dirty = segments.windows(2).filter(is_dirty).filter_map(|pair| pair.first());
+    dirty.filter(|segment| time(segment).is_none()).map(|segment| segment.object).collect()
+}
+
+/// The time of a segment's youngest record, if one has a time.
+fn time(segment: &Segment) -> Option<Timestamp> {
+    segment.largest.map(|largest| largest.timestamp).filter(|time| time.0 >= 0)
 }
 
 /// Whether the segment that is appended to must end, so that its records are compacted in time also
@@ -95,12 +124,14 @@ fn before(now: Timestamp, lag: std::time::Duration) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
     use std::time::Duration;
 
     use super::*;
-    use crate::log::record_store::ObjectId;
     use crate::log::segment::LargestTimestamp;
     use crate::types::{LogId, PartitionId, TopicId};
+
+    static NOBODY_KNOWS: LazyLock<HashMap<ObjectId, Timestamp>> = LazyLock::new(HashMap::new);
 
     /// Segments of 100 bytes at the offsets given, each with one timestamp.
     fn segments(bases: &[(u64, i64)]) -> Vec<Segment> {
@@ -129,6 +160,7 @@ mod tests {
             last_stable: Offset::new(last_stable),
             cleaned_to: Offset::new(cleaned_to),
             now: Timestamp(now),
+            written_at: &NOBODY_KNOWS,
         }
     }
 
@@ -175,6 +207,27 @@ mod tests {
         assert!(!range(&facts(&segments, 40, 30, 2500), &lag(0, 1)).is_due(&lag(0, 1)));
         // What was compacted is not young again.
         assert_eq!(range(&facts(&segments, 40, 20, 2000), &lag(100, 10_000)).segments, 3);
+    }
+
+    #[test]
+    fn records_without_a_time_wait_from_when_they_were_written() {
+        let mut segments = segments(&[(0, -1), (10, -1), (20, 1500), (30, 9000)]);
+        segments[1].largest = None;
+        let wait = Compaction { lag_min: Duration::from_millis(600), ..compaction() };
+        let asked = timeless(&segments, Offset::ZERO, &wait);
+        assert_eq!(asked, [segments[0].object, segments[1].object]);
+        assert_eq!(timeless(&segments, Offset::new(10), &wait), asked[1..]);
+        assert!(timeless(&segments, Offset::ZERO, &compaction()).is_empty());
+        let segments_at = |now, times: [Option<i64>; 2]| {
+            let known = asked.iter().zip(times);
+            let written_at = known.filter_map(|(object, at)| Some((*object, Timestamp(at?))));
+            let written_at = &written_at.collect();
+            range(&Facts { written_at, ..facts(&segments, 40, 0, now) }, &wait).segments
+        };
+        assert_eq!(segments_at(1599, [Some(1000), Some(1100)]), 0);
+        assert_eq!(segments_at(1600, [Some(1000), Some(1100)]), 1);
+        assert_eq!(segments_at(1700, [Some(1000), Some(1100)]), 2);
+        assert_eq!(segments_at(1700, [Some(1000), None]), 1, "nobody knows how old it is");
     }
 
     #[test]

@@ -110,6 +110,9 @@ impl OwnedLog {
         if self.active_bytes == 0 {
             return Ok(());
         }
+        if let Some(refusal) = self.refused.as_ref().filter(|_| self.sync_failed) {
+            return Err(refusal.to_string());
+        }
         let object = ObjectId::appended(self.shared.id, self.end);
         // Whatever fails from here on: an object of that base may exist, so it holds what is appended
         // next. A later trim would take an empty one beside it for the one that does.
@@ -127,6 +130,7 @@ impl OwnedLog {
         self.active = Some(object);
         self.active_bytes = 0;
         self.active_since = None;
+        self.active_begun = settings.age.now();
         self.anchor = None;
         self.roll_due = false;
         self.shared.readable_mut().segments.push(Segment::new(object));

@@ -8,6 +8,7 @@ use super::*;
 use crate::log::record_store::{Listing, Location, ObjectId, RecordStore};
 use crate::log::scan::{Found, Scan};
 use crate::log::{compression, recovery};
+use crate::types::{Clock, SystemClock};
 
 mod property;
 mod steps;
@@ -118,7 +119,7 @@ impl Compacted {
     fn on_disk(&self) -> Vec<batch::BatchHeader> {
         let store = &*self.log.shared.settings.store;
         let listing = recovery::list(id(), store).unwrap();
-        let (objects, leftovers) = recovery::current(&listing);
+        let (objects, leftovers) = recovery::current(&listing, store).unwrap();
         assert_eq!((leftovers, listing.drafts), (Vec::new(), false));
         let mut headers: Vec<batch::BatchHeader> = Vec::new();
         for (object, length) in objects {
@@ -287,6 +288,26 @@ fn a_log_is_compacted_only_as_its_topic_says() {
     log.configure(|config| config.compaction = Some(ratio(0.1)));
     log.compact();
     assert_eq!(log.uncommitted(), [read(2, "a", "1")]);
+}
+
+#[test]
+fn records_without_a_time_wait_for_the_minimum_lag_from_when_they_were_written() {
+    let dir = tempfile::tempdir().unwrap();
+    // The file system has no other clock.
+    let log = Compacted::open(dir.path(), SystemClock::default().now());
+    let lag_min = Duration::from_secs(3600);
+    log.configure(|config| config.compaction = Some(Compaction { lag_min, ..compaction() }));
+    for _ in 0..2 {
+        let (key, value) = (Some("a".into()), Some("1".into()));
+        let record = NewRecord { key, value, timestamp: Timestamp(-1), ..NewRecord::default() };
+        log.append(batch::encode(&[record], None)).unwrap();
+    }
+    log.roll();
+    log.compact();
+    assert_eq!(log.uncommitted().len(), 2);
+    log.clock.advance(2 * lag_min);
+    log.compact();
+    assert_eq!(log.uncommitted(), [read(1, "a", "1")]);
 }
 
 #[test]

@@ -9,20 +9,25 @@ use crate::log::record_store::{Listing, Location, ObjectId};
 use crate::types::Offset;
 
 mod changes;
+mod syncs;
 
 /// What fails next.
 #[derive(Default)]
 struct Faults {
     /// Every append, with this errno, after half of its bytes were written.
     append: Option<i32>,
+    /// The append of this number, from 1, in the same way.
+    nth_append: Option<(usize, i32)>,
+    /// Appends asked for.
+    appends: usize,
     /// Nothing of these logs can be read, with this errno.
     read: HashMap<LogId, i32>,
     /// No file can be opened, neither for an append nor to take one back.
     handles_gone: bool,
     /// Every sync, with this errno.
     sync: Option<i32>,
-    /// The sync of this number, from 1.
-    nth_sync: Option<usize>,
+    /// The sync of this number, from 1, with this errno.
+    nth_sync: Option<(usize, i32)>,
     /// Syncs asked for.
     syncs: usize,
     /// Every change of what there is, of this kind.
@@ -115,7 +120,12 @@ impl FaultyStore {
 impl RecordStore for FaultyStore {
     fn append(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<Location> {
         self.handle()?;
-        let errno = self.faults.lock().unwrap().append;
+        let errno = {
+            let mut faults = self.faults.lock().unwrap();
+            faults.appends += 1;
+            let nth = faults.nth_append.filter(|(number, _)| *number == faults.appends);
+            faults.append.or(nth.map(|(_, errno)| errno))
+        };
         match errno {
             None => self.inner.append(object, position, bytes),
             Some(errno) => {
@@ -138,7 +148,8 @@ impl RecordStore for FaultyStore {
         });
         let _passed = self.gate.lock().unwrap();
         let mut faults = self.faults.lock().unwrap();
-        if let Some(errno) = faults.sync.or((faults.nth_sync == Some(number)).then_some(EIO)) {
+        let nth = faults.nth_sync.filter(|(nth, _)| *nth == number).map(|(_, errno)| errno);
+        if let Some(errno) = faults.sync.or(nth) {
             return Err(io::Error::from_raw_os_error(errno));
         }
         let objects = self.inner.list(object.log)?.objects;
@@ -320,7 +331,7 @@ fn a_failed_sync_of_a_full_segment_fails_everything_it_held() {
     // before that, which fails, and would succeed if it were asked again.
     let second = block_on(fixture.log.enqueue(plain(&["b"]), synced()));
     let third = block_on(fixture.log.enqueue(plain(&["c"]), synced()));
-    store.set(|faults| faults.nth_sync = Some(2));
+    store.set(|faults| faults.nth_sync = Some((2, EIO)));
     drop(held);
     assert!(block_on(first).is_ok());
     assert!(matches!(block_on(third), Err(AppendError::Storage { .. })));
@@ -424,7 +435,7 @@ fn what_acks_1_was_told_can_be_asked_for_before_the_disk_has_it() {
     let written = AppendOptions { durable: Durable::Written, ..synced() };
     let second = block_on(fixture.log.enqueue(plain(&["b"]), written));
     let third = block_on(fixture.log.enqueue(plain(&["c"]), synced()));
-    store.set(|faults| faults.nth_sync = Some(2));
+    store.set(|faults| faults.nth_sync = Some((2, EIO)));
     drop(held);
     assert!(block_on(first).is_ok());
     assert_eq!(block_on(second).unwrap().last_offset, Offset::new(1));

@@ -1,7 +1,9 @@
 //! Logs whose start is raised, and what a crash leaves of that.
 
 use super::*;
+use crate::log::data_dir::DataDir;
 use crate::log::record_store::ObjectId;
+use crate::types::Progress;
 
 /// One batch of two records per segment.
 fn small_segments() -> Config {
@@ -119,6 +121,41 @@ fn time_lookups_end_at_the_start() {
 }
 
 #[test]
+fn the_largest_timestamp_is_looked_for_behind_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::open(dir.path());
+    let append = |times: &[i64]| {
+        let at = |ms: &i64| NewRecord { timestamp: Timestamp(*ms), ..NewRecord::default() };
+        let records: Vec<NewRecord> = times.iter().map(at).collect();
+        fixture.append(batch::encode(&records, None)).unwrap();
+    };
+    append(&[9000, 4000, 8000, 4000]);
+    append(&[7000, 6000]);
+    append(&[7000, 5000]);
+    append(&[3000]);
+    let largest = || {
+        let found = block_on_runtime(fixture.log.max_timestamp()).unwrap();
+        found.map(|found| (found.offset.get(), found.timestamp.0))
+    };
+    assert_eq!(largest(), Some((0, 9000)));
+    for (start, expected) in [
+        (1, Some((2, 8000))),
+        (2, Some((2, 8000))),
+        (3, Some((4, 7000))),
+        (5, Some((6, 7000))),
+        (7, Some((7, 5000))),
+        (8, Some((8, 3000))),
+        (9, None),
+    ] {
+        fixture.log.trim_blocking(Offset::new(start)).unwrap();
+        assert_eq!(largest(), expected, "start {start}");
+    }
+    // Of later segments it is known.
+    append(&[100]);
+    assert_eq!(largest(), Some((9, 100)));
+}
+
+#[test]
 fn what_a_crash_leaves_of_a_deletion_or_a_compaction_is_removed_at_start() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::with(dir.path(), &small_segments());
@@ -142,6 +179,73 @@ fn what_a_crash_leaves_of_a_deletion_or_a_compaction_is_removed_at_start() {
     assert_eq!(fixture.values(2), ["c", "d", "e", "f"]);
     assert_eq!(fixture.values(6), ["g", "h"]);
     assert_eq!(fixture.append(plain(&["i"])).unwrap().base_offset, Offset::new(8));
+}
+
+/// Publishes what a compaction makes of some segments, and removes the first of these alone.
+fn join(dir: &Path, bases: &[u64]) {
+    let store = LocalRecordStore::open(&dir.join("logs")).unwrap();
+    let joined = ObjectId { revision: 1, ..ObjectId::appended(id(), Offset::new(bases[0])) };
+    let bytes: Vec<u8> =
+        bases.iter().flat_map(|base| std::fs::read(segment(dir, *base)).unwrap()).collect();
+    store.append_draft(joined, 0, &bytes).unwrap();
+    store.publish(joined).unwrap();
+    store.delete(ObjectId::appended(id(), Offset::new(bases[0]))).unwrap();
+}
+
+#[test]
+fn a_segment_that_was_joined_to_one_below_the_start_does_not_come_back() {
+    // The start lies in what was joined, or behind it.
+    for start in [3, 4, 5] {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        fixture.append(by(7, 0, 0, true, &["a", "b"])).unwrap();
+        fixture.append(by(7, 0, 2, true, &["c"])).unwrap();
+        fixture.end(7, 0, Marker::Abort).unwrap();
+        for values in [["e", "f"], ["g", "h"]] {
+            fixture.append(plain(&values)).unwrap();
+        }
+        drop(fixture);
+        // A power loss took back all other removals, and not the note of the start.
+        join(dir.path(), &[0, 2, 3]);
+        let store = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
+        store.set_start(id(), Offset::new(start)).unwrap();
+        std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        let holding = if start < 4 { format!("{:020}-1.log", 0) } else { name(4) };
+        let left = [holding, name(4), name(6), format!("start-{start:020}")];
+        assert_eq!(files(dir.path()), left[usize::from(start >= 4)..], "start {start}");
+        assert_eq!(fixture.log.span().start, Offset::new(start));
+        // Of a transaction that began before the start, too, it is known that it was aborted.
+        let aborted = fixture.read(start, Isolation::ReadCommitted).aborted;
+        assert_eq!(aborted.len(), usize::from(start < 4), "start {start}");
+        assert_eq!(fixture.append(plain(&["i"])).unwrap().base_offset, Offset::new(8));
+    }
+}
+
+#[test]
+fn a_damaged_segment_below_the_start_is_left_alone_only_if_it_may_hold_the_start() {
+    for (damage, holds) in [(70, false), (1_000, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        for values in [["a", "b"], ["c", "d"], ["e", "f"]] {
+            fixture.append(plain(&values)).unwrap();
+        }
+        drop(fixture);
+        join(dir.path(), &[0, 2]);
+        let store = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
+        store.set_start(id(), Offset::new(4)).unwrap();
+        let path = dir.path().join(format!("logs/{}/{:020}-1.log", id(), 0));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let at = damage.min(bytes.len() - 1);
+        bytes[at] ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        assert_eq!(fixture.append(plain(&["g"])).is_err(), holds, "byte {at}");
+        assert_eq!(path.exists(), holds, "byte {at}");
+        assert_eq!(fixture.values(4), ["e", "f"]);
+    }
 }
 
 #[test]
@@ -175,6 +279,36 @@ fn a_log_that_lost_what_was_on_the_disk_gives_no_offset_out_again() {
         }
         assert_eq!(std::fs::read(&path).unwrap(), bytes);
     }
+}
+
+#[test]
+fn a_log_of_which_only_its_start_is_left_gives_no_offset_out_again() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(DataDir::open(dir.path()).unwrap());
+    let fixture = Fixture::with(dir.path(), &small_segments());
+    for values in [["a", "b"], ["c", "d"]] {
+        fixture.append(plain(&values)).unwrap();
+    }
+    fixture.log.trim_blocking(Offset::new(3)).unwrap();
+    drop(fixture);
+    std::fs::remove_file(segment(dir.path(), 2)).unwrap();
+    for _ in 0..2 {
+        std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+        let fixture = Fixture::with(dir.path(), &small_segments());
+        assert!(matches!(fixture.append(plain(&["e"])), Err(AppendError::Storage { .. })));
+        let span = fixture.log.span();
+        assert_eq!((span.start, span.end), (Offset::new(3), Offset::new(3)));
+        drop(fixture);
+        let reports: Vec<_> = verify::verify(&dir.path().join("logs")).unwrap().collect();
+        let findings = &reports[0].as_ref().unwrap().findings;
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].next, Some(Offset::new(3)));
+    }
+    let at_rest = verify::AtRest::open(&DataDir::open(dir.path()).unwrap()).unwrap();
+    assert_eq!(at_rest.repair(id(), false, &Progress::default()).unwrap().len(), 1);
+    drop(at_rest);
+    let fixture = Fixture::with(dir.path(), &small_segments());
+    assert_eq!(fixture.append(plain(&["e"])).unwrap().base_offset, Offset::new(3));
 }
 
 #[test]

@@ -94,6 +94,31 @@ fn old_segments_go_and_a_changed_bound_holds_at_the_next_look() {
 }
 
 #[test]
+fn a_segment_that_begins_without_a_time_ends_by_the_time_it_was_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fixture, clock) = clocked(dir.path(), &config(), Timestamp(1_000_000));
+    let segment_age_max = Some(Duration::from_millis(500));
+    let config = LogConfig { segment_age_max, ..(*fixture.log.config()).clone() };
+    fixture.logs.configure(id().topic, "clicks", config);
+    append_at(&fixture, -1);
+    append_at(&fixture, 999_000);
+    clock.advance(Duration::from_millis(500));
+    append_at(&fixture, -1);
+    assert_eq!(files(dir.path()), 1);
+    clock.advance(Duration::from_millis(1));
+    append_at(&fixture, -1);
+    append_at(&fixture, 1_000_000);
+    assert_eq!(files(dir.path()), 2);
+    clock.advance(Duration::from_millis(501));
+    append_at(&fixture, 1_001_000);
+    assert_eq!(files(dir.path()), 3);
+    // For a first record with a time, one without any is never too young.
+    clock.advance(Duration::from_millis(501));
+    append_at(&fixture, -1);
+    assert_eq!(files(dir.path()), 3);
+}
+
+#[test]
 fn a_log_is_kept_to_its_size() {
     let dir = tempfile::tempdir().unwrap();
     let (fixture, _) = clocked(dir.path(), &small_segments(), Timestamp(1_000_000));

@@ -101,7 +101,11 @@ impl Broker {
                 ..NewRecord::default()
             })
             .collect();
-        let options = AppendOptions { durable: Durable::Synced, batch_bytes_max: 1 << 20 };
+        let options = AppendOptions {
+            durable: Durable::Synced,
+            batch_bytes_max: 1 << 20,
+            within_segment: false,
+        };
         let log = self.logs_of(topic).swap_remove(partition);
         log.append(batch::encode(&records, None), options).await.unwrap();
     }

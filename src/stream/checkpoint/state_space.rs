@@ -112,7 +112,11 @@ mod tests {
 
         async fn write(&self, records: usize) {
             let records = vec![NewRecord::default(); records];
-            let options = AppendOptions { durable: Durable::Synced, batch_bytes_max: 1 << 20 };
+            let options = AppendOptions {
+                durable: Durable::Synced,
+                batch_bytes_max: 1 << 20,
+                within_segment: false,
+            };
             self.log.append(batch::encode(&records, None), options).await.unwrap();
         }
 

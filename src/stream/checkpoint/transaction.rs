@@ -73,8 +73,11 @@ impl TransactionalWriter {
         let bytes: Bytes = batch::encode(records, Some(producer));
         // Sequences wrap from 2^31 - 1 to 0, as Kafka's do.
         *sequence = ((i64::from(*sequence) + records.len() as i64) % (1 << 31)) as i32;
-        let options =
-            AppendOptions { durable: Durable::Synced, batch_bytes_max: self.batch_bytes_max };
+        let options = AppendOptions {
+            durable: Durable::Synced,
+            batch_bytes_max: self.batch_bytes_max,
+            within_segment: false,
+        };
         let pending = self.runtime.block_on(log.enqueue(bytes, options));
         self.appends.push(EpochAppend { log: log.id(), producer: producer.id, pending });
         Ok(())

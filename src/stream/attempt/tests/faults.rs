@@ -186,7 +186,11 @@ async fn appends_still_queued_when_an_attempt_ends_leave_no_transaction_open() {
     let target = log.clone();
     let appends = tokio::task::spawn_blocking(move || {
         // Other records keep the log's thread at work.
-        let options = AppendOptions { durable: Durable::Synced, batch_bytes_max: 1 << 20 };
+        let options = AppendOptions {
+            durable: Durable::Synced,
+            batch_bytes_max: 1 << 20,
+            within_segment: false,
+        };
         for _ in 0..100 {
             let value = Some(Bytes::from(vec![b'x'; 100_000]));
             let plain = batch::encode(&[NewRecord { value, ..NewRecord::default() }], None);
