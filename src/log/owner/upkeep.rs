@@ -6,7 +6,8 @@ use std::io;
 use rustix::io::Errno;
 use tracing::{error, info};
 
-use super::{OwnedLog, is_one_of, out_of_handles};
+use super::OwnedLog;
+use super::durable::{is_one_of, out_of_handles};
 use crate::log::outcome::TrimError;
 use crate::log::partition;
 use crate::log::record_store::ObjectId;

@@ -519,7 +519,7 @@ impl Simulation {
         let (reply, replaced) = tokio::sync::oneshot::channel();
         let replacement =
             Replacement { removed: removed.clone(), segment, cleaned_to: Offset::ZERO };
-        drop(logs.inner.writer(shared.id).send(Command::Replace(shared.id, replacement, reply)));
+        drop(logs.inner.share(shared.id).send(Command::Replace(shared.id, replacement, reply)));
         let _ = writer.cycle();
         match { replaced }.try_recv() {
             Ok(true) => shared.delete(&removed),
@@ -535,7 +535,7 @@ impl Simulation {
         if !self.disk.is_off() && self.random.one_in(4) {
             self.tell(|| "stopped".to_owned());
             if let Some((logs, writer)) = &mut self.logs {
-                drop(logs.inner.writers[0].send(Command::Stop));
+                drop(logs.inner.shares[0].send(Command::Stop));
                 let _ = writer.cycle();
             }
         }
