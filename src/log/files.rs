@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use rustix::fs::Advice;
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::ReadWriteFlags;
 
 use crate::types::Timestamp;
 
@@ -54,6 +54,9 @@ pub trait Files: Send + Sync + 'static {
 pub trait File: Send + Sync {
     /// Reads what is there at `position`, as much as the system likes; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
+
+    /// `read_at` that fails with `WouldBlock` where it would wait for the disk.
+    fn read_ready_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
     /// `read_at` for somebody who will not come back soon: what had to be read from the disk is not
     /// kept in the page cache.
@@ -151,15 +154,17 @@ impl File for fs::File {
         FileExt::read_at(self, buffer, position)
     }
 
+    fn read_ready_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut buffers = [IoSliceMut::new(buffer)];
+        Ok(rustix::io::preadv2(self, &mut buffers, position, ReadWriteFlags::NOWAIT)?)
+    }
+
     fn read_once_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let length = buffer.len();
-        let cached = {
-            let mut buffers = [IoSliceMut::new(buffer)];
-            rustix::io::preadv2(self, &mut buffers, position, ReadWriteFlags::NOWAIT)
-        };
-        match cached {
+        match self.read_ready_at(buffer, position) {
             Ok(read) if read == length => return Ok(read),
-            Ok(_) | Err(Errno::AGAIN) => {}
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // A file system that cannot tell: nothing is dropped.
             Err(_) => return FileExt::read_at(self, buffer, position),
         }

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::buffers::Buffers;
 use super::files::{Entry, File, Files, Os};
 use super::record_store::{Listing, Location, ObjectId, RecordStore};
 use crate::types::{LogId, Offset, PartitionId, Timestamp, TopicId};
@@ -44,6 +45,7 @@ pub struct LocalRecordStore<F: Files = Os> {
     entered: Mutex<HashSet<ObjectId>>,
     /// Logs whose directories this process has made and not synced the entries of.
     made: Mutex<HashSet<LogId>>,
+    buffers: Buffers,
 }
 
 struct Handles<T> {
@@ -87,6 +89,7 @@ impl<F: Files> LocalRecordStore<F> {
             handles: Mutex::new(handles),
             entered: Mutex::default(),
             made: Mutex::default(),
+            buffers: Buffers::default(),
         }
     }
 
@@ -115,15 +118,39 @@ impl<F: Files> LocalRecordStore<F> {
         Ok(())
     }
 
-    fn file(&self, object: ObjectId, create: bool) -> io::Result<Arc<F::File>> {
+    /// Up to `location.length` bytes, however many `read` gives at a time; fewer only at the end.
+    fn fill(
+        &self,
+        location: Location,
+        mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<Bytes> {
+        let mut buffer = self.buffers.lend(location.length);
+        let mut filled = 0;
+        while let Some(rest) = buffer.bytes_mut().get_mut(filled..).filter(|rest| !rest.is_empty())
         {
-            let mut handles = lock(&self.handles);
-            handles.tick += 1;
-            let tick = handles.tick;
-            if let Some((file, used)) = handles.files.get_mut(&object) {
-                *used = tick;
-                return Ok(file.clone());
+            match read(rest, location.position + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
             }
+        }
+        Ok(buffer.filled(filled))
+    }
+
+    /// The file, if it is open.
+    fn open_file(&self, object: ObjectId) -> Option<Arc<F::File>> {
+        let mut handles = lock(&self.handles);
+        handles.tick += 1;
+        let tick = handles.tick;
+        let (file, used) = handles.files.get_mut(&object)?;
+        *used = tick;
+        Some(file.clone())
+    }
+
+    fn file(&self, object: ObjectId, create: bool) -> io::Result<Arc<F::File>> {
+        if let Some(file) = self.open_file(object) {
+            return Ok(file);
         }
         let path = self.path(object);
         let file = match self.files.open(&path) {
@@ -276,38 +303,25 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
 
     fn read(&self, location: Location) -> io::Result<Bytes> {
         let file = self.file(location.object, false)?;
-        let mut buffer = vec![0; location.length];
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match file.read_at(rest, location.position + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        buffer.truncate(filled);
-        Ok(Bytes::from(buffer))
+        self.fill(location, |rest, position| file.read_at(rest, position))
+    }
+
+    fn read_ready(&self, location: Location) -> Option<Bytes> {
+        // Opening a file may wait, too.
+        let file = self.open_file(location.object)?;
+        let bytes =
+            self.fill(location, |rest, position| file.read_ready_at(rest, position)).ok()?;
+        (bytes.len() == location.length).then_some(bytes)
     }
 
     /// By a handle of its own, which evicts none. What the page cache holds already stays in it,
     /// whoever put it there; what had to be read from the disk is dropped again.
     fn read_once(&self, location: Location) -> io::Result<Bytes> {
         let file = self.files.open_once(&self.path(location.object))?;
-        let mut buffer = vec![0; location.length];
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        self.fill(location, |rest, position| {
             let step = rest.len().min(ONCE_STEP_BYTES);
-            let position = location.position + filled as u64;
-            match file.read_once_at(&mut rest[..step], position) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        buffer.truncate(filled);
-        Ok(Bytes::from(buffer))
+            file.read_once_at(&mut rest[..step], position)
+        })
     }
 
     fn written_at(&self, object: ObjectId) -> io::Result<Timestamp> {

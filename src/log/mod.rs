@@ -4,9 +4,11 @@
 mod admit;
 mod age;
 pub mod batch;
+mod buffers;
 mod clean;
 mod compression;
 mod config;
+mod cursor;
 pub mod data_dir;
 mod files;
 mod local_store;
@@ -72,8 +74,9 @@ pub use outcome::{
 pub use partition::{Partition, PendingAppend};
 pub use refusals::{Refusal, Refusals, Refusing};
 
-/// Bytes of recent appends kept in memory for readers, over all logs.
-const TAIL_BYTES_MAX: usize = 64 << 20;
+/// Bytes of recent appends kept in memory for readers, over all logs. What is older they find in the
+/// page cache: more memory of our own would only push both out of the processor's caches.
+const TAIL_BYTES_MAX: usize = 8 << 20;
 
 /// Every partition log of this node. Cheap to clone; writer threads stop with `shutdown`.
 #[derive(Clone)]

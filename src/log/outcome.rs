@@ -237,7 +237,7 @@ pub struct OpenTxn {
 }
 
 /// What a read returned.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadResult {
     /// Whole verbatim batches, possibly none.
     pub records: bytes::Bytes,

@@ -14,6 +14,7 @@ use tracing::warn;
 use super::admit;
 use super::batch::BatchHeader;
 use super::config::LogConfig;
+use super::cursor::Cursors;
 use super::outcome::{
     AbortedTxn, AppendError, AppendOptions, Appended, Durable, Marker, OffsetSpan, OpenTxn,
     ReadError, ReadRequest, ReadResult, TimestampOffset, TrimError,
@@ -69,6 +70,7 @@ pub(super) struct Shared {
     topic: Arc<TopicSettings>,
     readable: RwLock<Readable>,
     turn: Turn,
+    pub(super) cursors: Cursors,
 }
 
 /// Where readers find bytes and transactions.
@@ -117,6 +119,7 @@ impl Shared {
             deleted: AtomicBool::new(false),
             readable: RwLock::new(readable),
             turn,
+            cursors: Cursors::default(),
         }
     }
 
@@ -338,12 +341,16 @@ impl Partition {
         self.shared.readable().open.clone()
     }
 
-    /// Reads whole batches; what is not in memory is read on a reader thread.
+    /// Reads whole batches; what is neither in memory nor, for a sequential reader, in the page cache is
+    /// read on a reader thread.
     pub async fn read(&self, request: ReadRequest) -> Result<ReadResult, ReadError> {
-        match self.shared.read_memory(&request)? {
-            Some(result) => Ok(result),
-            None => self.on_reader_thread(move |shared| shared.read(&request)).await,
+        if let Some(result) = self.shared.read_memory(&request)? {
+            return Ok(result);
         }
+        if let Some(result) = self.shared.read_ready(&request) {
+            return Ok(result);
+        }
+        self.on_reader_thread(move |shared| shared.read(&request)).await
     }
 
     /// `read` on the calling thread, for threads outside the runtime.

@@ -132,7 +132,7 @@ impl Shared {
         }
     }
 
-    fn window(&self, request: &ReadRequest) -> Result<(OffsetSpan, Window), ReadError> {
+    pub(super) fn window(&self, request: &ReadRequest) -> Result<(OffsetSpan, Window), ReadError> {
         if self.is_deleted() {
             return Err(ReadError::Deleted);
         }
@@ -219,6 +219,10 @@ impl Shared {
             let bytes = self.settings.store.read(location).map_err(|e| self.failed(&e))?;
             let taken = window.over(&bytes, 0);
             if let Some(records) = checked(bytes.slice(taken.from..taken.to)) {
+                if let Some(last) = last_offset(&records) {
+                    let behind = position + (taken.from + records.len()) as u64;
+                    self.cursors.put(last.plus(1), place.object, behind);
+                }
                 return Ok(Some(records));
             }
             // A damaged header may claim offsets that are its neighbour's.
@@ -512,7 +516,7 @@ impl Shared {
     }
 }
 
-fn result(
+pub(super) fn result(
     readable: &Readable,
     request: &ReadRequest,
     span: OffsetSpan,
@@ -554,7 +558,7 @@ fn first_damaged(scan: &mut Scan<'_>, from: (u64, Offset)) -> io::Result<Offset>
 }
 
 /// The leading batches whose CRC and offsets are right; `None` when the first one's are not.
-fn checked(records: Bytes) -> Option<Bytes> {
+pub(super) fn checked(records: Bytes) -> Option<Bytes> {
     let mut good = 0;
     let mut expected = None;
     while let Some(rest) = records.get(good..).filter(|rest| !rest.is_empty()) {
@@ -573,8 +577,13 @@ fn corrupt(offset: Offset, next: Option<Offset>, reason: &str) -> ReadError {
     ReadError::Corrupt { offset, next, reason: reason.to_owned() }
 }
 
+/// Offset of the first record in whole batches.
+pub(super) fn first_offset(records: &[u8]) -> Option<Offset> {
+    BatchHeader::parse(records).ok().map(|header| header.base_offset)
+}
+
 /// Offset of the last record in whole batches.
-fn last_offset(records: &[u8]) -> Option<Offset> {
+pub(super) fn last_offset(records: &[u8]) -> Option<Offset> {
     let mut last = None;
     let mut rest = records;
     while let Ok(header) = BatchHeader::parse(rest) {

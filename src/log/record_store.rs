@@ -74,6 +74,11 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Up to `location.length` bytes; fewer only where the object ends.
     fn read(&self, location: Location) -> io::Result<Bytes>;
 
+    /// All of the bytes at `location`, if they can be had without waiting for a disk.
+    fn read_ready(&self, _location: Location) -> Option<Bytes> {
+        None
+    }
+
     /// `read` for somebody who looks at everything once and will not come back soon: what is kept
     /// for those who do stays as it is.
     fn read_once(&self, location: Location) -> io::Result<Bytes> {

@@ -16,6 +16,7 @@ use crate::types::{ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId, 
 
 mod admission;
 mod compaction;
+mod cursor;
 mod damage;
 mod faults;
 mod power_loss;
