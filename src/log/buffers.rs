@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// Reads up to this size get memory of their own.
-const SMALL_BYTES: usize = 64 << 10;
 /// The size of a buffer: what consumers ask of a partition by default.
 const BUFFER_BYTES: usize = 1 << 20;
+/// Smaller reads get memory of their own: they would keep much more alive than they have.
+const BYTES_MIN: usize = BUFFER_BYTES / 2;
 /// Most buffers that are kept for the next reads.
 const IDLE_MAX: usize = 8;
 
@@ -29,9 +29,7 @@ impl Buffers {
     pub(super) fn lend(&self, length: usize) -> Loan {
         let bytes = match length {
             // The one that came back last: it is the most likely to be in the processor's cache.
-            SMALL_BYTES..=BUFFER_BYTES => {
-                self.idle().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES])
-            }
+            BYTES_MIN..=BUFFER_BYTES => self.idle().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES]),
             _ => vec![0; length],
         };
         Loan { bytes, length, owner: self.clone() }
@@ -56,6 +54,11 @@ impl Loan {
     }
 }
 
+/// `part` of `whole`, by itself where it would keep much more alive than it has.
+pub(super) fn part_of(whole: &Bytes, part: Bytes) -> Bytes {
+    if part.len() < whole.len() / 2 { Bytes::copy_from_slice(&part) } else { part }
+}
+
 impl AsRef<[u8]> for Loan {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..self.length]
@@ -78,7 +81,7 @@ mod tests {
     #[test]
     fn large_buffers_come_back_when_the_last_bytes_of_them_go() {
         let buffers = Buffers::default();
-        let mut loan = buffers.lend(100_000);
+        let mut loan = buffers.lend(BYTES_MIN);
         loan.bytes_mut().fill(7);
         let bytes = loan.filled(3);
         let part = bytes.slice(1..);
@@ -88,7 +91,7 @@ mod tests {
         assert_eq!(buffers.idle().len(), 1);
         assert_eq!(buffers.lend(BUFFER_BYTES).bytes_mut().len(), BUFFER_BYTES);
         // Others are not kept.
-        drop((buffers.lend(10), buffers.lend(BUFFER_BYTES + 1)));
+        drop((buffers.lend(BYTES_MIN - 1), buffers.lend(BUFFER_BYTES + 1)));
         assert_eq!(buffers.idle().len(), 1);
         drop((0..20).map(|_| buffers.lend(BUFFER_BYTES)).collect::<Vec<_>>());
         assert_eq!(buffers.idle().len(), IDLE_MAX);

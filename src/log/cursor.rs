@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
+use super::buffers;
 use super::outcome::{Isolation, ReadRequest, ReadResult};
 use super::partition::{Readable, Shared};
 use super::reader;
@@ -13,6 +14,8 @@ use super::record_store::{Location, ObjectId};
 use super::tail::Window;
 use crate::types::Offset;
 
+/// Most bytes that are read on a thread with other things to do.
+const READY_BYTES_MAX: usize = 1 << 20;
 /// Ends of reads that are remembered of one log, the latest ones.
 const CURSORS_MAX: usize = 64;
 
@@ -54,6 +57,9 @@ impl Shared {
     /// and nothing about them is out of the ordinary.
     pub(super) fn read_ready(&self, request: &ReadRequest) -> Option<ReadResult> {
         let (span, window) = self.window(request).ok()?;
+        if window.bytes_max > READY_BYTES_MAX {
+            return None;
+        }
         let (location, departures) = self.ready_location(window)?;
         let bytes = self.settings.store.read_ready(location)?;
         let records = whole(&bytes, window)?;
@@ -61,7 +67,8 @@ impl Shared {
         self.cursors.put(next, location.object, location.position + records.len() as u64);
         let readable = self.readable();
         // Aborted transactions must be known as they were when the records were read.
-        let is_settled = readable.departures == departures;
+        let is_settled =
+            readable.departures == departures && request.from >= self.span.borrow().start;
         (is_settled || request.isolation == Isolation::ReadUncommitted)
             .then(|| reader::result(&readable, request, span, records))
     }
@@ -98,5 +105,6 @@ fn whole(bytes: &Bytes, window: Window) -> Option<Bytes> {
     let wanted = bytes.slice(taken.from..taken.to);
     let checked = reader::checked(wanted.clone())?;
     let begins = reader::first_offset(&checked) == Some(window.from);
-    (begins && taken.from == 0 && checked.len() == wanted.len()).then_some(checked)
+    let is_whole = begins && taken.from == 0 && checked.len() == wanted.len();
+    is_whole.then(|| buffers::part_of(bytes, checked))
 }

@@ -343,7 +343,8 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
     fn delete(&self, object: ObjectId) -> io::Result<()> {
         let removed = absent_is_fine(self.files.remove_file(&self.path(object)));
         // Last, since a reader may have opened it until now: an open file would keep its space.
-        lock(&self.handles).files.remove(&object);
+        // Closed when nobody is held up by it: the space of a removed file is freed then.
+        let _closed = lock(&self.handles).files.remove(&object);
         lock(&self.entered).remove(&object);
         removed
     }
@@ -351,7 +352,8 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
     fn delete_log(&self, log: LogId) -> io::Result<()> {
         let removed = absent_is_fine(self.files.remove_dir_all(&self.log_dir(log)));
         // Last, since a reader may have opened a file until now: an open one would keep its space.
-        lock(&self.handles).files.retain(|object, _| object.log != log);
+        let of_log = |object: &ObjectId, _: &mut _| object.log == log;
+        let _closed: Vec<_> = lock(&self.handles).files.extract_if(of_log).collect();
         lock(&self.entered).retain(|object| object.log != log);
         lock(&self.made).remove(&log);
         removed
@@ -427,11 +429,14 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
         let mut handles = lock(&self.handles);
         let tick = handles.tick;
         let rested = std::mem::replace(&mut handles.rested, tick);
-        handles.files.retain(|_, (_, used)| *used > rested);
+        let is_idle = |_: &ObjectId, (_, used): &mut (Arc<F::File>, u64)| *used <= rested;
+        let closed: Vec<_> = handles.files.extract_if(is_idle).collect();
         let mut turns: Vec<_> =
             handles.files.iter().map(|(object, (_, used))| (*object, *used)).collect();
         turns.sort_unstable_by_key(|(_, used)| *used);
         handles.turns = turns.into();
+        drop(handles);
+        drop(closed);
     }
 }
 

@@ -348,6 +348,8 @@ impl Partition {
             return Ok(result);
         }
         if let Some(result) = self.shared.read_ready(&request) {
+            // One request may ask for much: others of the same thread take turns with it.
+            tokio::task::yield_now().await;
             return Ok(result);
         }
         self.on_reader_thread(move |shared| shared.read(&request)).await

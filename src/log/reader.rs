@@ -7,6 +7,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::batch::BatchHeader;
+use super::buffers;
 use super::outcome::{
     AbortedTxn, Isolation, OffsetSpan, ReadError, ReadRequest, ReadResult, TimestampOffset,
 };
@@ -126,9 +127,14 @@ impl Shared {
             let readable = self.readable();
             // A compaction forgets aborted transactions with their records: what was read before
             // must not be held against what is known after it.
-            if readable.departures == before || request.isolation == Isolation::ReadUncommitted {
+            let is_uncommitted = request.isolation == Isolation::ReadUncommitted;
+            let is_trimmed = request.from < self.span.borrow().start;
+            if is_uncommitted || (readable.departures == before && !is_trimmed) {
                 return Ok(result(&readable, request, span, records));
             }
+            drop(readable);
+            // A log that starts later now has forgotten them too, and says so.
+            self.window(request)?;
         }
     }
 
@@ -223,7 +229,7 @@ impl Shared {
                     let behind = position + (taken.from + records.len()) as u64;
                     self.cursors.put(last.plus(1), place.object, behind);
                 }
-                return Ok(Some(records));
+                return Ok(Some(buffers::part_of(&bytes, records)));
             }
             // A damaged header may claim offsets that are its neighbour's.
             let mut scan = Scan::new(&*self.settings.store, place.object, position, place.end);

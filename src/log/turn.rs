@@ -32,8 +32,10 @@ impl Turn {
         let _end = End(self);
         while self.queue.wait() {
             let mut writer = self.lock();
-            let Some(writer) = writer.as_mut() else { return };
-            if writer.cycle().is_break() {
+            let Some(state) = writer.as_mut() else { return };
+            if state.cycle().is_break() {
+                // At once: nobody may help a writer that has been told to stop.
+                *writer = None;
                 return;
             }
         }
@@ -52,6 +54,7 @@ impl Turn {
     /// Sends a command that may be carried out here and now.
     pub(super) fn send_and_help(&self, command: Command) -> Result<(), Closed> {
         self.queue.send_quietly(command)?;
+        let _watch = GivenUpOnPanic(self);
         match self.writer.try_lock() {
             Ok(mut writer) => {
                 if let Some(writer) = writer.as_mut() {
@@ -74,13 +77,33 @@ impl Turn {
             writer
         })
     }
+
+    /// Takes the writer away, which closes the queue: whoever waits learns that nothing is written any
+    /// more.
+    fn give_up(&self) {
+        *self.writer.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
-/// Takes the writer away when its thread ends, which closes the queue.
+/// Ends the share with its thread.
 struct End<'a>(&'a Turn);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
-        *self.0.writer.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.0.give_up();
+    }
+}
+
+/// Ends the share when a thread that helps panics: its own thread would not notice.
+struct GivenUpOnPanic<'a>(&'a Turn);
+
+impl Drop for GivenUpOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(
+                "writing a share of the logs panicked: restart the broker to append to them"
+            );
+            self.0.give_up();
+        }
     }
 }

@@ -149,8 +149,9 @@ impl Writer {
     pub(super) fn cycle(&mut self) -> ControlFlow<()> {
         let mut bytes = 0;
         let mut to_sync = 0;
+        let mut wait_until = None;
         while bytes < CYCLE_BYTES_MAX
-            && let Some(command) = self.next(to_sync)
+            && let Some(command) = self.next(to_sync, &mut wait_until)
         {
             match command {
                 Command::Append(append) => {
@@ -219,15 +220,19 @@ impl Writer {
     }
 
     /// The next command of a cycle that has `to_sync` appends to sync. Before the sync it waits a
-    /// little for as many as the last one had: clients that wait for their answers send the next
-    /// requests together when they have them, and a sync costs the same for all of them.
-    fn next(&self, to_sync: usize) -> Option<Command> {
+    /// little, once in all, for as many as the last one had: clients that wait for their answers send
+    /// the next requests together when they have them, and a sync costs the same for all of them.
+    fn next(&self, to_sync: usize, wait_until: &mut Option<Instant>) -> Option<Command> {
         let next = self.receiver.ready();
         if next.is_some() || to_sync == 0 || to_sync >= self.group.appends {
             return next;
         }
+        let now = Instant::now();
         let patience = (self.group.sync / 2).min(GROUP_WAIT_MAX);
-        self.receiver.wait_for(self.group.appends - to_sync, patience);
+        let until = *wait_until.get_or_insert(now + patience);
+        if until > now {
+            self.receiver.wait_for(self.group.appends - to_sync, until - now);
+        }
         self.receiver.ready()
     }
 

@@ -94,8 +94,8 @@ impl FrameReader<'_> {
     ) -> Result<Option<Frame>, FrameError> {
         if self.buffer.is_empty() {
             // An idle connection keeps no buffer; one with requests in flight, whose frames may lie in
-            // it, goes on in the rest of it.
-            if !busy() {
+            // it, goes on in the rest of it, if there is any: else it would only keep a frame alive.
+            if !busy() || self.buffer.capacity() < READ_BYTES_MIN {
                 self.buffer = BytesMut::new();
             }
             while timeout(self.patience.idle, self.socket.readable()).await.is_err() {
@@ -148,8 +148,16 @@ impl FrameReader<'_> {
     fn make_room(&mut self, wanted: usize) {
         let rest = wanted - self.buffer.len();
         let room = self.buffer.capacity() - self.buffer.len();
-        if room < rest.max(READ_BYTES_MIN) {
-            self.buffer.reserve(rest.max(READ_BYTES));
+        if room >= rest.max(READ_BYTES_MIN) {
+            return;
+        }
+        if rest <= READ_BYTES {
+            self.buffer.reserve(READ_BYTES);
+        } else {
+            // Not `reserve`, which may double what is there: the rest of it would outlive the frame.
+            let mut own = BytesMut::with_capacity(wanted);
+            own.extend_from_slice(&self.buffer);
+            self.buffer = own;
         }
     }
 
@@ -167,5 +175,50 @@ impl FrameReader<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const PATIENT: Patience = Patience {
+        idle: Duration::from_secs(60),
+        frame: Duration::from_secs(60),
+        slowest_bytes_per_second: 1 << 20,
+    };
+
+    #[tokio::test]
+    async fn a_large_frame_keeps_no_memory_alive_behind_it_also_while_others_are_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut reader = FrameReader {
+            socket: stream.split().0,
+            buffer: BytesMut::new(),
+            config: Arc::new(Config::default()),
+            patience: PATIENT,
+            own: Budget::new(32 << 20),
+            shared: Budgets::new(64 << 20),
+        };
+        let large = 1u32 << 20;
+        // Behind it a small one, whose buffer may not be the large one's.
+        let frames =
+            [large, 100].map(|bytes| [&bytes.to_be_bytes()[..], &vec![0; bytes as usize]].concat());
+        let sent = tokio::spawn(async move {
+            client.write_all(&frames.concat()).await.unwrap();
+            client
+        });
+        assert_eq!(reader.next(|| true).await.unwrap().unwrap().bytes.len(), large as usize);
+        assert!(reader.buffer.capacity() < READ_BYTES_MIN, "{}", reader.buffer.capacity());
+        assert_eq!(reader.next(|| true).await.unwrap().unwrap().bytes.len(), 100);
+        assert!(reader.buffer.capacity() <= READ_BYTES, "{}", reader.buffer.capacity());
+        let _client = sent.await.unwrap();
+        let waited = timeout(Duration::from_millis(20), reader.next(|| false)).await;
+        assert!(waited.is_err());
+        assert_eq!(reader.buffer.capacity(), 0, "an idle connection keeps no buffer");
     }
 }

@@ -27,6 +27,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 const FULL_WARNING_EVERY: Duration = Duration::from_secs(60);
 /// How long requests that were read may still take when the broker stops.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long a connection that was cut may take to end.
+const CUT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A bound port that accepts nobody yet.
 pub struct Listener {
@@ -122,7 +124,10 @@ async fn accept(socket: TcpListener, threads: Threads, shared: Shared) {
     if drained.await.is_err() {
         let open = connections.len();
         tracing::warn!(open, "connections were cut: their requests took too long to finish");
-        connections.shutdown().await;
+        connections.abort_all();
+        // One that hangs in a call to a sick disk cannot be cut, and is left behind.
+        let cut = async { while connections.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(CUT_TIME_MAX, cut).await;
     }
 }
 

@@ -11,6 +11,9 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+/// Threads that may wait for a disk, over all network threads.
+const BLOCKING_THREADS_MAX: usize = 512;
+
 /// A fixed number of threads. Dropping them ends them, with whatever they still drive.
 pub(super) struct Threads {
     threads: Vec<NetworkThread>,
@@ -37,7 +40,9 @@ impl Threads {
     /// Starts one thread per core.
     pub(super) fn start() -> io::Result<Threads> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = (0..count).map(NetworkThread::start).collect::<io::Result<_>>()?;
+        let blocking = (BLOCKING_THREADS_MAX / count).max(1);
+        let threads = (0..count).map(|number| NetworkThread::start(number, blocking));
+        let threads = threads.collect::<io::Result<_>>()?;
         Ok(Threads { threads })
     }
 
@@ -63,8 +68,9 @@ impl Threads {
 }
 
 impl NetworkThread {
-    fn start(number: usize) -> io::Result<NetworkThread> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+    fn start(number: usize, blocking: usize) -> io::Result<NetworkThread> {
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.enable_all().max_blocking_threads(blocking).build()?;
         let (handle, connections) = (runtime.handle().clone(), Arc::default());
         let (stop, stopped) = oneshot::channel();
         let drive = move || {
