@@ -34,6 +34,10 @@ struct Faults {
     change: Option<(Change, Failure)>,
     /// Nothing of these logs can be listed, with this errno.
     list: HashMap<LogId, i32>,
+    /// Which thread appended last.
+    appended_by: Option<std::thread::ThreadId>,
+    /// How long every append takes besides.
+    delay: Duration,
     /// Length of each object as a power loss leaves it.
     synced: HashMap<ObjectId, u64>,
 }
@@ -120,12 +124,14 @@ impl FaultyStore {
 impl RecordStore for FaultyStore {
     fn append(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<Location> {
         self.handle()?;
-        let errno = {
+        let (errno, delay) = {
             let mut faults = self.faults.lock().unwrap();
             faults.appends += 1;
+            faults.appended_by = Some(std::thread::current().id());
             let nth = faults.nth_append.filter(|(number, _)| *number == faults.appends);
-            faults.append.or(nth.map(|(_, errno)| errno))
+            (faults.append.or(nth.map(|(_, errno)| errno)), faults.delay)
         };
+        std::thread::sleep(delay);
         match errno {
             None => self.inner.append(object, position, bytes),
             Some(errno) => {
@@ -443,6 +449,28 @@ fn what_acks_1_was_told_can_be_asked_for_before_the_disk_has_it() {
     // Behind the high watermark there is nothing to see yet, but it is no offset out of range.
     assert_eq!(fixture.log.span().high_watermark, Offset::new(1));
     assert_eq!(fixture.values(2), Vec::<String>::new());
+}
+
+#[test]
+fn appends_that_need_no_disk_are_written_where_they_arrive_while_writing_is_quick() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    let is_by_us = |durable| {
+        let options = AppendOptions { durable, ..synced() };
+        fixture.log.append_blocking(plain(&["a"]), options).unwrap();
+        store.faults.lock().unwrap().appended_by == Some(std::thread::current().id())
+    };
+    assert!((0..100).all(|_| !is_by_us(Durable::Synced)));
+    // The writer thread may have its turn still, but not always.
+    assert!((0..100).any(|_| is_by_us(Durable::Written)));
+    // After a slow write of ours the next ones are the writer thread's.
+    store.set(|faults| faults.delay = Duration::from_millis(20));
+    while !is_by_us(Durable::Written) {}
+    assert!((0..10).all(|_| !is_by_us(Durable::Written)));
+    store.set(|faults| faults.delay = Duration::ZERO);
+    let end = fixture.log.span().end.get();
+    assert_eq!(fixture.values(0).len() as u64, end);
 }
 
 #[test]
