@@ -63,7 +63,7 @@ def main():
         shutil.rmtree(data, ignore_errors=True)
     print(report.table(results) + "\n" + report.table(whole))
     if not asked.only and not asked.case and asked.scale >= 1:
-        report.write(results, whole, asked.rounds)
+        report.write(report.FOLDER, results, whole, asked.rounds, asked.scale, [])
 
 
 main()
