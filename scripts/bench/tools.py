@@ -34,13 +34,15 @@ def produce(broker, topic, records, payload, properties):
     return {"MB/s": rate * 1.048576, "p50 ms": p50, "p99 ms": p99, "p99.9 ms": p999}
 
 
-def consume(broker, topic, records):
-    """MB/s of ConsumerPerformance, without the time of joining the group."""
+def consume(broker, topic, records, size):
+    """MB/s of ConsumerPerformance, without the time of joining the group; it checks each CRC."""
     text = run("ConsumerPerformance", "--bootstrap-server", broker.address, "--topic", topic,
                "--num-records", records, "--timeout", 30000, "--hide-header")
     fields = [field.strip() for field in text.strip().splitlines()[-1].split(",")]
-    if int(float(fields[4])) < records:
-        raise ToolFailed(f"ConsumerPerformance read {fields[4]} of {records} records")
+    megabytes = records * size / 2**20
+    if int(float(fields[4])) != records or abs(float(fields[2]) - megabytes) > 0.001:
+        raise ToolFailed(f"ConsumerPerformance read {fields[4]} records and {fields[2]} MiB "
+                         f"where there are {records} and {megabytes:.4f}")
     return {"MB/s": float(fields[8]) * 1.048576}
 
 
