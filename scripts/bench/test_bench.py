@@ -9,7 +9,7 @@ for name in ("Consumer", "KafkaError", "KafkaException", "Producer", "TopicParti
 for name in ("AdminClient", "NewTopic", "OffsetSpec"):
     setattr(sys.modules["confluent_kafka.admin"], name, object)
 
-import figures, report, sockets, sql, targets
+import figures, report, shares, sockets, sql, targets
 from cases import CASES
 from rdkafka import WrongAnswer
 
@@ -17,6 +17,27 @@ from rdkafka import WrongAnswer
 def runs(ours, theirs, figure="MB/s"):
     wrap = [[value and {figure: value} for value in values] for values in (ours, theirs)]
     return {"Ottla": wrap[0], "Apache Kafka": wrap[1]}
+
+
+class Shares(unittest.TestCase):
+    def test_samples_are_sorted_by_what_they_were_doing(self):
+        text = """log-writer-0
+\tffffffff81 copy_folio+0x1 ([kernel.kallsyms])
+\tffffffff82 __x64_sys_pwrite64+0x2 ([kernel.kallsyms])
+\t      7f11 pwrite64+0x3 (libc.so.6)
+
+network-1
+\t      5501 crc32c::hw_x86_64::crc_u64_parallel3+0x4 (ottla)
+
+network-1
+\t      5502 ottla::log::run::Run::assemble (ottla)
+"""
+        third = 1 / 3
+        self.assertEqual(shares.shares(text), {"write to the page cache": third, "check CRCs": third, "the log": third})
+        self.assertIn("| the log | 33 % |", shares.table({"a case": shares.shares(text)}))
+
+    def test_every_default_case_is_one(self):
+        self.assertLessEqual(set(shares.DEFAULT), {case.name for case in CASES})
 
 
 class Figures(unittest.TestCase):
