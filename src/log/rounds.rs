@@ -15,6 +15,9 @@ pub(super) struct Rounds {
 /// What the work asks whether to go on.
 pub(super) struct Pace {
     stopped: Receiver<()>,
+    /// Rests are added up here instead of being taken.
+    #[cfg(test)]
+    counted: Option<std::cell::Cell<Duration>>,
 }
 
 impl Rounds {
@@ -26,7 +29,7 @@ impl Rounds {
         mut work: impl FnMut(&Pace) -> Duration + Send + 'static,
     ) -> io::Result<Rounds> {
         let (stop, stopped) = mpsc::channel();
-        let pace = Pace { stopped };
+        let pace = Pace::new(stopped);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             let mut rest = first;
             while pace.rest(rest) {
@@ -49,15 +52,37 @@ impl Drop for Rounds {
 }
 
 impl Pace {
+    fn new(stopped: Receiver<()>) -> Pace {
+        Pace {
+            stopped,
+            #[cfg(test)]
+            counted: None,
+        }
+    }
+
     /// For work in the foreground: it goes on until what is returned besides is dropped.
     #[cfg(test)]
     pub(super) fn free() -> (Sender<()>, Pace) {
         let (stop, stopped) = mpsc::channel();
-        (stop, Pace { stopped })
+        (stop, Pace::new(stopped))
+    }
+
+    /// How long `work` would have rested.
+    #[cfg(test)]
+    pub(super) fn rests_of(work: impl FnOnce(&Pace)) -> Duration {
+        let (_stop, mut pace) = Pace::free();
+        pace.counted = Some(std::cell::Cell::default());
+        work(&pace);
+        pace.counted.map(std::cell::Cell::into_inner).unwrap_or_default()
     }
 
     /// Waits; whether the work should go on.
     pub(super) fn rest(&self, time: Duration) -> bool {
+        #[cfg(test)]
+        if let Some(rests) = &self.counted {
+            rests.set(rests.get() + time);
+            return true;
+        }
         matches!(self.stopped.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 

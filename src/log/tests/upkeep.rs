@@ -292,6 +292,27 @@ fn the_scrub_blames_nobody_for_what_changes_under_it() {
 }
 
 #[test]
+fn the_scrub_reads_no_faster_than_it_may() {
+    let dir = tempfile::tempdir().unwrap();
+    let fixture = Fixture::with(dir.path(), &small_segments());
+    for n in 0..50 {
+        fixture.append(plain(&[&n.to_string()])).unwrap();
+    }
+    let bytes = fixture.log.size_bytes();
+    for bytes_per_second in [100, 1_000] {
+        let (open, settings) =
+            (fixture.logs.inner.open.clone(), fixture.logs.inner.settings.clone());
+        let rested =
+            Pace::rests_of(|pace| Scrub::new(open, settings, bytes_per_second).round(pace));
+        // What was read last may stay below what it rests for.
+        let (most, least) = (bytes, bytes - bytes_per_second);
+        let allowed = least as f64..=most as f64 + 1.0;
+        let rested_for = rested.as_secs_f64() * bytes_per_second as f64;
+        assert!(allowed.contains(&rested_for), "{rested_for} of {bytes} at {bytes_per_second}");
+    }
+}
+
+#[test]
 fn a_stop_interrupts_the_scrub() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config {
