@@ -309,9 +309,12 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
     fn read_ready(&self, location: Location) -> Option<Bytes> {
         // Opening a file may wait, too.
         let file = self.open_file(location.object)?;
-        let bytes =
-            self.fill(location, |rest, position| file.read_ready_at(rest, position)).ok()?;
-        (bytes.len() == location.length).then_some(bytes)
+        let read = |rest: &mut [u8], position| match file.read_ready_at(rest, position) {
+            // What was read until then is an answer.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            read => read,
+        };
+        self.fill(location, read).ok().filter(|bytes| !bytes.is_empty())
     }
 
     /// By a handle of its own, which evicts none. What the page cache holds already stays in it,

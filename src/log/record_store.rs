@@ -74,7 +74,7 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Up to `location.length` bytes; fewer only where the object ends.
     fn read(&self, location: Location) -> io::Result<Bytes>;
 
-    /// All of the bytes at `location`, if they can be had without waiting for a disk.
+    /// The bytes at `location`, or the first of them, that can be had without waiting for a disk.
     fn read_ready(&self, _location: Location) -> Option<Bytes> {
         None
     }
