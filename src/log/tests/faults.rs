@@ -109,6 +109,13 @@ impl FaultyStore {
         self.faults.lock().unwrap().syncs
     }
 
+    /// Waits until more than `syncs` were asked for: with the gate held, the writer stands in one then.
+    fn await_sync_after(&self, syncs: usize) {
+        while self.syncs() == syncs {
+            std::thread::yield_now();
+        }
+    }
+
     /// Cuts every object to what was synced of it.
     fn lose_power(&self) {
         let faults = self.faults.lock().unwrap();
@@ -314,9 +321,7 @@ fn the_largest_timestamp_is_that_of_a_published_record() {
     let held = store.gate.lock().unwrap();
     let syncs = store.syncs();
     let unpublished = block_on(fixture.log.enqueue(at(9), synced()));
-    while store.syncs() == syncs {
-        std::thread::yield_now();
-    }
+    store.await_sync_after(syncs);
     assert_eq!(largest(), Some((7, 0)));
     drop(held);
     block_on(unpublished).unwrap();
@@ -330,9 +335,7 @@ fn a_failed_sync_of_a_full_segment_fails_everything_it_held() {
     let fixture = Fixture::over(store.clone(), dir.path(), &one_batch_per_segment());
     let held = store.gate.lock().unwrap();
     let first = block_on(fixture.log.enqueue(plain(&["a"]), synced()));
-    while store.syncs() == 0 {
-        std::thread::yield_now();
-    }
+    store.await_sync_after(0);
     // Both are written in one cycle, and the second needs a new segment: the first one's is synced
     // before that, which fails, and would succeed if it were asked again.
     let second = block_on(fixture.log.enqueue(plain(&["b"]), synced()));
@@ -411,9 +414,7 @@ fn appends_that_arrive_during_a_sync_share_the_next_one() {
     let fixture = Fixture::over(store.clone(), dir.path(), &config());
     let held = store.gate.lock().unwrap();
     let mut pending = vec![block_on(fixture.log.enqueue(plain(&["0"]), synced()))];
-    while store.syncs() == 0 {
-        std::thread::yield_now();
-    }
+    store.await_sync_after(0);
     for n in 1..100 {
         pending.push(block_on(fixture.log.enqueue(plain(&[&n.to_string()]), synced())));
     }
@@ -433,9 +434,7 @@ fn what_acks_1_was_told_can_be_asked_for_before_the_disk_has_it() {
     let fixture = Fixture::over(store.clone(), dir.path(), &config());
     let held = store.gate.lock().unwrap();
     let first = block_on(fixture.log.enqueue(plain(&["a"]), synced()));
-    while store.syncs() == 0 {
-        std::thread::yield_now();
-    }
+    store.await_sync_after(0);
     // One cycle has both: the first is answered before the sync that the second waits for, which
     // here never comes.
     let written = AppendOptions { durable: Durable::Written, ..synced() };

@@ -16,9 +16,7 @@ fn second_does_not_fit(
 ) -> [Result<Appended, AppendError>; 2] {
     let held = store.gate.lock().unwrap();
     let before = block_on(fixture.log.enqueue(plain(&["a"]), synced()));
-    while store.syncs() == 0 {
-        std::thread::yield_now();
-    }
+    store.await_sync_after(0);
     let two = [large(), large()].map(|batch| block_on(fixture.log.enqueue(batch, synced())));
     store.set(|faults| {
         faults.nth_append = Some((3, ENOSPC));
@@ -86,9 +84,7 @@ fn what_was_on_the_disk_before_a_sync_failed_is_shown_to_readers() {
     let fixture = Fixture::over(store.clone(), dir.path(), &one_batch_per_segment());
     let held = store.gate.lock().unwrap();
     let first = block_on(fixture.log.enqueue(plain(&["a"]), synced()));
-    while store.syncs() == 0 {
-        std::thread::yield_now();
-    }
+    store.await_sync_after(0);
     // One cycle: the second is synced when the third needs a new segment, which cannot be written.
     let second = block_on(fixture.log.enqueue(plain(&["b"]), synced()));
     let third = block_on(fixture.log.enqueue(plain(&["c"]), synced()));
