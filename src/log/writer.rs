@@ -27,9 +27,9 @@ const GROUP_WAIT_MAX: Duration = Duration::from_micros(200);
 /// Most bytes that a thread writes for others beside its own.
 const HELP_BYTES_MAX: usize = 1 << 20;
 /// A write that takes longer than this is slow: the page cache waits for the disk.
-const HELP_TIME_MAX: Duration = Duration::from_millis(5);
+pub(super) const HELP_TIME_MAX: Duration = Duration::from_millis(5);
 /// How long slow writes are left to the writer thread.
-const HELP_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const HELP_PAUSE: Duration = Duration::from_secs(1);
 
 /// Batches to append, already validated.
 pub(super) struct Append {

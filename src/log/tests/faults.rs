@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Mutex;
+use std::time::Instant;
 
 use super::*;
 use crate::log::record_store::{Listing, Location, ObjectId};
+use crate::log::writer::{HELP_PAUSE, HELP_TIME_MAX};
 use crate::types::Offset;
 
 mod changes;
@@ -461,12 +463,24 @@ fn appends_that_need_no_disk_are_written_where_they_arrive_while_writing_is_quic
         store.faults.lock().unwrap().appended_by == Some(std::thread::current().id())
     };
     assert!((0..100).all(|_| !is_by_us(Durable::Synced)));
-    // The writer thread may have its turn still, but not always.
-    assert!((0..100).any(|_| is_by_us(Durable::Written)));
-    // After a slow write of ours the next ones are the writer thread's.
-    store.set(|faults| faults.delay = Duration::from_millis(20));
-    while !is_by_us(Durable::Written) {}
-    assert!((0..10).all(|_| !is_by_us(Durable::Written)));
+    // The writer thread may have its turn still, or a write may have been slow; but not for ever.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let await_one_by_us = || {
+        loop {
+            let began = Instant::now();
+            if is_by_us(Durable::Written) {
+                return began;
+            }
+            assert!(began < deadline, "always written by the writer thread");
+        }
+    };
+    await_one_by_us();
+    // After a slow write of ours the next ones are the writer thread's for a while.
+    store.set(|faults| faults.delay = 2 * HELP_TIME_MAX);
+    let began = await_one_by_us();
+    for _ in 0..10 {
+        assert!(!is_by_us(Durable::Written) || began.elapsed() >= HELP_PAUSE);
+    }
     store.set(|faults| faults.delay = Duration::ZERO);
     let end = fixture.log.span().end.get();
     assert_eq!(fixture.values(0).len() as u64, end);
