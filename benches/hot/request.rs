@@ -89,8 +89,10 @@ impl Bench {
 
     /// The bytes of the answer to the request in `frame`.
     async fn answer(&self, frame: Bytes) -> usize {
-        match begin(&self.ctx, connection(), frame).await.unwrap().reply.await {
-            Reply::Frame(chunks) => chunks.iter().map(Bytes::len).sum(),
+        match begin(&self.ctx, connection(), frame).await.unwrap().into_pending().1.await {
+            Reply::Frame(head, records) => {
+                head.len() + records.iter().map(Bytes::len).sum::<usize>()
+            }
             other => panic!("no answer but {other:?}"),
         }
     }

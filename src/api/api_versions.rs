@@ -73,7 +73,7 @@ mod tests {
     use kafka_protocol::protocol::StrBytes;
 
     use super::*;
-    use crate::api::tests::fixture::{Bench, connection, decode, frame};
+    use crate::api::tests::fixture::{Bench, chunks, connection, decode, frame};
 
     fn asked() -> ApiVersionsRequest {
         ApiVersionsRequest::default()
@@ -102,7 +102,7 @@ mod tests {
         future[2..4].copy_from_slice(&99i16.to_be_bytes());
         future.extend_from_slice(&[0, 5, 1, 2, 3]);
         let begun = crate::api::begin(&bench.ctx, connection(), future.into()).await.unwrap();
-        let Reply::Frame(chunks) = begun.reply.await else { panic!("no answer") };
+        let chunks = chunks(begun.into_pending().1.await);
         let answer: ApiVersionsResponse = decode(0, chunks);
         assert_eq!((answer.error_code, answer.api_keys.len()), (35, ROUTES.len()));
     }

@@ -1,6 +1,7 @@
 //! A request's way through the broker: header, table, decode, handler, encode. Replies are lists
 //! of chunks, so that fetched records travel from log to socket without a copy.
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +12,8 @@ use kafka_protocol::protocol::{Decodable, Encodable};
 use thiserror::Error;
 
 use super::header::Header;
-use super::{Connection, Context, Later, Request, api_versions, table};
+use super::table::{self, Begin};
+use super::{Connection, Context, Later, Request, api_versions, produce};
 
 /// When a request runs, relative to the others of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +70,9 @@ impl Api {
 /// What became of a request.
 #[derive(Debug)]
 pub enum Reply {
-    /// A whole response frame, length prefix included, in chunks.
-    Frame(Vec<Bytes>),
+    /// A whole response frame, length prefix included: what was encoded, and records that follow,
+    /// with what was encoded between them, in chunks.
+    Frame(BytesMut, Vec<Bytes>),
     /// The client expects no answer (Produce with `acks=0`).
     Silence,
     /// The connection must be closed, as Kafka does when it cannot answer; the text says why.
@@ -77,11 +80,22 @@ pub enum Reply {
 }
 
 /// A request that has taken its place.
-pub struct Begun {
-    /// When it may run.
-    pub order: Order,
-    /// Its outcome. Nothing of an `Ordered` or `Parked` request has run before this is polled.
-    pub reply: Later<Reply>,
+pub enum Begun {
+    /// It is done.
+    Answered(Reply),
+    /// When it may run, and its outcome. Nothing of an `Ordered` or `Parked` request has run before
+    /// this is polled.
+    Pending(Order, Later<Reply>),
+}
+
+impl Begun {
+    /// Also where it is done, for whoever has to wait for others first.
+    pub fn into_pending(self) -> (Order, Later<Reply>) {
+        match self {
+            Begun::Answered(reply) => (Order::Staged, Box::pin(std::future::ready(reply))),
+            Begun::Pending(order, reply) => (order, reply),
+        }
+    }
 }
 
 /// Why a request cannot be answered at all: the connection is closed with a log line.
@@ -140,7 +154,7 @@ pub async fn begin(
     if !route.api.versions.contains(&version) {
         if api == ApiKey::ApiVersions {
             call.request.version = 0;
-            return Ok(Begun { order: Order::Ordered, reply: api_versions::unsupported(call) });
+            return Ok(Begun::Pending(Order::Ordered, api_versions::unsupported(call)));
         }
         return Err(Refusal::UnknownVersion {
             api,
@@ -149,8 +163,10 @@ pub async fn begin(
             max: *route.api.versions.end(),
         });
     }
-    let reply = (route.begin)(call).await?;
-    Ok(Begun { order: route.api.order, reply })
+    match route.begin {
+        Begin::Queue => produce::begin(call).await,
+        Begin::Decode(decode) => Ok(Begun::Pending(route.api.order, decode(call)?)),
+    }
 }
 
 /// One request on its way, with all that is needed to answer it.
@@ -170,11 +186,17 @@ impl Call {
     /// Decodes the body. Bytes behind it are ignored, as Kafka does.
     pub(super) fn decode<Q: Decodable>(&mut self) -> Result<Q, Refusal> {
         let version = self.request.version;
-        Q::decode(&mut std::mem::take(&mut self.body), version).map_err(|reason| Refusal::Body {
-            api: self.api,
-            version,
-            reason: reason.to_string(),
-        })
+        Q::decode(&mut self.take_body(), version).map_err(|reason| self.malformed(reason))
+    }
+
+    /// The body, for those that decode it by hand.
+    pub(super) fn take_body(&mut self) -> Bytes {
+        std::mem::take(&mut self.body)
+    }
+
+    /// A body that does not decode.
+    pub(super) fn malformed(&self, reason: impl Display) -> Refusal {
+        Refusal::Body { api: self.api, version: self.request.version, reason: reason.to_string() }
     }
 
     /// Encodes `response` behind its header and counts it.
@@ -212,10 +234,7 @@ impl Call {
         };
         frame[..4].copy_from_slice(&length.to_be_bytes());
         self.count(error);
-        let mut chunks = Vec::with_capacity(1 + more.len());
-        chunks.push(frame.freeze());
-        chunks.extend(more);
-        Reply::Frame(chunks)
+        Reply::Frame(frame, more)
     }
 
     /// Counts a request that gets no answer.

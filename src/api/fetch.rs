@@ -78,7 +78,7 @@ struct Patience {
     isolation: Isolation,
 }
 
-pub(super) async fn begin(mut call: Call) -> Result<Later<Reply>, Refusal> {
+pub(super) fn begin(mut call: Call) -> Result<Later<Reply>, Refusal> {
     let body: FetchRequest = call.decode()?;
     Ok(Box::pin(async move { answer(call, body).await }))
 }

@@ -6,6 +6,7 @@ use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::StrBytes;
 
 use super::Refusal;
+use super::primitives::{Malformed, Reader};
 use crate::config::Config;
 
 /// How much of a frame tells its API: the key and the version.
@@ -37,52 +38,24 @@ pub fn frame_bytes_max(prefix: [u8; PREFIX_BYTES], config: &Config) -> usize {
 impl Header {
     /// Takes the header off the front of `frame`.
     pub(super) fn decode(frame: &mut Bytes) -> Result<Header, Refusal> {
-        let malformed = |_| Refusal::Header;
-        let api_key = frame.try_get_i16().map_err(malformed)?;
-        let api_version = frame.try_get_i16().map_err(malformed)?;
-        let correlation_id = frame.try_get_i32().map_err(malformed)?;
-        let client_id = match frame.try_get_i16().map_err(malformed)? {
-            -1 => StrBytes::new(),
-            length => {
-                let length = usize::try_from(length).map_err(|_| Refusal::Header)?;
-                if frame.remaining() < length {
-                    return Err(Refusal::Header);
-                }
-                StrBytes::from_utf8(frame.split_to(length)).map_err(|_| Refusal::Header)?
-            }
-        };
-        let flexible =
-            ApiKey::try_from(api_key).is_ok_and(|api| api.request_header_version(api_version) >= 2);
-        if flexible {
-            skip_tagged_fields(frame)?;
-        }
-        Ok(Header { api_key, api_version, correlation_id, client_id })
-    }
-}
-
-/// No tagged field of the request header is defined yet (KIP-482): whatever comes is skipped.
-fn skip_tagged_fields(frame: &mut Bytes) -> Result<(), Refusal> {
-    for _ in 0..unsigned_varint(frame)? {
-        unsigned_varint(frame)?;
-        let size = unsigned_varint(frame)? as usize;
-        if frame.remaining() < size {
+        let mut start = &frame[..];
+        let (Ok(api_key), Ok(api_version)) = (start.try_get_i16(), start.try_get_i16()) else {
             return Err(Refusal::Header);
-        }
-        frame.advance(size);
+        };
+        let is_flexible =
+            ApiKey::try_from(api_key).is_ok_and(|api| api.request_header_version(api_version) >= 2);
+        let rest = frame.split_off(PREFIX_BYTES);
+        let mut reader = Reader::new(rest, is_flexible);
+        let mut read = || {
+            let correlation_id = reader.i32()?;
+            let client_id = reader.plain_text()?.unwrap_or_default();
+            reader.tags()?;
+            Ok(Header { api_key, api_version, correlation_id, client_id })
+        };
+        let header = read().map_err(|_: Malformed| Refusal::Header)?;
+        *frame = reader.into_rest();
+        Ok(header)
     }
-    Ok(())
-}
-
-fn unsigned_varint(frame: &mut Bytes) -> Result<u32, Refusal> {
-    let mut value = 0u32;
-    for shift in [0, 7, 14, 21, 28] {
-        let byte = frame.try_get_u8().map_err(|_| Refusal::Header)?;
-        value |= u32::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Ok(value);
-        }
-    }
-    Err(Refusal::Header)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod error;
 mod header;
 mod member;
 mod meter;
+mod primitives;
 mod table;
 
 #[cfg(test)]

@@ -6,34 +6,26 @@
 //! (`acks=1`) or on the disk (`acks=all`). `timeout_ms` is not needed: no replica is waited for.
 //! Gaps: transactional producers are refused; current leaders (KIP-951) are left out.
 
+mod request;
+mod response;
+
 use std::cmp::Ordering;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::produce_response::{
-    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
-};
-use kafka_protocol::messages::{ApiKey, ProduceRequest, ProduceResponse, TopicName};
-use kafka_protocol::protocol::StrBytes;
-use uuid::Uuid;
+use kafka_protocol::messages::ApiKey;
 
-use super::call::{Api, Call, Outcome, Reply, first_error};
+use self::request::{ProduceRequest, TopicName};
+use super::call::{Api, Call, Reply, first_error};
 use super::error::{self, Coded};
 use super::meter::TopicCounters;
-use super::{Context, Later, Refusal, absent};
+use super::{Begun, Context, Order, Refusal, absent};
 use crate::catalog::Topic;
 use crate::log::{AppendError, AppendOptions, Appended, Durable, PendingAppend};
 use crate::types::{PartitionId, TopicId};
 
 pub(super) const API: Api = Api::staged(ApiKey::Produce, 3..=13).advertised_from(0);
-
-impl Outcome for ProduceResponse {
-    fn error(&self) -> i16 {
-        let partitions = self.responses.iter().flat_map(|topic| &topic.partition_responses);
-        first_error(partitions.map(|partition| partition.error_code))
-    }
-}
 
 /// Why nothing was appended to a partition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,46 +46,76 @@ impl Coded for ProduceError {
 }
 
 /// A topic of the request, its appends queued.
-struct Queued {
+struct Produced {
     name: TopicName,
-    id: Uuid,
     counters: Option<Arc<TopicCounters>>,
-    partitions: Vec<QueuedPartition>,
+    partitions: Vec<ProducedPartition>,
 }
 
-struct QueuedPartition {
+struct ProducedPartition {
     index: i32,
     bytes: u64,
-    append: Result<PendingAppend, ProduceError>,
+    append: Append,
+}
+
+enum Append {
+    Pending(PendingAppend),
+    Done(Result<Appended, ProduceError>),
 }
 
 /// Queues the appends: the answer is given when they are done.
-pub(super) async fn begin(mut call: Call) -> Result<Later<Reply>, Refusal> {
-    let body: ProduceRequest = call.decode()?;
+pub(super) async fn begin(mut call: Call) -> Result<Begun, Refusal> {
+    let version = call.request.version;
+    let body = request::decode(call.take_body(), version).map_err(|why| call.malformed(why))?;
     let acks = body.acks;
-    let queued = enqueue(&call.ctx, call.request.version, body).await;
-    Ok(Box::pin(async move {
-        let mut responses = Vec::with_capacity(queued.len());
-        for topic in queued {
-            responses.push(outcome(topic).await);
+    let mut topics = enqueue(&call.ctx, body).await;
+    let is_done = |partition: &ProducedPartition| matches!(partition.append, Append::Done(_));
+    if topics.iter().flat_map(|topic| &topic.partitions).all(is_done) {
+        return Ok(Begun::Answered(answer(call, acks, &topics)));
+    }
+    let reply = async move {
+        for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            if let Append::Pending(append) = &mut partition.append {
+                partition.append = Append::Done(append.await.map_err(ProduceError::from));
+            }
         }
-        let response = ProduceResponse::default().with_responses(responses);
-        if acks != 0 {
-            return call.answer(&response);
-        }
-        // Nobody waits for an answer: a closed connection is the only way to say that it failed.
-        let error = response.error();
-        call.count(error);
-        if error == error::NONE {
-            return Reply::Silence;
-        }
-        Reply::Close(format!("produce with acks=0 failed with error {error}"))
-    }))
+        answer(call, acks, &topics)
+    };
+    Ok(Begun::Pending(Order::Staged, Box::pin(reply)))
 }
 
-async fn enqueue(ctx: &Context, version: i16, body: ProduceRequest) -> Vec<Queued> {
+/// The answer to appends that are done.
+fn answer(call: Call, acks: i16, topics: &[Produced]) -> Reply {
+    let mut codes = Vec::with_capacity(topics.len());
+    for topic in topics {
+        for partition in &topic.partitions {
+            let outcome = partition.outcome();
+            codes.push(error::code(outcome));
+            match (outcome, &topic.counters) {
+                (Ok(appended), Some(counters)) => count(counters, appended, partition.bytes),
+                (Ok(_), None) => {}
+                (Err(error), _) => {
+                    let (topic, partition) = (&topic.name, partition.index);
+                    tracing::debug!(%topic, partition, %error, "append refused");
+                }
+            }
+        }
+    }
+    let error = first_error(codes);
+    if acks != 0 {
+        return response::encode(call, error, topics);
+    }
+    // Nobody waits for an answer: a closed connection is the only way to say that it failed.
+    call.count(error);
+    if error == error::NONE {
+        return Reply::Silence;
+    }
+    Reply::Close(format!("produce with acks=0 failed with error {error}"))
+}
+
+async fn enqueue(ctx: &Context, body: ProduceRequest) -> Vec<Produced> {
     let refused = match body.acks {
-        _ if body.transactional_id.is_some() => Some(ProduceError::Refused(
+        _ if body.is_transactional => Some(ProduceError::Refused(
             ResponseError::InvalidTxnState,
             "transactions are not supported yet",
         )),
@@ -105,35 +127,54 @@ async fn enqueue(ctx: &Context, version: i16, body: ProduceRequest) -> Vec<Queue
     };
     let durable = if body.acks == -1 { Durable::Synced } else { Durable::Written };
     let snapshot = ctx.catalog.snapshot();
-    let mut queued = Vec::with_capacity(body.topic_data.len());
-    for data in body.topic_data {
-        let topic = if version >= 13 {
-            snapshot.topic_by_id(TopicId(data.topic_id))
-        } else {
-            snapshot.topic(data.name.as_str())
+    let mut produced = Vec::with_capacity(body.topics.len());
+    for asked in body.topics {
+        let topic = match &asked.name {
+            TopicName::Id(id) => snapshot.topic_by_id(TopicId(*id)).ok_or(ProduceError::Refused(
+                ResponseError::UnknownTopicId,
+                "the topic id does not exist",
+            )),
+            TopicName::Text(name) => snapshot.topic(name).ok_or(ProduceError::Refused(
+                ResponseError::UnknownTopicOrPartition,
+                "the topic does not exist",
+            )),
         };
-        let mut partitions = Vec::with_capacity(data.partition_data.len());
-        for partition in data.partition_data {
-            let records = partition.records.unwrap_or_default();
+        let topic = match &refused {
+            Some(refused) => Err(refused.clone()),
+            None => topic,
+        };
+        let mut partitions = Vec::with_capacity(asked.partitions.len());
+        for (index, records) in asked.partitions {
             let bytes = records.len() as u64;
-            let append = match (&refused, topic) {
-                (Some(refused), _) => Err(refused.clone()),
-                (None, Some(topic)) => append(ctx, topic, partition.index, records, durable).await,
-                (None, None) if version >= 13 => Err(ProduceError::Refused(
-                    ResponseError::UnknownTopicId,
-                    "the topic id does not exist",
-                )),
-                (None, None) => Err(ProduceError::Refused(
-                    ResponseError::UnknownTopicOrPartition,
-                    "the topic does not exist",
-                )),
+            let append = match &topic {
+                Ok(topic) => append(ctx, topic, index, records, durable).await,
+                Err(refused) => Err(refused.clone()),
             };
-            partitions.push(QueuedPartition { index: partition.index, bytes, append });
+            let append = match append.map(PendingAppend::into_outcome) {
+                Ok(Err(pending)) => Append::Pending(pending),
+                Ok(Ok(outcome)) => Append::Done(outcome.map_err(ProduceError::from)),
+                Err(refused) => Append::Done(Err(refused)),
+            };
+            partitions.push(ProducedPartition { index, bytes, append });
         }
-        let counters = topic.map(|topic| ctx.meter.topic(topic.id, &topic.name));
-        queued.push(Queued { name: data.name, id: data.topic_id, counters, partitions });
+        let counters = topic.ok().map(|topic| ctx.meter.topic(topic.id, &topic.name));
+        produced.push(Produced { name: asked.name, counters, partitions });
     }
-    queued
+    produced
+}
+
+impl ProducedPartition {
+    /// The outcome of what was waited for.
+    fn outcome(&self) -> &Result<Appended, ProduceError> {
+        const UNDECIDED: Result<Appended, ProduceError> = Err(ProduceError::Refused(
+            ResponseError::UnknownServerError,
+            "the append was not waited for",
+        ));
+        match &self.append {
+            Append::Done(outcome) => outcome,
+            Append::Pending(_) => &UNDECIDED,
+        }
+    }
 }
 
 async fn append(
@@ -220,54 +261,6 @@ fn check_batch(records: &[u8]) -> Result<(), ProduceError> {
         ));
     }
     Ok(())
-}
-
-async fn outcome(topic: Queued) -> TopicProduceResponse {
-    let mut answers = Vec::with_capacity(topic.partitions.len());
-    for partition in topic.partitions {
-        let outcome = match partition.append {
-            Ok(pending) => pending.await.map_err(ProduceError::from),
-            Err(refused) => Err(refused),
-        };
-        let answer = PartitionProduceResponse::default()
-            .with_index(partition.index)
-            .with_error_code(error::code(&outcome));
-        answers.push(match outcome {
-            Ok(appended) => {
-                if let Some(counters) = &topic.counters {
-                    count(counters, &appended, partition.bytes);
-                }
-                answer
-                    .with_base_offset(appended.base_offset.to_wire())
-                    .with_log_append_time_ms(appended.append_time.map_or(-1, |time| time.0))
-                    .with_log_start_offset(appended.log_start.to_wire())
-            }
-            Err(error) => {
-                tracing::debug!(topic = %topic.name.0, partition = partition.index, %error, "append refused");
-                answer
-                    .with_base_offset(-1)
-                    .with_record_errors(record_errors(&error))
-                    .with_error_message(Some(StrBytes::from_string(error.to_string())))
-            }
-        });
-    }
-    TopicProduceResponse::default()
-        .with_name(topic.name)
-        .with_topic_id(topic.id)
-        .with_partition_responses(answers)
-}
-
-/// The records at fault (KIP-467).
-fn record_errors(error: &ProduceError) -> Vec<BatchIndexAndErrorMessage> {
-    let ProduceError::Append(error) = error else { return Vec::new() };
-    let faults = error.faults().iter();
-    faults
-        .map(|fault| {
-            BatchIndexAndErrorMessage::default()
-                .with_batch_index(fault.index)
-                .with_batch_index_error_message(Some(StrBytes::from_string(fault.reason.clone())))
-        })
-        .collect()
 }
 
 fn count(counters: &TopicCounters, appended: &Appended, bytes: u64) {

@@ -6,10 +6,19 @@ use kafka_protocol::messages::ApiKey;
 use super::call::{Api, Call, Reply};
 use super::{Later, Refusal, fetch, produce};
 
-/// A row of the table and the function that begins its requests.
+/// A row of the table and how its requests begin.
 pub(super) struct Route {
     pub api: Api,
-    pub begin: fn(Call) -> Later<Result<Later<Reply>, Refusal>>,
+    pub begin: Begin,
+}
+
+/// How a request takes its place.
+#[derive(Clone, Copy)]
+pub(super) enum Begin {
+    /// Produce: by waiting in the logs' queues.
+    Queue,
+    /// All others: by being decoded.
+    Decode(fn(Call) -> Result<Later<Reply>, Refusal>),
 }
 
 /// A row for a file with `API` and `async fn handle(&Context, &Request, body) -> response`: decoded
@@ -18,24 +27,21 @@ macro_rules! row {
     ($file:ident, $request:ident) => {
         Route {
             api: super::$file::API,
-            begin: |mut call| {
-                Box::pin(async move {
-                    let body: messages::$request = call.decode()?;
-                    let reply: Later<Reply> = Box::pin(async move {
-                        let response = super::$file::handle(&call.ctx, &call.request, body).await;
-                        call.answer(&response)
-                    });
-                    Ok(reply)
-                })
-            },
+            begin: Begin::Decode(|mut call| {
+                let body: messages::$request = call.decode()?;
+                Ok(Box::pin(async move {
+                    let response = super::$file::handle(&call.ctx, &call.request, body).await;
+                    call.answer(&response)
+                }))
+            }),
         }
     };
 }
 
 /// All that is served, by API key.
 pub(super) static ROUTES: &[Route] = &[
-    Route { api: produce::API, begin: |call| Box::pin(produce::begin(call)) },
-    Route { api: fetch::API, begin: |call| Box::pin(fetch::begin(call)) },
+    Route { api: produce::API, begin: Begin::Queue },
+    Route { api: fetch::API, begin: Begin::Decode(fetch::begin) },
     row!(list_offsets, ListOffsetsRequest),
     row!(metadata, MetadataRequest),
     row!(offset_commit, OffsetCommitRequest),

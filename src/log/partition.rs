@@ -38,13 +38,25 @@ pub struct PendingAppend {
 }
 
 enum Outcome {
-    Refused(AppendError),
+    Done(Result<Appended, AppendError>),
     Queued(oneshot::Receiver<Result<Appended, AppendError>>),
 }
 
 impl PendingAppend {
     fn refused(error: AppendError) -> PendingAppend {
-        PendingAppend { outcome: Outcome::Refused(error) }
+        PendingAppend::done(Err(error))
+    }
+
+    fn done(outcome: Result<Appended, AppendError>) -> PendingAppend {
+        PendingAppend { outcome: Outcome::Done(outcome) }
+    }
+
+    /// The outcome, where nothing has to be waited for.
+    pub fn into_outcome(self) -> Result<Result<Appended, AppendError>, PendingAppend> {
+        match self.outcome {
+            Outcome::Done(outcome) => Ok(outcome),
+            Outcome::Queued(_) => Err(self),
+        }
     }
 }
 
@@ -53,7 +65,7 @@ impl Future for PendingAppend {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.outcome {
-            Outcome::Refused(error) => Poll::Ready(Err(error.clone())),
+            Outcome::Done(outcome) => Poll::Ready(outcome.clone()),
             Outcome::Queued(reply) => {
                 Pin::new(reply).poll(cx).map(|reply| reply.unwrap_or(Err(AppendError::Stopping)))
             }

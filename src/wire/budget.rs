@@ -1,6 +1,7 @@
-//! How many bytes of requests may be in memory, per connection and in the whole broker, so that no
-//! number of clients can fill it.
+//! How many bytes of requests may be in memory in the whole broker, so that no number of clients can
+//! fill it.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -10,24 +11,33 @@ const UNIT_BYTES: usize = 1024;
 
 /// A bound in bytes. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Budget {
+struct Budget {
     semaphore: Arc<Semaphore>,
     units: u32,
 }
 
 impl Budget {
     /// A budget of `bytes`.
-    pub(super) fn new(bytes: usize) -> Budget {
+    fn new(bytes: usize) -> Budget {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).max(1);
         let units = units.min(Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX));
         Budget { semaphore: Arc::new(Semaphore::new(units as usize)), units }
     }
 
+    /// `bytes` of it, if they fit now.
+    fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.semaphore.clone().try_acquire_many_owned(self.units_of(bytes)).ok()
+    }
+
     /// Waits until `bytes` fit. What is larger than the whole budget waits for all of it.
-    pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units);
+    async fn take(self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let units = self.units_of(bytes);
         // Nobody closes the semaphore; `None` would merely leave this request uncounted.
-        self.semaphore.clone().acquire_many_owned(units).await.ok()
+        self.semaphore.acquire_many_owned(units).await.ok()
+    }
+
+    fn units_of(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units)
     }
 }
 
@@ -48,10 +58,21 @@ impl Budgets {
         Budgets { ordinary: Budget::new(bytes / 2), large: Budget::new(bytes / 2) }
     }
 
+    /// Room for a frame of `bytes`, if there is any now. Those that wait come first.
+    pub(super) fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        self.of(bytes).try_take(bytes)
+    }
+
     /// Waits until a frame of `bytes` fits.
-    pub(super) async fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let budget = if bytes <= Self::ORDINARY_BYTES_MAX { &self.ordinary } else { &self.large };
-        budget.take(bytes).await
+    pub(super) fn take(
+        &self,
+        bytes: usize,
+    ) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + use<> {
+        self.of(bytes).clone().take(bytes)
+    }
+
+    fn of(&self, bytes: usize) -> &Budget {
+        if bytes <= Self::ORDINARY_BYTES_MAX { &self.ordinary } else { &self.large }
     }
 }
 
@@ -64,10 +85,12 @@ mod tests {
     #[test]
     fn what_exceeds_the_budget_waits_and_giants_take_all_of_it() {
         let budget = Budget::new(4096);
-        let held = budget.take(3000).now_or_never();
+        let held = budget.try_take(3000);
         assert!(held.is_some());
-        assert!(budget.take(2000).now_or_never().is_none());
+        assert!(budget.try_take(2000).is_none());
+        assert!(budget.clone().take(2000).now_or_never().is_none());
         drop(held);
+        assert!(budget.try_take(1 << 30).is_some());
         assert!(budget.take(1 << 30).now_or_never().is_some());
     }
 

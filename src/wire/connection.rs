@@ -1,40 +1,45 @@
-//! One connection: reads ahead within its budget, begins requests in order and answers them in
-//! order. A slow reader holds up nobody but itself.
+//! One connection: begins its requests in order and answers them in order, as one future that one
+//! thread drives. A slow reader holds up nobody but itself.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use futures_util::FutureExt;
+use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::net::tcp::WriteHalf;
-use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::Instant;
 
-use super::budget::{Budget, Budgets};
-use super::frame::{Frame, FrameError, FrameReader, Patience, Permits};
-use crate::api::{self, Connection, Context, Later, Order, Reply};
+use super::alarm::Alarm;
+use super::budget::Budgets;
+use super::frame::{FrameError, Frames, Front};
+use super::outgoing::Outgoing;
+use crate::api::{self, Begun, Connection, Later, Order, Reply};
 
-/// Frames read ahead of the one that is being begun.
-const READ_AHEAD: usize = 8;
 /// Requests of one connection that wait for their answers. librdkafka sends as fast as it may.
 const IN_FLIGHT_MAX: usize = 256;
 /// Request bytes of one connection in memory; a single larger request has it for itself.
 const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
-/// Answers that are ready together go out together, up to about so many bytes.
-const BYTES_PER_WRITE: usize = 64 << 10;
-/// Chunks that one system call writes; Linux takes up to 1024.
-const CHUNKS_PER_WRITE: usize = 64;
+
+/// How long clients may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Between two frames.
+    pub idle: Duration,
+    /// For a frame that has begun, besides `slowest_bytes_per_second`.
+    pub frame: Duration,
+    /// The slowest rate at which a large frame may come.
+    pub slowest_bytes_per_second: usize,
+}
 
 /// What all connections of a listener share.
 #[derive(Clone)]
 pub(super) struct Shared {
-    pub ctx: Arc<Context>,
+    pub ctx: Arc<api::Context>,
     pub patience: Patience,
     pub budget: Budgets,
     pub stop: watch::Receiver<bool>,
@@ -43,167 +48,292 @@ pub(super) struct Shared {
 /// Why a connection ended, when that is worth a log line.
 type Reason = Option<String>;
 
+/// Serves `stream` until the client closes, misbehaves, or the broker stops.
+pub(super) async fn serve(stream: TcpStream, connection: Connection, shared: Shared) {
+    let served = Link::new(stream, connection, shared).serve().await;
+    let peer = connection.peer;
+    match served {
+        Err(Some(reason)) => tracing::warn!(%peer, %reason, "connection closed"),
+        Ok(()) | Err(None) => tracing::debug!(%peer, "connection closed"),
+    }
+}
+
 /// A request that took its place, and the bytes that it still accounts for.
 struct InFlight {
+    order: Order,
     reply: Later<Reply>,
-    _permits: Permits,
+    bytes: usize,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Serves `stream` until the client closes, misbehaves, or the broker stops.
-pub(super) async fn serve(mut stream: TcpStream, connection: Connection, mut shared: Shared) {
-    let (read, write) = stream.split();
-    let (ahead, frames) = mpsc::channel(READ_AHEAD);
-    let (hung_up, gone) = watch::channel(false);
-    let busy = AtomicBool::new(false);
-    let mut reader = FrameReader {
-        socket: read,
-        buffer: BytesMut::new(),
-        config: shared.ctx.config.clone(),
-        patience: shared.patience,
-        own: Budget::new(IN_FLIGHT_BYTES_MAX),
-        shared: shared.budget,
-    };
-    let mut server = Server {
-        ctx: shared.ctx,
-        connection,
-        socket: write,
-        staged: VecDeque::new(),
-        gone,
-        busy: &busy,
-        write_stall_max: shared.patience.idle,
-    };
-    let mut serving = pin!(server.serve(frames));
-    let busy = &busy;
-    let reading = async move {
-        let ended = async {
-            while let Some(frame) = reader.next(|| busy.load(Relaxed)).await? {
-                if ahead.send(frame).await.is_err() {
-                    break;
-                }
-            }
-            Ok::<(), FrameError>(())
-        };
-        tokio::select! {
-            ended = ended => ended.err().filter(FrameError::is_misuse).map(|error| error.to_string()),
-            _ = shared.stop.wait_for(|stop| *stop) => None,
-        }
-    };
-    let reason = tokio::select! {
-        reason = &mut serving => reason,
-        reason = reading => {
-            hung_up.send_replace(true);
-            // What was read whole is still carried out: an `acks=0` producer may have left.
-            serving.await.or(reason)
-        }
-    };
-    let peer = connection.peer;
-    match reason {
-        Some(reason) => tracing::warn!(%peer, %reason, "connection closed"),
-        None => tracing::debug!(%peer, "connection closed"),
-    }
+/// What a connection does next.
+enum Event {
+    /// The first request in flight is answered.
+    Answered(Reply),
+    /// A frame is whole and may be begun.
+    Frame(Bytes, Option<OwnedSemaphorePermit>),
+    /// There is nothing to do before the answers went out.
+    Flush,
+    /// All is answered, and no more will come.
+    End,
 }
 
-/// The serving half: begins requests and writes their answers.
-struct Server<'a> {
-    ctx: Arc<Context>,
+/// The frame at the front, once it is known how large it will be.
+#[derive(Default)]
+struct Arriving {
+    /// By when it must be whole.
+    due: Option<Instant>,
+    /// Its share of the broker's budget.
+    permit: Option<OwnedSemaphorePermit>,
+    /// Waits for that share.
+    taking: Option<Later<Option<OwnedSemaphorePermit>>>,
+}
+
+struct Link {
+    stream: TcpStream,
     connection: Connection,
-    socket: WriteHalf<'a>,
-    staged: VecDeque<InFlight>,
-    gone: watch::Receiver<bool>,
-    busy: &'a AtomicBool,
-    write_stall_max: Duration,
+    ctx: Arc<api::Context>,
+    patience: Patience,
+    budget: Budgets,
+    stop: Stop,
+    alarm: Alarm,
+    frames: Frames,
+    arriving: Arriving,
+    /// In the order of their answers. Only the last one may be one that others wait for.
+    in_flight: VecDeque<InFlight>,
+    in_flight_bytes: usize,
+    out: Outgoing,
+    /// Since when nothing was asked and nothing is owed.
+    idle_since: Option<Instant>,
+    /// No more is read: the client has closed, broken the protocol, or the broker stops.
+    ended: Option<Reason>,
 }
 
-impl Server<'_> {
+impl Link {
+    fn new(stream: TcpStream, connection: Connection, shared: Shared) -> Link {
+        Link {
+            stream,
+            connection,
+            ctx: shared.ctx,
+            patience: shared.patience,
+            budget: shared.budget,
+            stop: Stop::new(shared.stop),
+            alarm: Alarm::default(),
+            frames: Frames::new(),
+            arriving: Arriving::default(),
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            out: Outgoing::default(),
+            idle_since: None,
+            ended: None,
+        }
+    }
+
     /// Runs until the frames end or the connection must be closed.
-    async fn serve(&mut self, mut frames: mpsc::Receiver<Frame>) -> Reason {
+    async fn serve(&mut self) -> Result<(), Reason> {
         loop {
-            self.busy.store(!self.staged.is_empty(), Relaxed);
-            let room = self.staged.len() < IN_FLIGHT_MAX;
-            let frame = match self.staged.front_mut() {
-                None => frames.recv().await,
-                Some(first) => {
-                    tokio::select! {
-                        biased;
-                        reply = &mut first.reply => {
-                            self.staged.pop_front();
-                            if let Err(reason) = self.write_ready(reply).await {
-                                return reason;
-                            }
-                            continue;
-                        }
-                        frame = frames.recv(), if room => frame,
-                    }
+            match poll_fn(|cx| self.poll_next(cx)).await {
+                Event::Answered(reply) => {
+                    self.drop_first();
+                    self.answer(reply).await?;
                 }
-            };
-            self.busy.store(true, Relaxed);
-            let Some(frame) = frame else { return self.drain().await.err().flatten() };
-            if let Err(reason) = self.begin(frame).await {
-                return reason;
+                Event::Frame(frame, permit) => self.begin(frame, permit).await?,
+                Event::Flush => self.flush().await?,
+                Event::End => return self.ended.take().flatten().map_or(Ok(()), |r| Err(Some(r))),
             }
         }
     }
 
-    async fn begin(&mut self, frame: Frame) -> Result<(), Reason> {
-        let Frame { bytes, permits } = frame;
-        let begun = api::begin(&self.ctx, self.connection, bytes).await;
-        let begun = match begun {
-            Ok(begun) => begun,
+    /// What is to be done next; `Pending` when that is to wait. What is there already comes first, so
+    /// that answers which are ready together go out together.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.stop.is_told(cx) {
+            self.ended.get_or_insert(None);
+        }
+        if self.out.is_full() {
+            return Poll::Ready(Event::Flush);
+        }
+        if let Some(first) = self.in_flight.front_mut()
+            && let Poll::Ready(reply) = first.reply.as_mut().poll(cx)
+        {
+            return Poll::Ready(Event::Answered(reply));
+        }
+        loop {
+            let front = match self.frames.front(&self.ctx.config) {
+                Ok(front) => front,
+                Err(misuse) => return self.end(Some(misuse.to_string())),
+            };
+            let may_begin = self.may_begin();
+            let is_admitted = match front {
+                Front::Whole(bytes) if may_begin => self.is_admitted(bytes, cx),
+                Front::Coming(bytes) if self.ended.is_none() => self.is_admitted(bytes, cx),
+                _ => true,
+            };
+            if let Front::Whole(bytes) = front
+                && may_begin
+                && is_admitted
+            {
+                let permit = std::mem::take(&mut self.arriving).permit;
+                return Poll::Ready(Event::Frame(self.frames.take(bytes), permit));
+            }
+            if !self.out.is_empty() {
+                return Poll::Ready(Event::Flush);
+            }
+            if self.ended.is_some() {
+                return self.poll_end(front);
+            }
+            // A whole frame waits for its turn; what is behind it is read to see a client leave.
+            let is_whole = matches!(front, Front::Whole(_));
+            if is_admitted && !(is_whole && self.frames.is_full()) {
+                let is_busy = !self.in_flight.is_empty();
+                match self.frames.poll_read(&mut self.stream, front, is_busy, cx) {
+                    // A client that goes away, be it in the middle of a frame, is no event.
+                    Poll::Ready(Ok(0) | Err(_)) => self.ended = Some(None),
+                    Poll::Ready(Ok(_)) => self.idle_since = None,
+                    Poll::Pending => return self.poll_patience(front, is_admitted, cx),
+                }
+            } else {
+                return self.poll_patience(front, is_admitted, cx);
+            }
+        }
+    }
+
+    /// Whether one more request may be begun.
+    fn may_begin(&self) -> bool {
+        self.in_flight.len() < IN_FLIGHT_MAX
+            && self.in_flight.back().is_none_or(|last| last.order == Order::Staged)
+    }
+
+    /// Whether the frame of `bytes` at the front has its share of the budgets; the task is woken when
+    /// it gets it.
+    fn is_admitted(&mut self, bytes: usize, cx: &mut Context<'_>) -> bool {
+        let Arriving { due, permit, taking } = &mut self.arriving;
+        if permit.is_some() {
+            return true;
+        }
+        let is_alone = self.in_flight.is_empty();
+        if !is_alone && self.in_flight_bytes.saturating_add(bytes) > IN_FLIGHT_BYTES_MAX {
+            // Until some are answered.
+            return false;
+        }
+        if taking.is_none() {
+            *permit = self.budget.try_take(bytes);
+        }
+        if permit.is_none() {
+            let taking = taking.get_or_insert_with(|| Box::pin(self.budget.take(bytes)));
+            let Poll::Ready(taken) = taking.as_mut().poll(cx) else { return false };
+            *permit = taken;
+        }
+        *taking = None;
+        // The time that it waited was not the client's.
+        *due = None;
+        true
+    }
+
+    /// Waits for the client, but not for ever.
+    fn poll_patience(
+        &mut self,
+        front: Front,
+        is_admitted: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Event> {
+        let Patience { idle, frame, slowest_bytes_per_second } = self.patience;
+        let (due, late) = match front {
+            Front::Nothing if self.in_flight.is_empty() => {
+                let since = *self.idle_since.get_or_insert_with(Instant::now);
+                // An idle client is no event.
+                (since + idle, None)
+            }
+            Front::Beginning(_) | Front::Coming(_) if is_admitted => {
+                let allowance = match front {
+                    Front::Coming(bytes) => (bytes / slowest_bytes_per_second) as u64,
+                    _ => 0,
+                };
+                let due = *self
+                    .arriving
+                    .due
+                    .get_or_insert_with(|| Instant::now() + frame + Duration::from_secs(allowance));
+                (due, Some(FrameError::Slow))
+            }
+            // Either answers are owed, or the broker's budget is.
+            _ => return Poll::Pending,
+        };
+        match self.alarm.is_due(due, cx) {
+            true => self.end(late.map(|late| late.to_string())),
+            false => Poll::Pending,
+        }
+    }
+
+    /// No more is read, but what was read whole is still carried out: an `acks=0` producer may have
+    /// left.
+    fn end(&mut self, reason: Reason) -> Poll<Event> {
+        self.ended.get_or_insert(reason);
+        // What cannot be a frame is no front any more.
+        self.frames = Frames::new();
+        match self.out.is_empty() {
+            true => self.poll_end(Front::Nothing),
+            false => Poll::Ready(Event::Flush),
+        }
+    }
+
+    /// The end, once nothing is owed: nobody waits any more for what waits for others.
+    fn poll_end(&mut self, front: Front) -> Poll<Event> {
+        let is_last = match self.in_flight.front() {
+            None => !matches!(front, Front::Whole(_)),
+            Some(first) => first.order == Order::Parked,
+        };
+        if is_last { Poll::Ready(Event::End) } else { Poll::Pending }
+    }
+
+    async fn begin(
+        &mut self,
+        frame: Bytes,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Reason> {
+        let bytes = frame.len();
+        match api::begin(&self.ctx, self.connection, frame).await {
+            Ok(Begun::Answered(reply)) if self.in_flight.is_empty() => self.answer(reply).await,
+            Ok(begun) => {
+                let (order, reply) = begun.into_pending();
+                self.in_flight_bytes += bytes;
+                self.in_flight.push_back(InFlight { order, reply, bytes, _permit: permit });
+                Ok(())
+            }
             Err(refusal) => {
                 // Answers that are owed come first.
-                self.drain().await?;
-                return Err(Some(refusal.to_string()));
+                while let Some(first) = self.in_flight.pop_front() {
+                    self.answer(first.reply.await).await?;
+                }
+                self.flush().await?;
+                Err(Some(refusal.to_string()))
             }
-        };
-        if begun.order == Order::Staged {
-            self.staged.push_back(InFlight { reply: begun.reply, _permits: permits });
-            return Ok(());
         }
-        self.drain().await?;
-        let reply = match begun.order {
-            Order::Parked => tokio::select! {
-                reply = begun.reply => reply,
-                _ = self.gone.wait_for(|gone| *gone) => return Err(None),
-            },
-            Order::Ordered | Order::Staged => begun.reply.await,
-        };
-        self.write(reply).await
     }
 
-    /// Answers all that is staged.
-    async fn drain(&mut self) -> Result<(), Reason> {
-        while let Some(first) = self.staged.pop_front() {
-            let reply = first.reply.await;
-            self.write(reply).await?;
+    fn drop_first(&mut self) {
+        if let Some(first) = self.in_flight.pop_front() {
+            self.in_flight_bytes -= first.bytes;
         }
-        Ok(())
     }
 
-    /// Writes `first` and what is answered behind it already, with as few system calls as possible:
-    /// a group commit answers many requests at once.
-    async fn write_ready(&mut self, first: Reply) -> Result<(), Reason> {
-        let mut outgoing = Outgoing::default();
-        let mut added = outgoing.add(first);
-        while added.is_ok()
-            && outgoing.bytes < BYTES_PER_WRITE
-            && let Some(reply) =
-                self.staged.front_mut().and_then(|next| (&mut next.reply).now_or_never())
-        {
-            self.staged.pop_front();
-            added = outgoing.add(reply);
+    /// Puts an answer to those that go out; or ends the connection behind those before it.
+    async fn answer(&mut self, reply: Reply) -> Result<(), Reason> {
+        match reply {
+            Reply::Silence => Ok(()),
+            Reply::Frame(head, records) => {
+                self.out.add(head, records);
+                Ok(())
+            }
+            Reply::Close(reason) => {
+                self.flush().await?;
+                Err(Some(reason))
+            }
         }
-        self.send(outgoing).await?;
-        added
     }
 
-    async fn write(&mut self, reply: Reply) -> Result<(), Reason> {
-        let mut outgoing = Outgoing::default();
-        outgoing.add(reply)?;
-        self.send(outgoing).await
-    }
-
-    async fn send(&mut self, outgoing: Outgoing) -> Result<(), Reason> {
-        let written = write_chunks(&mut self.socket, outgoing.chunks, self.write_stall_max).await;
+    async fn flush(&mut self) -> Result<(), Reason> {
+        let stall_max = self.patience.idle;
+        let written = self.out.write(&mut self.stream, stall_max).await;
         // A client that went away without waiting for its answer is no event.
         written.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Some("client does not read its answers".to_owned()),
@@ -212,57 +342,31 @@ impl Server<'_> {
     }
 }
 
-/// Answers on their way out.
-#[derive(Default)]
-struct Outgoing {
-    chunks: VecDeque<Bytes>,
-    bytes: usize,
+/// The broker's word that no more is to be read.
+struct Stop {
+    flag: watch::Receiver<bool>,
+    /// Wakes the task that polled it first.
+    told: Pin<Box<dyn Future<Output = ()> + Send>>,
+    is_listening: bool,
 }
 
-impl Outgoing {
-    /// Takes an answer in, or says that the connection ends behind those before it.
-    fn add(&mut self, reply: Reply) -> Result<(), Reason> {
-        match reply {
-            Reply::Silence => {}
-            Reply::Close(reason) => return Err(Some(reason)),
-            Reply::Frame(chunks) => {
-                self.bytes += chunks.iter().map(Bytes::len).sum::<usize>();
-                self.chunks.extend(chunks.into_iter().filter(|chunk| !chunk.is_empty()));
-            }
-        }
-        Ok(())
+impl Stop {
+    fn new(flag: watch::Receiver<bool>) -> Stop {
+        let mut told = flag.clone();
+        let told = Box::pin(async move {
+            // A dropped sender is such a word, too.
+            let _ = told.wait_for(|stop| *stop).await;
+        });
+        Stop { flag, told, is_listening: false }
     }
-}
 
-/// Writes all chunks, as many as possible per system call. Fails when nothing moves for `stall`.
-async fn write_chunks(
-    socket: &mut WriteHalf<'_>,
-    mut chunks: VecDeque<Bytes>,
-    stall: Duration,
-) -> io::Result<()> {
-    while !chunks.is_empty() {
-        let slices: Vec<IoSlice<'_>> =
-            chunks.iter().take(CHUNKS_PER_WRITE).map(|chunk| IoSlice::new(chunk)).collect();
-        let mut written = match socket.try_write_vectored(&slices) {
-            Ok(written) => written,
-            Err(full) if full.kind() == io::ErrorKind::WouldBlock => {
-                let ready = timeout(stall, socket.writable()).await;
-                ready.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+    fn is_told(&mut self, cx: &mut Context<'_>) -> bool {
+        if !std::mem::replace(&mut self.is_listening, true)
+            && self.told.as_mut().poll(cx).is_ready()
+        {
+            return true;
         }
-        while let Some(first) = chunks.front_mut() {
-            if written < first.len() {
-                first.advance(written);
-                break;
-            }
-            written -= first.len();
-            chunks.pop_front();
-        }
+        // Nothing but that word is ever sent.
+        self.flag.has_changed().unwrap_or(true)
     }
-    Ok(())
 }

@@ -1,18 +1,16 @@
 //! Cuts the byte stream of a connection into frames. Each length is checked before anything is
-//! allocated for it, and a frame that has begun must be finished in time.
+//! allocated for it.
 
+use std::future::Future;
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
-use tokio::net::tcp::ReadHalf;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::net::TcpStream;
 
-use super::budget::{Budget, Budgets};
 use crate::api;
 use crate::config::Config;
 
@@ -26,26 +24,6 @@ const READ_BYTES_MIN: usize = 4 << 10;
 /// So much of a large frame must be there before the rest takes its share of the budgets.
 const EARNEST_BYTES: usize = 16 << 10;
 
-/// How long clients may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// Between two frames.
-    pub idle: Duration,
-    /// For a frame that has begun, besides `slowest_bytes_per_second`.
-    pub frame: Duration,
-    /// The slowest rate at which a large frame may come.
-    pub slowest_bytes_per_second: usize,
-}
-
-/// What a frame takes of the budgets, until its request is answered.
-pub(super) type Permits = [Option<OwnedSemaphorePermit>; 2];
-
-/// A whole frame without its length.
-pub(super) struct Frame {
-    pub bytes: Bytes,
-    pub permits: Permits,
-}
-
 /// Why no frame can be read any more.
 #[derive(Debug, Error)]
 pub(super) enum FrameError {
@@ -55,67 +33,38 @@ pub(super) enum FrameError {
     TooLarge { bytes: usize, bytes_max: usize },
     #[error("frame was not finished in time")]
     Slow,
-    #[error("connection was idle for too long")]
-    Idle,
-    #[error("connection ended in the middle of a frame")]
-    Torn,
-    #[error("connection failed: {0}")]
-    Io(#[from] io::Error),
 }
 
-impl FrameError {
-    /// Whether the client broke the protocol, rather than merely went away.
-    pub(super) fn is_misuse(&self) -> bool {
-        match self {
-            FrameError::Length(_) | FrameError::TooLarge { .. } | FrameError::Slow => true,
-            FrameError::Idle | FrameError::Torn | FrameError::Io(_) => false,
-        }
+/// What a connection has read and not begun yet.
+pub(super) struct Frames {
+    buffer: BytesMut,
+}
+
+/// What stands at the front of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Front {
+    /// Nothing.
+    Nothing,
+    /// The beginning of a frame, of which so many bytes must be there before it is taken in earnest.
+    Beginning(usize),
+    /// A frame of so many bytes, which has come in earnest and not as a whole.
+    Coming(usize),
+    /// A whole frame of so many bytes.
+    Whole(usize),
+}
+
+impl Frames {
+    pub(super) fn new() -> Frames {
+        Frames { buffer: BytesMut::new() }
     }
-}
 
-/// The reading half of a connection.
-pub(super) struct FrameReader<'a> {
-    pub socket: ReadHalf<'a>,
-    pub buffer: BytesMut,
-    pub config: Arc<Config>,
-    pub patience: Patience,
-    /// The connection's own budget.
-    pub own: Budget,
-    /// The whole broker's.
-    pub shared: Budgets,
-}
-
-impl FrameReader<'_> {
-    /// The next frame, `None` when the client has closed. `busy` tells whether requests are still
-    /// being answered: then silence is not idleness.
-    pub(super) async fn next(
-        &mut self,
-        busy: impl Fn() -> bool,
-    ) -> Result<Option<Frame>, FrameError> {
+    /// What is at the front; the sizes of frames are without their lengths.
+    pub(super) fn front(&self, config: &Config) -> Result<Front, FrameError> {
         if self.buffer.is_empty() {
-            // An idle connection keeps no buffer; one with requests in flight, whose frames may lie in
-            // it, goes on in the rest of it, if there is any: else it would only keep a frame alive.
-            if !busy() || self.buffer.capacity() < READ_BYTES_MIN {
-                self.buffer = BytesMut::new();
-            }
-            while timeout(self.patience.idle, self.socket.readable()).await.is_err() {
-                if !busy() {
-                    return Err(FrameError::Idle);
-                }
-            }
-            self.make_room(LENGTH_BYTES);
-            // Readiness may be spurious: wait for the first byte under the same clock.
-            match timeout(self.patience.idle, self.socket.read_buf(&mut self.buffer)).await {
-                Err(_) => return Err(FrameError::Idle),
-                Ok(Err(error)) => return Err(error.into()),
-                Ok(Ok(0)) => return Ok(None),
-                Ok(Ok(_)) => {}
-            }
+            return Ok(Front::Nothing);
         }
-        let begun = Instant::now();
-        self.fill(LENGTH_BYTES, begun + self.patience.frame).await?;
-        let [l0, l1, l2, l3, ..] = self.buffer[..] else {
-            return Err(FrameError::Torn);
+        let [l0, l1, l2, l3, ref rest @ ..] = self.buffer[..] else {
+            return Ok(Front::Beginning(LENGTH_BYTES));
         };
         let length = i32::from_be_bytes([l0, l1, l2, l3]);
         let bytes = usize::try_from(length).map_err(|_| FrameError::Length(length))?;
@@ -123,30 +72,63 @@ impl FrameReader<'_> {
         if bytes < api::PREFIX_BYTES {
             return Err(FrameError::Length(length));
         }
-        self.fill(LENGTH_BYTES + api::PREFIX_BYTES, begun + self.patience.frame).await?;
-        let [_, _, _, _, p0, p1, p2, p3, ..] = self.buffer[..] else {
-            return Err(FrameError::Torn);
+        let Some(prefix) = rest.first_chunk() else {
+            return Ok(Front::Beginning(LENGTH_BYTES + api::PREFIX_BYTES));
         };
-        let bytes_max = api::frame_bytes_max([p0, p1, p2, p3], &self.config);
+        let bytes_max = api::frame_bytes_max(*prefix, config);
         if bytes > bytes_max {
             return Err(FrameError::TooLarge { bytes, bytes_max });
         }
         // A promise costs nothing yet: only a frame that really comes takes its share.
-        let beginning = LENGTH_BYTES + bytes.min(EARNEST_BYTES);
-        self.fill(beginning, begun + self.patience.frame).await?;
-        let permits = [self.own.take(bytes).await, self.shared.take(bytes).await];
-        let allowance =
-            Duration::from_secs((bytes / self.patience.slowest_bytes_per_second) as u64);
-        self.fill(LENGTH_BYTES + bytes, Instant::now() + self.patience.frame + allowance).await?;
+        let beginning = bytes.min(EARNEST_BYTES);
+        Ok(match rest.len() {
+            whole if whole >= bytes => Front::Whole(bytes),
+            part if part >= beginning => Front::Coming(bytes),
+            _ => Front::Beginning(LENGTH_BYTES + beginning),
+        })
+    }
+
+    /// Takes the whole frame of `bytes` off the front, without its length.
+    pub(super) fn take(&mut self, bytes: usize) -> Bytes {
         let mut frame = self.buffer.split_to(LENGTH_BYTES + bytes).freeze();
         let _length = frame.split_to(LENGTH_BYTES);
-        Ok(Some(Frame { bytes: frame, permits }))
+        frame
+    }
+
+    /// Whether as much was read ahead as may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.buffer.len() >= READ_BYTES
+    }
+
+    /// Reads once, with room for the whole of a frame of which `front` tells; 0 when the client has
+    /// closed. `is_busy` says that requests are being answered.
+    pub(super) fn poll_read(
+        &mut self,
+        stream: &mut TcpStream,
+        front: Front,
+        is_busy: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        // An idle connection keeps no buffer; one with requests in flight, whose frames may lie in it,
+        // goes on in the rest of it, if there is any: else it would only keep a frame alive.
+        if self.buffer.is_empty() && (!is_busy || self.buffer.capacity() < READ_BYTES_MIN) {
+            self.buffer = BytesMut::new();
+        }
+        ready!(stream.poll_read_ready(cx))?;
+        self.make_room(match front {
+            Front::Nothing => LENGTH_BYTES,
+            Front::Beginning(bytes) => bytes,
+            Front::Coming(bytes) => LENGTH_BYTES + bytes,
+            Front::Whole(_) => self.buffer.len() + LENGTH_BYTES,
+        });
+        // It has no state of its own, so that it may be begun anew each time.
+        pin!(stream.read_buf(&mut self.buffer)).poll(cx)
     }
 
     /// Gives the buffer room for `wanted` bytes in all, once for a frame: what is in it may move. A
     /// large frame gets no more than its own size, so that nothing behind it is copied for the next.
     fn make_room(&mut self, wanted: usize) {
-        let rest = wanted - self.buffer.len();
+        let rest = wanted.saturating_sub(self.buffer.len());
         let room = self.buffer.capacity() - self.buffer.len();
         if room >= rest.max(READ_BYTES_MIN) {
             return;
@@ -160,65 +142,69 @@ impl FrameReader<'_> {
             self.buffer = own;
         }
     }
-
-    /// Reads until the buffer holds `wanted` bytes.
-    async fn fill(&mut self, wanted: usize, deadline: Instant) -> Result<(), FrameError> {
-        if self.buffer.len() < wanted {
-            self.make_room(wanted);
-        }
-        while self.buffer.len() < wanted {
-            match timeout_at(deadline, self.socket.read_buf(&mut self.buffer)).await {
-                Err(_) => return Err(FrameError::Slow),
-                Ok(Err(error)) => return Err(error.into()),
-                Ok(Ok(0)) => return Err(FrameError::Torn),
-                Ok(Ok(_)) => {}
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::io::AsyncWriteExt;
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
 
     use super::*;
 
-    const PATIENT: Patience = Patience {
-        idle: Duration::from_secs(60),
-        frame: Duration::from_secs(60),
-        slowest_bytes_per_second: 1 << 20,
-    };
+    /// The size of the next frame, which is taken off.
+    async fn next(frames: &mut Frames, stream: &mut TcpStream) -> usize {
+        let config = Config::default();
+        loop {
+            let front = frames.front(&config).unwrap();
+            if let Front::Whole(bytes) = front {
+                return frames.take(bytes).len();
+            }
+            let read = poll_fn(|cx| frames.poll_read(stream, front, true, cx)).await.unwrap();
+            assert!(read > 0, "closed in the middle of a frame");
+        }
+    }
 
     #[tokio::test]
     async fn a_large_frame_keeps_no_memory_alive_behind_it_also_while_others_are_answered() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut reader = FrameReader {
-            socket: stream.split().0,
-            buffer: BytesMut::new(),
-            config: Arc::new(Config::default()),
-            patience: PATIENT,
-            own: Budget::new(32 << 20),
-            shared: Budgets::new(64 << 20),
-        };
+        let mut frames = Frames::new();
         let large = 1u32 << 20;
         // Behind it a small one, whose buffer may not be the large one's.
-        let frames =
+        let sent =
             [large, 100].map(|bytes| [&bytes.to_be_bytes()[..], &vec![0; bytes as usize]].concat());
         let sent = tokio::spawn(async move {
-            client.write_all(&frames.concat()).await.unwrap();
+            client.write_all(&sent.concat()).await.unwrap();
             client
         });
-        assert_eq!(reader.next(|| true).await.unwrap().unwrap().bytes.len(), large as usize);
-        assert!(reader.buffer.capacity() < READ_BYTES_MIN, "{}", reader.buffer.capacity());
-        assert_eq!(reader.next(|| true).await.unwrap().unwrap().bytes.len(), 100);
-        assert!(reader.buffer.capacity() <= READ_BYTES, "{}", reader.buffer.capacity());
+        assert_eq!(next(&mut frames, &mut stream).await, large as usize);
+        assert!(frames.buffer.capacity() < READ_BYTES_MIN, "{}", frames.buffer.capacity());
+        assert_eq!(next(&mut frames, &mut stream).await, 100);
+        assert!(frames.buffer.capacity() <= READ_BYTES, "{}", frames.buffer.capacity());
         let _client = sent.await.unwrap();
-        let waited = timeout(Duration::from_millis(20), reader.next(|| false)).await;
-        assert!(waited.is_err());
-        assert_eq!(reader.buffer.capacity(), 0, "an idle connection keeps no buffer");
+        let idle = poll_fn(|cx| {
+            Poll::Ready(frames.poll_read(&mut stream, Front::Nothing, false, cx).is_pending())
+        });
+        assert!(idle.await);
+        assert_eq!(frames.buffer.capacity(), 0, "an idle connection keeps no buffer");
+    }
+
+    #[test]
+    fn a_frame_is_told_by_what_of_it_is_there() {
+        let front = |bytes: &[u8]| {
+            Frames { buffer: BytesMut::from(bytes) }.front(&Config::default()).unwrap()
+        };
+        let large = [&(1u32 << 20).to_be_bytes()[..], &[0; 1 << 20]].concat();
+        assert_eq!(front(&[]), Front::Nothing);
+        assert_eq!(front(&large[..3]), Front::Beginning(4));
+        assert_eq!(front(&large[..7]), Front::Beginning(8));
+        assert_eq!(front(&large[..8]), Front::Beginning(4 + EARNEST_BYTES));
+        assert_eq!(front(&large[..4 + EARNEST_BYTES]), Front::Coming(1 << 20));
+        assert_eq!(front(&large), Front::Whole(1 << 20));
+        assert_eq!(front(&[0, 0, 0, 5, 0, 0, 0, 9]), Front::Beginning(9));
+        assert_eq!(front(&[0, 0, 0, 5, 0, 0, 0, 9, 1, 7]), Front::Whole(5));
     }
 }

@@ -11,8 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::budget::Budgets;
-use super::connection::{self, Shared};
-use super::frame::Patience;
+use super::connection::{self, Patience, Shared};
 use super::threads::Threads;
 use crate::api::{Connection, Context};
 

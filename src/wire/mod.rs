@@ -1,9 +1,11 @@
 //! Sockets, frames, response order and back-pressure. Knows no Kafka message: `api` decodes.
 
+mod alarm;
 mod budget;
 mod connection;
 mod frame;
 mod listener;
+mod outgoing;
 mod threads;
 
 pub use listener::{Listener, Running};

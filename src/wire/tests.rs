@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::frame::Patience;
+use super::connection::Patience;
 use super::{Listener, Running};
 use crate::api::tests::fixture::{Bench, Client, sample};
 

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{FetchResponse, TopicName};
 use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::*;
-use crate::api::tests::fixture::{Bench, batch, connection, decode, frame};
+use crate::api::tests::fixture::{Bench, batch, chunks, connection, decode, frame};
 use crate::log::AppendOptions;
 use crate::log::Durable;
 use crate::types::{LogId, PartitionId};
@@ -59,8 +59,9 @@ async fn every_version_returns_the_batches_as_they_lie_in_the_log() {
     append(&bench, &topic, 1, batch(1000, &["c"])).await;
     for version in 4..=18 {
         let sent = frame(version, &request(version, &topic, &[(0, 0), (1, 0)]));
-        let reply = crate::api::begin(&bench.ctx, connection(), sent).await.unwrap().reply.await;
-        let Reply::Frame(chunks) = reply else { panic!("no answer") };
+        let reply =
+            crate::api::begin(&bench.ctx, connection(), sent).await.unwrap().into_pending().1.await;
+        let chunks = chunks(reply);
         let answer: FetchResponse = decode(version, chunks.clone());
         assert_eq!((answer.error_code, answer.session_id), (0, 0));
         let partitions = &answer.responses[0].partitions;
@@ -156,11 +157,11 @@ async fn long_poll_ends_with_the_record_that_it_waits_for() {
     let mut asked = request(12, &topic, &[(0, 0), (1, 0)]);
     asked.max_wait_ms = 60_000;
     let begun = crate::api::begin(&bench.ctx, connection(), frame(12, &asked)).await.unwrap();
-    let waiting = tokio::spawn(begun.reply);
+    let waiting = tokio::spawn(begun.into_pending().1);
     // Let the poll begin to wait; without that it merely finds the record at once.
     tokio::task::yield_now().await;
     append(&bench, &topic, 1, batch(1000, &["late"])).await;
-    let Reply::Frame(chunks) = waiting.await.unwrap() else { panic!("no answer") };
+    let chunks = chunks(waiting.await.unwrap());
     let answer: FetchResponse = decode(12, chunks);
     assert!(!answer.responses[0].partitions[1].records.as_ref().unwrap().is_empty());
 }
@@ -176,10 +177,10 @@ async fn long_poll_gives_up_in_time_and_ends_when_the_topic_goes() {
 
     asked.max_wait_ms = 60_000;
     let begun = crate::api::begin(&bench.ctx, connection(), frame(12, &asked)).await.unwrap();
-    let waiting = tokio::spawn(begun.reply);
+    let waiting = tokio::spawn(begun.into_pending().1);
     tokio::task::yield_now().await;
     bench.ctx.catalog.delete(topic.id).await.unwrap();
-    let Reply::Frame(chunks) = waiting.await.unwrap() else { panic!("no answer") };
+    let chunks = chunks(waiting.await.unwrap());
     assert_eq!(only(&decode(12, chunks)).error_code, 3);
 }
 
@@ -202,12 +203,12 @@ async fn long_poll_gathers_from_all_partitions_until_there_is_enough() {
     let mut asked = request(12, &topic, &[(0, 0), (1, 0)]);
     (asked.max_wait_ms, asked.min_bytes) = (60_000, 4 * size as i32);
     let begun = crate::api::begin(&bench.ctx, connection(), frame(12, &asked)).await.unwrap();
-    let waiting = tokio::spawn(begun.reply);
+    let waiting = tokio::spawn(begun.into_pending().1);
     for index in [1, 0, 1] {
         tokio::task::yield_now().await;
         append(&bench, &topic, index, batch(1000, &["a"])).await;
     }
-    let Reply::Frame(chunks) = waiting.await.unwrap() else { panic!("no answer") };
+    let chunks = chunks(waiting.await.unwrap());
     let answer: FetchResponse = decode(12, chunks);
     let partitions = answer.responses[0].partitions.iter();
     let sizes: Vec<usize> = partitions.map(|p| p.records.as_ref().map_or(0, Bytes::len)).collect();

@@ -1,12 +1,14 @@
 //! Produce, driven by a client's frames.
 
 use bytes::BytesMut;
-use kafka_protocol::messages::CreateTopicsRequest;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
+use kafka_protocol::messages::{CreateTopicsRequest, ProduceRequest, ProduceResponse};
+use kafka_protocol::protocol::StrBytes;
 
 use super::*;
-use crate::api::tests::fixture::{Bench, batch};
+use crate::api::tests::fixture::{Bench, batch, chunks};
 use crate::log::batch::{NewRecord, encode};
 use crate::log::{Isolation, ReadRequest};
 use crate::types::Offset;
@@ -139,10 +141,10 @@ async fn requests_keep_their_order_when_they_overlap() {
         let request = request(-1, named("clicks"), vec![(0, batch(1000, &["a"]))]);
         let frame = crate::api::tests::fixture::frame(9, &request);
         let begun = crate::api::begin(&bench.ctx, crate::api::tests::fixture::connection(), frame);
-        later.push(begun.await.unwrap().reply);
+        later.push(begun.await.unwrap().into_pending().1);
     }
     for (expected, reply) in later.into_iter().enumerate() {
-        let Reply::Frame(chunks) = reply.await else { panic!("no answer") };
+        let chunks = chunks(reply.await);
         let answer: ProduceResponse = crate::api::tests::fixture::decode(9, chunks);
         assert_eq!(only(&answer).base_offset, expected as i64);
     }

@@ -79,15 +79,12 @@ impl Bench {
 
     /// Sends one request and decodes its answer, which must be whole and nothing more.
     pub(crate) async fn call<Q: Request>(&self, version: i16, body: Q) -> Q::Response {
-        match self.send(version, &body).await.unwrap() {
-            Reply::Frame(chunks) => decode::<Q::Response>(version, chunks),
-            other => panic!("no answer but {other:?}"),
-        }
+        decode::<Q::Response>(version, chunks(self.send(version, &body).await.unwrap()))
     }
 
     /// Sends one request and waits for what becomes of it.
     pub(crate) async fn send<Q: Request>(&self, version: i16, body: &Q) -> Result<Reply, Refusal> {
-        Ok(begin(&self.ctx, connection(), frame(version, body)).await?.reply.await)
+        Ok(begin(&self.ctx, connection(), frame(version, body)).await?.into_pending().1.await)
     }
 
     /// Creates a topic as a client does.
@@ -112,6 +109,14 @@ impl Drop for Bench {
 pub(crate) fn connection() -> Connection {
     let address: SocketAddr = ([127, 0, 0, 1], 40_000).into();
     Connection { peer: address, local: address }
+}
+
+/// The pieces of an answer.
+pub(crate) fn chunks(reply: Reply) -> Vec<Bytes> {
+    match reply {
+        Reply::Frame(head, records) => [vec![head.freeze()], records].concat(),
+        other => panic!("no answer but {other:?}"),
+    }
 }
 
 /// A request frame without its length, as a client encodes it.

@@ -1,0 +1,99 @@
+//! The produce request, decoded by hand: it is what comes most often. Nothing is appended before all
+//! of it is known to be well formed.
+
+use std::fmt;
+
+use bytes::Bytes;
+use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
+
+use super::super::primitives::{Malformed, Reader};
+
+/// Most topics and partitions of one request: in a large frame many that are empty would fit, and
+/// take far more memory than they took on the wire.
+const ENTRIES_MAX: usize = 1 << 20;
+/// Most entries that room is made for before they are there.
+const ENTRIES_AHEAD_MAX: usize = 16;
+
+/// What is asked for.
+pub(super) struct ProduceRequest {
+    /// Whether it names a transactional id.
+    pub is_transactional: bool,
+    pub acks: i16,
+    pub topics: Vec<AskedTopic>,
+}
+
+pub(super) struct AskedTopic {
+    pub name: TopicName,
+    /// Indexes and records.
+    pub partitions: Vec<(i32, Bytes)>,
+}
+
+/// How a client names a topic.
+pub(super) enum TopicName {
+    Text(StrBytes),
+    /// From v13 on.
+    Id(Uuid),
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TopicName::Text(name) => f.write_str(name),
+            TopicName::Id(id) => id.fmt(f),
+        }
+    }
+}
+
+/// Decodes a body of the versions that are served. Bytes behind it are ignored, as Kafka does.
+pub(super) fn decode(body: Bytes, version: i16) -> Result<ProduceRequest, Malformed> {
+    let mut reader = Reader::new(body, version >= 9);
+    let is_transactional = reader.text()?.is_some();
+    let acks = reader.i16()?;
+    let _timeout_ms = reader.i32()?;
+    let mut entries = 0;
+    let mut count = |reader: &mut Reader| {
+        let count = reader.count()?;
+        entries += count;
+        if entries > ENTRIES_MAX { Err(Malformed::Length) } else { Ok(count) }
+    };
+    let topic_count = count(&mut reader)?;
+    let mut topics = Vec::with_capacity(topic_count.min(ENTRIES_AHEAD_MAX));
+    for _ in 0..topic_count {
+        let name = match version {
+            13.. => TopicName::Id(reader.uuid()?),
+            _ => TopicName::Text(reader.text()?.ok_or(Malformed::Length)?),
+        };
+        let partition_count = count(&mut reader)?;
+        let mut partitions = Vec::with_capacity(partition_count.min(ENTRIES_AHEAD_MAX));
+        for _ in 0..partition_count {
+            let index = reader.i32()?;
+            let records = reader.bytes()?.unwrap_or_default();
+            reader.tags()?;
+            partitions.push((index, records));
+        }
+        reader.tags()?;
+        topics.push(AskedTopic { name, partitions });
+    }
+    reader.tags()?;
+    Ok(ProduceRequest { is_transactional, acks, topics })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_entries_than_any_client_has_are_refused_before_room_is_made_for_them() {
+        // No transactional id, acks, timeout, then so many topics.
+        let body = |topics: i32| {
+            let start = [&[0xff, 0xff, 0, 1, 0, 0, 0, 9][..], &topics.to_be_bytes()].concat();
+            // Topics without a name and without partitions.
+            [start, vec![0; 6 << 20]].concat()
+        };
+        let decoded = |topics| decode(body(topics).into(), 3).map(|body| body.topics.len());
+        assert_eq!(decoded(1 << 20), Ok(1 << 20));
+        assert_eq!(decoded((1 << 20) + 1), Err(Malformed::Length));
+        assert_eq!(decoded(i32::MAX), Err(Malformed::Length));
+    }
+}

@@ -1,0 +1,150 @@
+//! Answers on their way out. Those that are ready together go out together: small ones as one piece,
+//! records as they lie in the log.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Answers go out when there are so many bytes of them, about.
+const BYTES_PER_WRITE: usize = 64 << 10;
+/// Chunks that one system call writes; Linux takes up to 1024.
+const CHUNKS_PER_WRITE: usize = 64;
+/// A buffer that was of more use than this is not kept.
+const KEPT_BYTES_MAX: usize = 4 << 10;
+
+/// See the module's header.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    /// Before `small`.
+    chunks: VecDeque<Bytes>,
+    /// What has no records, one behind the other.
+    small: BytesMut,
+    bytes: usize,
+}
+
+impl Outgoing {
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Whether there is enough for a write.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes >= BYTES_PER_WRITE
+    }
+
+    /// Adds a frame: its head, then records.
+    pub(super) fn add(&mut self, head: BytesMut, records: Vec<Bytes>) {
+        self.bytes += head.len();
+        if self.small.is_empty() && (!records.is_empty() || head.len() > KEPT_BYTES_MAX) {
+            self.chunks.push_back(head.freeze());
+        } else {
+            self.small.extend_from_slice(&head);
+        }
+        for chunk in records {
+            self.bytes += chunk.len();
+            if !self.small.is_empty() {
+                self.chunks.push_back(self.small.split().freeze());
+            }
+            if !chunk.is_empty() {
+                self.chunks.push_back(chunk);
+            }
+        }
+    }
+
+    /// Writes all, as much as possible per system call. Fails when nothing moves for `stall_max`.
+    pub(super) async fn write(
+        &mut self,
+        stream: &mut TcpStream,
+        stall_max: Duration,
+    ) -> io::Result<()> {
+        if self.chunks.is_empty() {
+            // By far the most answers: one piece that fits the socket's buffer.
+            match stream.try_write(&self.small) {
+                Ok(written) => self.small.advance(written),
+                Err(full) if full.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if !self.small.is_empty() {
+            self.chunks.push_back(self.small.split().freeze());
+        }
+        while !self.chunks.is_empty() {
+            let slices = self.chunks.iter().take(CHUNKS_PER_WRITE);
+            let slices: Vec<IoSlice<'_>> = slices.map(|chunk| IoSlice::new(chunk)).collect();
+            match stream.try_write_vectored(&slices) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => self.advance(written),
+                Err(full) if full.kind() == io::ErrorKind::WouldBlock => {
+                    let ready = timeout(stall_max, stream.writable()).await;
+                    ready.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.bytes = 0;
+        self.small.clear();
+        if self.small.capacity() > KEPT_BYTES_MAX {
+            self.small = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while let Some(first) = self.chunks.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.chunks.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn everything_goes_out_in_the_order_in_which_it_was_added() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut out = Outgoing::default();
+        let mut expected = Vec::new();
+        for round in 0..40u8 {
+            let head = vec![round; 20];
+            // More than the socket's buffers hold.
+            let records = vec![Bytes::from(vec![round ^ 0x80; 100_000]), Bytes::new()];
+            let records = if round % 3 == 1 { records } else { Vec::new() };
+            expected.extend_from_slice(&head);
+            records.iter().for_each(|chunk| expected.extend_from_slice(chunk));
+            out.add(BytesMut::from(&head[..]), records);
+        }
+        assert!(out.is_full());
+        let bytes = expected.len();
+        let reading = tokio::spawn(async move {
+            let mut read = vec![0; bytes];
+            client.read_exact(&mut read).await.unwrap();
+            (client, read)
+        });
+        out.write(&mut stream, Duration::from_secs(60)).await.unwrap();
+        assert!(out.is_empty());
+        let (mut client, read) = reading.await.unwrap();
+        assert!(read == expected);
+        for piece in [&b"one"[..], b"two"] {
+            out.add(BytesMut::from(piece), Vec::new());
+        }
+        out.write(&mut stream, Duration::from_secs(60)).await.unwrap();
+        let mut read = [0; 6];
+        client.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"onetwo");
+    }
+}
