@@ -12,7 +12,7 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
 use super::table::ROUTES;
 use crate::metrics::Metrics;
-use crate::types::{TopicId, TopicName};
+use crate::types::{IdHash, TopicId, TopicName};
 
 /// The requests' and topics' counters. Cheap to clone.
 #[derive(Clone)]
@@ -26,7 +26,7 @@ struct Inner {
     bytes_in: IntCounterVec,
     bytes_out: IntCounterVec,
     records_in: IntCounterVec,
-    topics: DashMap<TopicId, Arc<TopicCounters>>,
+    topics: DashMap<TopicId, Arc<TopicCounters>, IdHash>,
 }
 
 /// An API's handles. By far most requests end without an error.
@@ -95,7 +95,7 @@ impl Meter {
             }
         });
         let routes = routes.collect();
-        let topics = DashMap::new();
+        let topics = DashMap::default();
         let inner = Inner { requests, routes, bytes_in, bytes_out, records_in, topics };
         Ok(Meter { inner: Arc::new(inner) })
     }

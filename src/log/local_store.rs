@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::buffers::Buffers;
 use super::files::{Entry, File, Files, Os};
 use super::record_store::{Listing, Location, ObjectId, RecordStore};
-use crate::types::{LogId, Offset, PartitionId, Timestamp, TopicId};
+use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 
 /// Most files kept open; others are opened again when they are needed.
 const OPEN_FILES_MAX: usize = 512;
@@ -42,7 +42,7 @@ pub struct LocalRecordStore<F: Files = Os> {
     handles: Mutex<Handles<F::File>>,
     /// Files whose directory entries this process has synced. Of others nobody knows: whoever made
     /// them may have been killed before.
-    entered: Mutex<HashSet<ObjectId>>,
+    entered: Mutex<HashSet<ObjectId, IdHash>>,
     /// Logs whose directories this process has made and not synced the entries of.
     made: Mutex<HashSet<LogId>>,
     buffers: Buffers,
@@ -50,7 +50,7 @@ pub struct LocalRecordStore<F: Files = Os> {
 
 struct Handles<T> {
     /// With the tick of their last use.
-    files: HashMap<ObjectId, (Arc<T>, u64)>,
+    files: HashMap<ObjectId, (Arc<T>, u64), IdHash>,
     /// Whose turn it is to be closed, with the tick up to which its uses are known. Every open file
     /// is here; others may be, too.
     turns: VecDeque<(ObjectId, u64)>,
@@ -82,7 +82,8 @@ impl<F: Files> LocalRecordStore<F> {
     }
 
     fn unsynced(files: F, dir: &Path) -> LocalRecordStore<F> {
-        let handles = Handles { files: HashMap::new(), turns: VecDeque::new(), tick: 0, rested: 0 };
+        let handles =
+            Handles { files: HashMap::default(), turns: VecDeque::new(), tick: 0, rested: 0 };
         LocalRecordStore {
             files,
             dir: dir.to_owned(),

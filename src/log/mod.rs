@@ -53,7 +53,7 @@ use tokio::sync::{oneshot, watch};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::store::Store;
-use crate::types::{Clock, LeaderEpoch, LogId, Progress, TopicId};
+use crate::types::{Clock, IdHash, LeaderEpoch, LogId, Progress, TopicId};
 
 use self::clean::CleanMeter;
 use self::local_store::LocalRecordStore;
@@ -78,6 +78,9 @@ pub use refusals::{Refusal, Refusals, Refusing};
 /// page cache: more memory of our own would only push both out of the processor's caches.
 const TAIL_BYTES_MAX: usize = 8 << 20;
 
+/// The logs that are open.
+type OpenLogs = DashMap<LogId, Partition, IdHash>;
+
 /// Every partition log of this node. Cheap to clone; writer threads stop with `shutdown`.
 #[derive(Clone)]
 pub struct Logs {
@@ -87,7 +90,7 @@ pub struct Logs {
 struct Inner {
     settings: Arc<Settings>,
     /// Shared with the upkeep's threads, which may not keep the rest alive.
-    open: Arc<DashMap<LogId, Partition>>,
+    open: Arc<OpenLogs>,
     /// Always empty: a log's entry is held while it is opened or deleted, so that only one caller
     /// does so at a time, and `open` stays free for whoever looks a log up.
     turns: DashMap<LogId, ()>,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::batch::{self, BatchHeader};
-use super::config::TimestampType;
+use super::config::{LogConfig, TimestampType};
 use super::outcome::{AppendError, Appended, Durable, OffsetSpan};
 use super::partition::Shared;
 use super::producer::{Admission, BatchFacts, Producers};
@@ -23,7 +23,7 @@ use super::run::{Reply, Run, Waiting, chunks};
 use super::segment::Segment;
 use super::settings::Settings;
 use super::tail::TailBudget;
-use super::writer::{Append, End};
+use super::writer::{Append, Batches, End, Written};
 use crate::store::{Anchor, SegmentId};
 use crate::types::{LogId, Offset, Timestamp};
 
@@ -144,22 +144,62 @@ impl OwnedLog {
         settings: &Settings,
         tails: &mut TailBudget,
     ) -> bool {
-        let stamp = self.stamp(settings);
-        let time = self.time_of(&append, stamp);
-        let Append { mut headers, batches, reply, durable, room, .. } = append;
+        let Append { batches, reply, durable, room, .. } = append;
         let reply = Reply::Append(reply);
-        self.make_room(batches.len(), time, settings, tails);
-        if let Some(error) = self.refusal() {
-            reply.send(Err(error));
-            return self.touch();
-        }
-        let admissions = match self.admit(&headers, settings.clock.monotonic()) {
-            Ok(admissions) => admissions,
-            Err(error) => {
-                reply.send(Err(error));
-                return self.touch();
+        let config = self.shared.config();
+        let stamp = stamp(&config, settings);
+        self.make_room(&config, batches.bytes.len(), time_of(&batches, stamp), settings, tails);
+        match self.stage(batches, stamp, settings) {
+            Ok(outcome) => {
+                self.run.waiting.push(Waiting { reply, durable, outcome, _room: room });
             }
-        };
+            Err(error) => reply.send(Err(error)),
+        }
+        self.touch()
+    }
+
+    /// Appends between two cycles, without a sync; or gives the batches back, where that takes a new
+    /// segment, or where the view wants to be told.
+    pub(super) fn append_here(
+        &mut self,
+        batches: Batches,
+        settings: &Settings,
+        tails: &mut TailBudget,
+    ) -> Result<Written, Batches> {
+        let config = self.shared.config();
+        let (stamp, bytes) = (stamp(&config, settings), batches.bytes.len());
+        let fits = self.active.is_some()
+            && !self.roll_due
+            && !self.must_roll(&config, bytes, time_of(&batches, stamp))
+            && !self.is_view_due(settings);
+        if !fits {
+            return Err(batches);
+        }
+        let written = self.stage(batches, stamp, settings).and_then(|outcome| {
+            let reason = match self.write_run(settings, tails) {
+                Ok(()) => return Ok(outcome),
+                Err(reason) => reason,
+            };
+            Err(AppendError::Storage { log: self.shared.id, reason })
+        });
+        if written.is_ok() {
+            self.publish();
+        }
+        Ok(written)
+    }
+
+    /// Checks batches and adds them to the run; the outcome that holds once it is written.
+    fn stage(
+        &mut self,
+        batches: Batches,
+        stamp: Option<Timestamp>,
+        settings: &Settings,
+    ) -> Result<Appended, AppendError> {
+        let Batches { bytes, mut headers } = batches;
+        if let Some(error) = self.refusal() {
+            return Err(error);
+        }
+        let admissions = self.admit(&headers, settings.clock.monotonic())?;
         let mut outcome = Appended {
             base_offset: Offset::ZERO,
             last_offset: Offset::ZERO,
@@ -174,7 +214,7 @@ impl OwnedLog {
                 Admission::Duplicate(batch) => (batch.base_offset, batch.last_offset),
                 Admission::New => {
                     header.base_offset = self.end.plus(self.run.offsets);
-                    self.run.stage(batches.slice(position..next), header, stamp);
+                    self.run.stage(bytes.slice(position..next), header, stamp);
                     outcome.duplicate = false;
                     outcome.append_time = stamp;
                     (header.base_offset, header.last_offset())
@@ -186,8 +226,7 @@ impl OwnedLog {
             outcome.last_offset = last;
             position = next;
         }
-        self.run.waiting.push(Waiting { reply, durable, outcome, _room: room });
-        self.touch()
+        Ok(outcome)
     }
 
     /// Stages a marker, or answers at once why not; as `stage_append`.
@@ -200,7 +239,7 @@ impl OwnedLog {
         let End { producer, epoch, marker, reply, room, .. } = end;
         let (now, seen) = (settings.clock.now(), settings.clock.monotonic());
         let bytes = batch::encode_marker(producer, epoch, marker, COORDINATOR_EPOCH, now);
-        self.make_room(bytes.len(), None, settings, tails);
+        self.make_room(&self.shared.config(), bytes.len(), None, settings, tails);
         if let Some(error) = self.refusal() {
             drop(reply.send(Err(error)));
             return self.touch();
@@ -247,26 +286,11 @@ impl OwnedLog {
         Some(AppendError::Storage { log: self.shared.id, reason })
     }
 
-    /// Whether an append can be written without a sync and without a new segment.
-    pub(super) fn has_room(&self, append: &Append, settings: &Settings) -> bool {
-        let (bytes, time) = (append.batches.len(), self.time_of(append, self.stamp(settings)));
-        self.active.is_some() && !self.roll_due && !self.must_roll(bytes, time)
-    }
-
-    /// The broker's time, where records get it.
-    fn stamp(&self, settings: &Settings) -> Option<Timestamp> {
-        let is_stamped = self.shared.config().timestamp_type == TimestampType::LogAppendTime;
-        is_stamped.then(|| settings.clock.now())
-    }
-
-    fn time_of(&self, append: &Append, stamp: Option<Timestamp>) -> Option<Timestamp> {
-        stamp.or_else(|| append.headers.first().map(|header| header.max_timestamp))
-    }
-
     /// Ends the segment when `bytes` more would not fit it, or when records of the time `next` are
     /// too young for it.
     fn make_room(
         &mut self,
+        config: &LogConfig,
         bytes: usize,
         next: Option<Timestamp>,
         settings: &Settings,
@@ -275,24 +299,23 @@ impl OwnedLog {
         if self.run.bytes + bytes > RUN_BYTES_MAX {
             self.write_staged(settings, tails);
         }
-        if self.must_roll(bytes, next) {
+        if self.must_roll(config, bytes, next) {
             self.write_staged(settings, tails);
             self.roll_due = self.active_bytes > 0;
         }
     }
 
-    fn must_roll(&self, bytes: usize, next: Option<Timestamp>) -> bool {
+    fn must_roll(&self, config: &LogConfig, bytes: usize, next: Option<Timestamp>) -> bool {
         let active = if self.roll_due { 0 } else { self.active_bytes };
         let filled = active + self.run.bytes as u64;
-        let is_full = filled + bytes as u64 > self.shared.config().segment_bytes;
-        filled > 0 && (is_full || next.is_some_and(|next| self.is_aged(next)))
+        let is_full = filled + bytes as u64 > config.segment_bytes;
+        filled > 0 && (is_full || next.is_some_and(|next| self.is_aged(config, next)))
     }
 
     /// Whether the segment's first records are so much older than `next` that it must end, counted
     /// in the records' own time; where they have none, whether it was begun so long ago. As Kafka
     /// does (`LogSegment.timeWaitedForRoll`).
-    fn is_aged(&self, next: Timestamp) -> bool {
-        let config = self.shared.config();
+    fn is_aged(&self, config: &LogConfig, next: Timestamp) -> bool {
         let Some(age_max) = config.segment_age_max() else { return false };
         let active = self.active.filter(|_| !self.roll_due);
         let staged = || self.run.headers.first().map(|first| first.max_timestamp);
@@ -303,13 +326,21 @@ impl OwnedLog {
             None if active.is_none() => return false,
             None => (self.active_begun, self.shared.settings.age.now()),
         };
-        // The same for one segment at each look, another for the next one.
+        let age_ms = i128::from(next.0) - i128::from(since.0);
+        let is_older =
+            |limit: Duration| u128::try_from(age_ms).is_ok_and(|age_ms| age_ms > limit.as_millis());
+        // By far the most segments are too young whatever the jitter.
+        is_older(age_max.saturating_sub(config.segment_jitter_max))
+            && is_older(age_max.saturating_sub(self.jitter(config)))
+    }
+
+    /// How much earlier than others the active segment ends: the same at each look, another for the
+    /// next one.
+    fn jitter(&self, config: &LogConfig) -> Duration {
         let base = self.active.map_or(Offset::ZERO, |active| active.base);
         let share =
             BuildHasherDefault::<DefaultHasher>::default().hash_one((self.shared.id, base)) % 1000;
-        let jitter = config.segment_jitter_max * share as u32 / 1000;
-        let age = u128::try_from(i128::from(next.0) - i128::from(since.0));
-        age.is_ok_and(|age_ms| age_ms > age_max.saturating_sub(jitter).as_millis())
+        config.segment_jitter_max * share as u32 / 1000
     }
 
     /// Checks every batch and stages the producers' new states: all batches, or none.
@@ -348,22 +379,34 @@ impl OwnedLog {
 
     /// Writes what is staged. On failure nothing of it is true, and its callers learn why.
     pub(super) fn write_staged(&mut self, settings: &Settings, tails: &mut TailBudget) {
-        let mut run = std::mem::take(&mut self.run);
-        if run.bytes == 0 {
-            self.producers.commit(run.staged);
-            self.written.extend(run.waiting);
-            return;
-        }
-        let bytes = run.assemble(settings.epoch);
-        match self.write(&bytes, settings) {
-            Ok(object) => self.commit(run, bytes, object, tails),
+        let mut waiting = std::mem::take(&mut self.run.waiting);
+        match self.write_run(settings, tails) {
+            Ok(()) => self.written.append(&mut waiting),
             Err(reason) => {
                 let error = AppendError::Storage { log: self.shared.id, reason };
-                for waiting in run.waiting {
+                for waiting in waiting.drain(..) {
                     waiting.reply.send(Err(error.clone()));
                 }
             }
         }
+        self.run.waiting = waiting;
+    }
+
+    /// Writes the run and empties it, whatever becomes of it; why it was not written.
+    fn write_run(&mut self, settings: &Settings, tails: &mut TailBudget) -> Result<(), String> {
+        let mut run = std::mem::take(&mut self.run);
+        let mut written = Ok(());
+        if run.bytes == 0 {
+            self.producers.commit(&mut run.staged);
+        } else {
+            let bytes = run.assemble(settings.epoch);
+            written = self
+                .write(&bytes, settings)
+                .map(|object| self.commit(&mut run, bytes, object, tails));
+        }
+        run.clear();
+        self.run = run;
+        written
     }
 
     /// Puts bytes at the end of the active segment, a new one if that is due.
@@ -387,9 +430,9 @@ impl OwnedLog {
         }
     }
 
-    fn commit(&mut self, run: Run, bytes: Bytes, object: ObjectId, tails: &mut TailBudget) {
+    fn commit(&mut self, run: &mut Run, bytes: Bytes, object: ObjectId, tails: &mut TailBudget) {
         let first = self.end;
-        self.producers.commit(run.staged);
+        self.producers.commit(&mut run.staged);
         self.end = self.end.plus(run.offsets);
         if self.active != Some(object) {
             self.active = Some(object);
@@ -405,9 +448,7 @@ impl OwnedLog {
             base_offset: last.base_offset,
             crc: last.crc,
         });
-        self.written.extend(run.waiting);
 
-        let chunks = chunks(&run.headers, &bytes, first);
         let all_published = self.span.borrow().high_watermark == first;
         let index_interval_bytes = self.shared.config().index_interval_bytes;
         let mut readable = self.shared.readable_mut();
@@ -423,16 +464,26 @@ impl OwnedLog {
             }
             self.active_since = segment.first_timestamp;
         }
-        for (base, chunk) in &chunks {
-            readable.tail.push(*base, chunk.clone());
+        for (base, chunk) in chunks(&run.headers, &bytes, first) {
+            readable.tail.push(base, chunk);
         }
-        readable.aborted.extend(run.aborted);
+        readable.aborted.append(&mut run.aborted);
         if run.headers.iter().any(BatchHeader::transactional) {
             readable.open = self.producers.open_transactions();
         }
         drop(readable);
-        for (_, chunk) in &chunks {
+        for (_, chunk) in chunks(&run.headers, &bytes, first) {
             tails.pushed(&self.shared, chunk.len());
         }
     }
+}
+
+/// The broker's time, where records get it.
+fn stamp(config: &LogConfig, settings: &Settings) -> Option<Timestamp> {
+    let is_stamped = config.timestamp_type == TimestampType::LogAppendTime;
+    is_stamped.then(|| settings.clock.now())
+}
+
+fn time_of(batches: &Batches, stamp: Option<Timestamp>) -> Option<Timestamp> {
+    stamp.or_else(|| batches.headers.first().map(|header| header.max_timestamp))
 }

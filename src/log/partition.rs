@@ -28,7 +28,7 @@ use super::tail::Tail;
 use super::topics::TopicSettings;
 use super::turn::Turn;
 use super::validate;
-use super::writer::{Append, Command, End, Trim};
+use super::writer::{Append, Batches, Command, End, Trim};
 use crate::types::{LogId, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// An append that holds its place in the log's order; await it for the outcome. Dropping it does
@@ -252,16 +252,19 @@ impl Partition {
         headers: Vec<BatchHeader>,
         durable: Durable,
     ) -> PendingAppend {
-        let turn = &self.shared.turn;
-        let Ok(room) = turn.room(batches.len()).await else {
+        let (turn, log) = (&self.shared.turn, self.shared.id);
+        let mut batches = Batches { bytes: batches, headers };
+        if durable == Durable::Written || !self.shared.settings.sync {
+            batches = match turn.append(log, batches) {
+                Ok(written) => return PendingAppend::done(written),
+                Err(batches) => batches,
+            };
+        }
+        let Ok(room) = turn.room(batches.bytes.len()).await else {
             return PendingAppend::refused(self.shared.gone());
         };
         let (reply, outcome) = oneshot::channel();
-        let append = Append { log: self.shared.id, batches, headers, durable, reply, room };
-        let needs_disk = durable == Durable::Synced && self.shared.settings.sync;
-        let append = Command::Append(append);
-        let sent = if needs_disk { turn.send(append) } else { turn.send_and_help(append) };
-        match sent {
+        match turn.send(Command::Append(Append { log, batches, durable, reply, room })) {
             Ok(()) => PendingAppend { outcome: Outcome::Queued(outcome) },
             Err(Closed) => PendingAppend::refused(self.shared.gone()),
         }

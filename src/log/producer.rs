@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::batch::{BatchHeader, Producer};
 use super::{AbortedTxn, AppendError, Marker, OpenTxn};
 use crate::store::ProducerEntry;
-use crate::types::{Offset, ProducerEpoch, ProducerId, Timestamp};
+use crate::types::{IdHash, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// How many batches a producer may have in flight and still be recognised.
 pub const REMEMBERED_BATCHES: usize = 5;
@@ -58,7 +58,7 @@ pub enum Admission {
 /// Every producer of one log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Producers {
-    states: HashMap<ProducerId, ProducerState>,
+    states: HashMap<ProducerId, ProducerState, IdHash>,
     /// Open transactions by first offset.
     open: BTreeSet<(Offset, ProducerId)>,
 }
@@ -66,7 +66,7 @@ pub struct Producers {
 /// Changes on top of a `Producers`, kept aside until the bytes they belong to are written.
 #[derive(Clone, Debug, Default)]
 pub struct Staged {
-    states: HashMap<ProducerId, ProducerState>,
+    states: HashMap<ProducerId, ProducerState, IdHash>,
 }
 
 /// A batch as producer state sees it.
@@ -172,9 +172,9 @@ impl Producers {
         });
     }
 
-    /// Makes staged changes final.
-    pub fn commit(&mut self, staged: Staged) {
-        for (id, state) in staged.states {
+    /// Makes staged changes final; none is left.
+    pub fn commit(&mut self, staged: &mut Staged) {
+        for (id, state) in staged.states.drain() {
             self.restore(id, state);
         }
     }
@@ -183,7 +183,7 @@ impl Producers {
     pub fn replay(&mut self, facts: &BatchFacts, base_offset: Offset) {
         let mut staged = Staged::default();
         staged.record(self, facts, base_offset);
-        self.commit(staged);
+        self.commit(&mut staged);
     }
 
     /// Takes over a marker that is already in the log; the ended transaction if it was aborted.
@@ -196,12 +196,17 @@ impl Producers {
     ) -> Option<AbortedTxn> {
         let mut staged = Staged::default();
         let aborted = staged.end(self, id, epoch, marker, offset);
-        self.commit(staged);
+        self.commit(&mut staged);
         aborted
     }
 }
 
 impl Staged {
+    /// Forgets all changes.
+    pub fn clear(&mut self) {
+        self.states.clear();
+    }
+
     fn state<'a>(&'a self, base: &'a Producers, id: ProducerId) -> Option<&'a ProducerState> {
         self.states.get(&id).or_else(|| base.states.get(&id))
     }

@@ -34,20 +34,13 @@ struct Line<C> {
 
 struct State<C> {
     commands: VecDeque<C>,
-    awaited: Awaited,
+    /// How many commands a thread waits for.
+    awaited: usize,
     is_closed: bool,
 }
 
-/// What a thread waits for.
-#[derive(Clone, Copy, PartialEq)]
-enum Awaited {
-    /// Nobody waits.
-    Nothing,
-    /// Anything that is not sent quietly.
-    News,
-    /// So many commands.
-    Commands(usize),
-}
+/// Nobody waits.
+const NOTHING: usize = usize::MAX;
 
 impl<C> Line<C> {
     // A poisoned lock still guards a valid queue: every change to it is a single call.
@@ -70,7 +63,7 @@ pub struct Closed;
 pub fn queue<C>(bytes_max: usize) -> (Queue<C>, Receiver<C>) {
     let bytes_max = bytes_max.clamp(COMMAND_OVERHEAD_BYTES, Semaphore::MAX_PERMITS);
     let room = Arc::new(Semaphore::new(bytes_max));
-    let state = State { commands: VecDeque::new(), awaited: Awaited::Nothing, is_closed: false };
+    let state = State { commands: VecDeque::new(), awaited: NOTHING, is_closed: false };
     let line = Arc::new(Line { state: Mutex::new(state), news: Condvar::new() });
     (Queue { line: line.clone(), room: room.clone(), bytes_max }, Receiver { line, room })
 }
@@ -87,25 +80,20 @@ impl<C> Receiver<C> {
         self.line.state().commands.pop_front()
     }
 
-    /// The next command, if it is there and `wanted`.
-    pub fn ready_if(&self, wanted: impl FnOnce(&C) -> bool) -> Option<C> {
-        let mut state = self.line.state();
-        if wanted(state.commands.front()?) { state.commands.pop_front() } else { None }
+    /// How many commands wait.
+    pub fn len(&self) -> usize {
+        self.line.state().commands.len()
     }
 
-    /// Puts a command of the receiver's own at the head; nobody is woken for it.
-    pub fn put_back(&self, command: C) {
-        self.line.state().commands.push_front(command);
-    }
-
-    /// Waits until `count` commands are there, but no longer than `patience`.
-    pub fn wait_for(&self, count: usize, patience: Duration) {
+    /// Waits until `count` commands are there, but no longer than `patience`; whether they are.
+    pub fn wait_for(&self, count: usize, patience: Duration) -> bool {
         let mut state = self.line.state();
-        state.awaited = Awaited::Commands(count);
+        state.awaited = count;
         let short = |state: &mut State<C>| state.commands.len() < count;
         let waited = self.line.news.wait_timeout_while(state, patience, short);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.awaited = Awaited::Nothing;
+        state.awaited = NOTHING;
+        state.commands.len() >= count
     }
 }
 
@@ -135,53 +123,28 @@ impl<C> Queue<C> {
     /// Sends a command at once. One that clients can cause in numbers holds its `Room` already;
     /// those that come once per log or thread need none.
     pub fn send(&self, command: C) -> Result<(), Closed> {
-        self.push(command, Awaited::News)
-    }
-
-    /// `send` that does not wake who waits for anything: whoever sends sees to the command himself, or
-    /// calls `nudge`.
-    pub fn send_quietly(&self, command: C) -> Result<(), Closed> {
-        self.push(command, Awaited::Nothing)
-    }
-
-    fn push(&self, command: C, wakes: Awaited) -> Result<(), Closed> {
         let mut state = self.line.state();
         if state.is_closed {
             return Err(Closed);
         }
         state.commands.push_back(command);
-        let is_awaited = match state.awaited {
-            Awaited::Nothing => false,
-            Awaited::News => wakes == Awaited::News,
-            Awaited::Commands(count) => state.commands.len() >= count,
-        };
-        if is_awaited {
-            state.awaited = Awaited::Nothing;
+        if state.commands.len() >= state.awaited {
+            state.awaited = NOTHING;
             drop(state);
             self.line.news.notify_one();
         }
         Ok(())
     }
 
-    /// Wakes the thread that waits, if commands are there.
-    pub fn nudge(&self) {
-        let mut state = self.line.state();
-        if state.awaited == Awaited::News && !state.commands.is_empty() {
-            state.awaited = Awaited::Nothing;
-            drop(state);
-            self.line.news.notify_one();
-        }
-    }
-
     /// Waits until commands are there; false when none can come any more.
     pub fn wait(&self) -> bool {
         let mut state = self.line.state();
         if state.commands.is_empty() && !state.is_closed {
-            state.awaited = Awaited::News;
-            let idle = |state: &mut State<C>| state.awaited == Awaited::News && !state.is_closed;
+            state.awaited = 1;
+            let idle = |state: &mut State<C>| state.commands.is_empty() && !state.is_closed;
             let waited = self.line.news.wait_while(state, idle);
             state = waited.unwrap_or_else(PoisonError::into_inner);
-            state.awaited = Awaited::Nothing;
+            state.awaited = NOTHING;
         }
         !state.is_closed
     }
@@ -226,39 +189,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sent_quietly_wakes_nobody_before_it_is_told() {
-        let (queue, receiver) = queue::<u8>(1 << 20);
-        let waiting = {
-            let queue = queue.clone();
-            std::thread::spawn(move || queue.wait())
-        };
-        while receiver.line.state().awaited != Awaited::News {
-            std::thread::yield_now();
-        }
-        queue.send_quietly(1).unwrap();
-        assert!(receiver.line.state().awaited == Awaited::News);
-        queue.nudge();
-        assert!(waiting.join().unwrap());
-        assert_eq!(receiver.ready_if(|first| *first == 2), None);
-        assert_eq!(receiver.ready_if(|first| *first == 1), Some(1));
-        drop(receiver);
-        assert!(!queue.wait());
-    }
-
-    #[test]
     fn who_waits_for_several_is_woken_by_the_last_of_them() {
         let (queue, receiver) = queue::<u8>(1 << 20);
         let sending = {
             let queue = queue.clone();
             std::thread::spawn(move || {
                 queue.send(1).unwrap();
-                queue.send_quietly(2).unwrap();
+                queue.send(2).unwrap();
             })
         };
-        receiver.wait_for(2, Duration::from_secs(60));
+        assert!(receiver.wait_for(2, Duration::from_secs(60)));
         sending.join().unwrap();
         assert_eq!((receiver.ready(), receiver.ready()), (Some(1), Some(2)));
-        receiver.wait_for(1, Duration::from_millis(1));
+        assert!(!receiver.wait_for(1, Duration::from_millis(1)));
         assert_eq!(receiver.ready(), None);
     }
 

@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
 use tracing::{info, warn};
 
+use super::OpenLogs;
 use super::config::Retention;
 use super::outcome::TrimError;
 use super::partition::{Partition, Shared};
@@ -87,14 +87,14 @@ fn held_up(segments: &[Held], age_max: Option<Duration>, now: Timestamp) -> Opti
 
 /// Applies the retention of all open logs, now and then. Holds no handle on their owner.
 pub(super) struct Retainer {
-    open: Arc<DashMap<LogId, Partition>>,
+    open: Arc<OpenLogs>,
     settings: Arc<Settings>,
     /// Segments that hold others up, and people know.
     told: HashMap<LogId, Offset>,
 }
 
 impl Retainer {
-    pub(super) fn new(open: Arc<DashMap<LogId, Partition>>, settings: Arc<Settings>) -> Retainer {
+    pub(super) fn new(open: Arc<OpenLogs>, settings: Arc<Settings>) -> Retainer {
         Retainer { open, settings, told: HashMap::new() }
     }
 

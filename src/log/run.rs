@@ -12,6 +12,8 @@ use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 /// Bytes of one chunk of the tail, about: small ones are forgotten one by one.
 const TAIL_CHUNK_BYTES: usize = 64 << 10;
+/// A run keeps room for so many batches; many logs are idle most of the time.
+const KEPT_BATCHES_MAX: usize = 8;
 
 /// Batches that will be written together, and what becomes true when they are.
 #[derive(Default)]
@@ -65,6 +67,19 @@ impl Run {
         self.offsets += header.offsets();
     }
 
+    /// Empties it, and keeps what little room the next one is likely to need.
+    pub(super) fn clear(&mut self) {
+        self.staged.clear();
+        (self.bytes, self.offsets) = (0, 0);
+        self.batches.clear();
+        self.batches.shrink_to(KEPT_BATCHES_MAX);
+        self.headers.clear();
+        self.headers.shrink_to(KEPT_BATCHES_MAX);
+        self.aborted.clear();
+        self.waiting.clear();
+        self.waiting.shrink_to(KEPT_BATCHES_MAX);
+    }
+
     /// The batches one behind the other as they are written, each patched to its offset and `epoch`.
     /// This is the one time that records are copied on their way to the disk.
     pub(super) fn assemble(&mut self, epoch: LeaderEpoch) -> Bytes {
@@ -83,23 +98,23 @@ impl Run {
 }
 
 /// Cuts a run into pieces of whole batches for the tail.
-pub(super) fn chunks(
-    headers: &[BatchHeader],
-    bytes: &Bytes,
+pub(super) fn chunks<'a>(
+    headers: &'a [BatchHeader],
+    bytes: &'a Bytes,
     first: Offset,
-) -> Vec<(Offset, Bytes)> {
-    let mut chunks = Vec::new();
-    let (mut from, mut to, mut base) = (0, 0, first);
-    for header in headers {
-        to += header.bytes;
-        if to - from >= TAIL_CHUNK_BYTES {
-            chunks.push((base, bytes.slice(from..to)));
-            from = to;
-            base = header.next_offset();
+) -> impl Iterator<Item = (Offset, Bytes)> + 'a {
+    let (mut headers, mut from, mut base) = (headers.iter(), 0, first);
+    std::iter::from_fn(move || {
+        let (begin, mut to, mut next) = (from, from, base);
+        for header in headers.by_ref() {
+            to += header.bytes;
+            next = header.next_offset();
+            if to - begin >= TAIL_CHUNK_BYTES {
+                break;
+            }
         }
-    }
-    if to > from {
-        chunks.push((base, bytes.slice(from..to)));
-    }
-    chunks
+        let chunk = (to > begin).then(|| (base, bytes.slice(begin..to)));
+        (from, base) = (to, next);
+        chunk
+    })
 }

@@ -7,12 +7,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dashmap::DashMap;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
+use super::OpenLogs;
 use super::owner::out_of_handles;
-use super::partition::{Partition, Shared};
+use super::partition::Shared;
 use super::queue::block_on;
 use super::record_store::ObjectId;
 use super::rounds::Pace;
@@ -27,7 +27,7 @@ const STRIDE_BYTES: u64 = 256 << 10;
 
 /// See the module's header. Holds no handle on the logs' owner.
 pub(super) struct Scrub {
-    open: Arc<DashMap<LogId, Partition>>,
+    open: Arc<OpenLogs>,
     settings: Arc<Settings>,
     bytes_per_second: u64,
     /// Bytes read since the last rest.
@@ -84,7 +84,7 @@ impl Look {
 
 impl Scrub {
     pub(super) fn new(
-        open: Arc<DashMap<LogId, Partition>>,
+        open: Arc<OpenLogs>,
         settings: Arc<Settings>,
         bytes_per_second: u64,
     ) -> Scrub {

@@ -5,7 +5,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::queue::{Closed, Queue, Room};
-use super::writer::{Command, Writer};
+use super::writer::{Batches, Command, Writer, Written};
+use crate::types::LogId;
 
 /// A share of the logs, for whoever has commands for it. Cheap to clone.
 #[derive(Clone)]
@@ -51,22 +52,20 @@ impl Turn {
         self.queue.send(command)
     }
 
-    /// Sends a command that may be carried out here and now.
-    pub(super) fn send_and_help(&self, command: Command) -> Result<(), Closed> {
-        self.queue.send_quietly(command)?;
+    /// Appends here and now, if nobody is writing and no command waits; else gives the batches back.
+    pub(super) fn append(&self, log: LogId, batches: Batches) -> Result<Written, Batches> {
         let _watch = GivenUpOnPanic(self);
         match self.writer.try_lock() {
-            Ok(mut writer) => {
-                if let Some(writer) = writer.as_mut() {
-                    writer.help();
-                }
+            Ok(mut writer) => match writer.as_mut() {
+                Some(writer) => writer.append_here(log, batches),
+                None => Err(batches),
+            },
+            Err(TryLockError::WouldBlock) => Err(batches),
+            Err(TryLockError::Poisoned(writer)) => {
+                *writer.into_inner() = None;
+                Err(batches)
             }
-            // Whoever writes looks at the queue again when he is done.
-            Err(TryLockError::WouldBlock) => {}
-            Err(TryLockError::Poisoned(writer)) => *writer.into_inner() = None,
         }
-        self.queue.nudge();
-        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Writer>> {
@@ -94,7 +93,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// Ends the share when a thread that helps panics: its own thread would not notice.
+/// Ends the share when a thread that appends panics: its own thread would not notice.
 struct GivenUpOnPanic<'a>(&'a Turn);
 
 impl Drop for GivenUpOnPanic<'_> {

@@ -6,16 +6,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dashmap::DashMap;
-
+use super::OpenLogs;
 use super::clean::{CleanMeter, Cleaner};
-use super::partition::Partition;
 use super::retention::Retainer;
 use super::rounds::Rounds;
 use super::scrub::Scrub;
 use super::settings::Settings;
 use crate::config::Config;
-use crate::types::LogId;
 
 /// A file that nobody has used for this long, or up to twice as long, is closed.
 const HANDLES_REST_INTERVAL: Duration = Duration::from_secs(30);
@@ -28,7 +25,7 @@ const INTERVAL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Starts all of them.
 pub(super) fn start(
-    open: &Arc<DashMap<LogId, Partition>>,
+    open: &Arc<OpenLogs>,
     settings: &Arc<Settings>,
     config: &Config,
     clean_meter: CleanMeter,
@@ -55,11 +52,7 @@ pub(super) fn start(
 }
 
 /// Idle files and retention, each at its own interval.
-fn keep(
-    open: &Arc<DashMap<LogId, Partition>>,
-    settings: &Arc<Settings>,
-    config: &Config,
-) -> io::Result<Rounds> {
+fn keep(open: &Arc<OpenLogs>, settings: &Arc<Settings>, config: &Config) -> io::Result<Rounds> {
     let store = settings.store.clone();
     let mut retainer = Retainer::new(open.clone(), settings.clone());
     let check_interval = config.log_retention_check_interval.min(INTERVAL_MAX);

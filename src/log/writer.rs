@@ -18,26 +18,36 @@ use super::refusals::Refusal;
 use super::segment::Damage;
 use super::settings::Settings;
 use super::tail::TailBudget;
-use crate::types::{LogId, Offset, ProducerEpoch, ProducerId};
+use crate::types::{IdHash, LogId, Offset, ProducerEpoch, ProducerId};
 
 /// Most bytes taken from the queue before they are written and answered.
 const CYCLE_BYTES_MAX: usize = 8 << 20;
 /// The longest wait for appends that would share a sync.
-const GROUP_WAIT_MAX: Duration = Duration::from_micros(200);
-/// Most bytes that a thread writes for others beside its own.
-const HELP_BYTES_MAX: usize = 1 << 20;
+const GROUP_WAIT_MAX: Duration = Duration::from_micros(500);
+/// Most groups that are not waited for after waits in vain.
+const GROUPS_ALONE_MAX: u32 = 64;
 /// A write that takes longer than this is slow: the page cache waits for the disk.
-pub(super) const HELP_TIME_MAX: Duration = Duration::from_millis(5);
+pub(super) const QUICK_WRITE_MAX: Duration = Duration::from_millis(5);
 /// How long slow writes are left to the writer thread.
-pub(super) const HELP_PAUSE: Duration = Duration::from_secs(1);
+pub(super) const SLOW_WRITES_PAUSE: Duration = Duration::from_secs(1);
 
 /// Batches to append, already validated.
+pub(super) struct Batches {
+    /// One behind the other.
+    pub(super) bytes: Bytes,
+    /// One for each.
+    pub(super) headers: Vec<BatchHeader>,
+}
+
+/// What became of an append.
+pub(super) type Written = Result<Appended, AppendError>;
+
+/// Batches that wait to be appended.
 pub(super) struct Append {
     pub(super) log: LogId,
-    pub(super) batches: Bytes,
-    pub(super) headers: Vec<BatchHeader>,
+    pub(super) batches: Batches,
     pub(super) durable: Durable,
-    pub(super) reply: oneshot::Sender<Result<Appended, AppendError>>,
+    pub(super) reply: oneshot::Sender<Written>,
     pub(super) room: Room,
 }
 
@@ -95,8 +105,6 @@ pub(super) enum Command {
     Refuse(LogId, Refusal),
     /// Takes note of what is wrong with a segment.
     Discovered(Discovery),
-    /// Tells the view how far a log has come.
-    KeepView(LogId),
     /// Gives a log up: it is being deleted. Answers when nothing writes to it any more.
     Forget(LogId, oneshot::Sender<()>),
     /// Syncs and keeps everything, then ends.
@@ -109,22 +117,49 @@ pub(super) enum Command {
 pub(super) struct Writer {
     receiver: Receiver<Command>,
     settings: Arc<Settings>,
-    logs: HashMap<LogId, OwnedLog>,
+    logs: HashMap<LogId, OwnedLog, IdHash>,
     tails: TailBudget,
     /// Logs with outcomes that wait for the end of the cycle.
     touched: Vec<LogId>,
     /// The last cycle that had something to sync.
     group: Group,
     /// Writes were slow: until then they are left to the writer thread.
-    no_help_until: Option<Instant>,
+    slow_until: Option<Instant>,
 }
 
-/// A group of appends that were synced together.
+/// What the last syncs tell of the next one. Clients that wait for their answers send as many
+/// requests again as were answered, beside those that came during the sync: if they share the next
+/// sync, it costs the same for all of them.
 #[derive(Default)]
 struct Group {
-    appends: usize,
-    /// How long that took.
+    /// How many appends may come together.
+    expected: usize,
+    /// How long the last sync took: waiting longer for others would cost more than it saves.
     sync: Duration,
+    /// Waits in vain since the last one that was not, doubled each time.
+    alone: u32,
+    /// So many groups are not waited for.
+    skip: u32,
+}
+
+impl Group {
+    /// A group of `appends` was synced, and `queued` came meanwhile.
+    fn is_synced(&mut self, appends: usize, queued: usize, sync: Duration) {
+        (self.expected, self.sync) = (appends + queued, sync);
+        self.skip = self.skip.saturating_sub(1);
+    }
+
+    /// How long to wait for the rest of a group of which `appends` are there.
+    fn patience(&self, appends: usize) -> Option<Duration> {
+        let is_due = appends > 0 && appends < self.expected && self.skip == 0;
+        is_due.then(|| self.sync.min(GROUP_WAIT_MAX))
+    }
+
+    /// The group was waited for; `is_whole` if it came.
+    fn is_waited_for(&mut self, is_whole: bool) {
+        self.alone = if is_whole { 0 } else { (2 * self.alone + 1).min(GROUPS_ALONE_MAX) };
+        self.skip = self.alone;
+    }
 }
 
 impl Writer {
@@ -136,11 +171,11 @@ impl Writer {
         Writer {
             receiver,
             settings,
-            logs: HashMap::new(),
+            logs: HashMap::default(),
             tails: TailBudget::new(tail_bytes_max),
             touched: Vec::new(),
             group: Group::default(),
-            no_help_until: None,
+            slow_until: None,
         }
     }
 
@@ -149,13 +184,13 @@ impl Writer {
     pub(super) fn cycle(&mut self) -> ControlFlow<()> {
         let mut bytes = 0;
         let mut to_sync = 0;
-        let mut wait_until = None;
+        let mut has_waited = false;
         while bytes < CYCLE_BYTES_MAX
-            && let Some(command) = self.next(to_sync, &mut wait_until)
+            && let Some(command) = self.next(to_sync, &mut has_waited)
         {
             match command {
                 Command::Append(append) => {
-                    bytes += append.batches.len();
+                    bytes += append.batches.bytes.len();
                     to_sync += usize::from(self.waits_for_disk(&append));
                     self.append(append);
                 }
@@ -187,12 +222,6 @@ impl Writer {
                     }
                 }
                 Command::Discovered(discovery) => self.note(discovery),
-                Command::KeepView(id) => {
-                    self.finish();
-                    if let Some(log) = self.logs.get_mut(&id) {
-                        log.keep_view_if_due(&self.settings);
-                    }
-                }
                 Command::Adopt(log) => {
                     self.logs.insert(log.id(), *log);
                 }
@@ -214,25 +243,22 @@ impl Writer {
         let began = Instant::now();
         self.finish();
         if to_sync > 0 {
-            self.group = Group { appends: to_sync, sync: began.elapsed() };
+            self.group.is_synced(to_sync, self.receiver.len(), began.elapsed());
         }
         ControlFlow::Continue(())
     }
 
     /// The next command of a cycle that has `to_sync` appends to sync. Before the sync it waits a
-    /// little, once in all, for as many as the last one had: clients that wait for their answers send
-    /// the next requests together when they have them, and a sync costs the same for all of them.
-    fn next(&self, to_sync: usize, wait_until: &mut Option<Instant>) -> Option<Command> {
+    /// little, once in all, for those that would share it.
+    fn next(&mut self, to_sync: usize, has_waited: &mut bool) -> Option<Command> {
         let next = self.receiver.ready();
-        if next.is_some() || to_sync == 0 || to_sync >= self.group.appends {
+        if next.is_some() || *has_waited {
             return next;
         }
-        let now = Instant::now();
-        let patience = (self.group.sync / 2).min(GROUP_WAIT_MAX);
-        let until = *wait_until.get_or_insert(now + patience);
-        if until > now {
-            self.receiver.wait_for(self.group.appends - to_sync, until - now);
-        }
+        let patience = self.group.patience(to_sync)?;
+        *has_waited = true;
+        let is_whole = self.receiver.wait_for(self.group.expected - to_sync, patience);
+        self.group.is_waited_for(is_whole);
         self.receiver.ready()
     }
 
@@ -240,41 +266,18 @@ impl Writer {
         append.durable == Durable::Synced && self.settings.sync
     }
 
-    /// Carries out appends at the queue's head that need no disk and no new segment, on a thread
-    /// that has other things to do: no more than `HELP_BYTES_MAX`, and none for a while after a
-    /// write that was slow.
-    pub(super) fn help(&mut self) {
+    /// Appends between two cycles what needs no disk and no new segment, on a thread that has other
+    /// things to do; or gives it back, where it would not be next, or where writes are slow.
+    pub(super) fn append_here(&mut self, id: LogId, batches: Batches) -> Result<Written, Batches> {
         let began = Instant::now();
-        if self.no_help_until.is_some_and(|until| began < until) {
-            return;
+        let is_slow = self.slow_until.is_some_and(|until| began < until);
+        let log = self.logs.get_mut(&id).filter(|_| !is_slow && self.receiver.len() == 0);
+        let Some(log) = log else { return Err(batches) };
+        let written = log.append_here(batches, &self.settings, &mut self.tails)?;
+        if began.elapsed() > QUICK_WRITE_MAX {
+            self.slow_until = Some(began + SLOW_WRITES_PAUSE);
         }
-        let mut bytes = 0;
-        while bytes < HELP_BYTES_MAX
-            && let Some(Command::Append(append)) =
-                self.receiver.ready_if(|next| self.is_light(next))
-        {
-            bytes += append.batches.len();
-            self.append(append);
-        }
-        let touched = std::mem::take(&mut self.touched);
-        for id in touched {
-            if let Some(log) = self.logs.get_mut(&id) {
-                log.write_staged(&self.settings, &mut self.tails);
-                log.answer_unsynced(&self.settings);
-                if log.is_view_due(&self.settings) {
-                    self.receiver.put_back(Command::KeepView(id));
-                }
-            }
-        }
-        if began.elapsed() > HELP_TIME_MAX {
-            self.no_help_until = Some(began + HELP_PAUSE);
-        }
-    }
-
-    fn is_light(&self, command: &Command) -> bool {
-        let Command::Append(append) = command else { return false };
-        let log = self.logs.get(&append.log);
-        !self.waits_for_disk(append) && log.is_some_and(|log| log.has_room(append, &self.settings))
+        Ok(written)
     }
 
     fn append(&mut self, append: Append) {

@@ -22,6 +22,10 @@ impl fmt::Display for TopicId {
     }
 }
 
+/// How maps hash identifiers: with a fraction of the standard hash's instructions, and seeded at random
+/// like that, since clients choose some of them.
+pub type IdHash = foldhash::fast::RandomState;
+
 /// A partition's index within its topic, from 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId(pub u32);

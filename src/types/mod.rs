@@ -7,7 +7,9 @@ mod offset;
 mod progress;
 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use id::{Generation, LeaderEpoch, LogId, PartitionId, ProducerEpoch, ProducerId, TopicId};
+pub use id::{
+    Generation, IdHash, LeaderEpoch, LogId, PartitionId, ProducerEpoch, ProducerId, TopicId,
+};
 pub use name::{TopicName, TopicNameError};
 pub use offset::Offset;
 pub use progress::{Progress, Stage};

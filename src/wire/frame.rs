@@ -16,10 +16,10 @@ use crate::config::Config;
 
 /// Bytes of the length that stands before each frame.
 const LENGTH_BYTES: usize = 4;
-/// Room for one read: many small requests, or all of a producer's default batch, come with one
-/// system call.
-const READ_BYTES: usize = 64 << 10;
-/// A buffer with less room than this is not read into any more.
+/// Most room for one read, which grows with what a client sends: many small requests, or all of a
+/// producer's default batch, come with one system call.
+const READ_BYTES_MAX: usize = 64 << 10;
+/// Least room for one read. A buffer with less is not read into any more.
 const READ_BYTES_MIN: usize = 4 << 10;
 /// So much of a large frame must be there before the rest takes its share of the budgets.
 const EARNEST_BYTES: usize = 16 << 10;
@@ -38,6 +38,8 @@ pub(super) enum FrameError {
 /// What a connection has read and not begun yet.
 pub(super) struct Frames {
     buffer: BytesMut,
+    /// Room for the next read.
+    read_bytes: usize,
 }
 
 /// What stands at the front of it.
@@ -55,7 +57,7 @@ pub(super) enum Front {
 
 impl Frames {
     pub(super) fn new() -> Frames {
-        Frames { buffer: BytesMut::new() }
+        Frames { buffer: BytesMut::new(), read_bytes: READ_BYTES_MIN }
     }
 
     /// What is at the front; the sizes of frames are without their lengths.
@@ -97,7 +99,7 @@ impl Frames {
 
     /// Whether as much was read ahead as may be.
     pub(super) fn is_full(&self) -> bool {
-        self.buffer.len() >= READ_BYTES
+        self.buffer.len() >= READ_BYTES_MAX
     }
 
     /// Reads once, with room for the whole of a frame of which `front` tells; 0 when the client has
@@ -121,8 +123,15 @@ impl Frames {
             Front::Coming(bytes) => LENGTH_BYTES + bytes,
             Front::Whole(_) => self.buffer.len() + LENGTH_BYTES,
         });
+        let room = self.buffer.capacity() - self.buffer.len();
         // It has no state of its own, so that it may be begun anew each time.
-        pin!(stream.read_buf(&mut self.buffer)).poll(cx)
+        let read = ready!(pin!(stream.read_buf(&mut self.buffer)).poll(cx))?;
+        if read == room {
+            self.read_bytes = (2 * self.read_bytes).min(READ_BYTES_MAX);
+        } else if read < self.read_bytes / 4 {
+            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+        }
+        Poll::Ready(Ok(read))
     }
 
     /// Gives the buffer room for `wanted` bytes in all, once for a frame: what is in it may move. A
@@ -133,8 +142,8 @@ impl Frames {
         if room >= rest.max(READ_BYTES_MIN) {
             return;
         }
-        if rest <= READ_BYTES {
-            self.buffer.reserve(READ_BYTES);
+        if rest <= self.read_bytes {
+            self.buffer.reserve(self.read_bytes);
         } else {
             // Not `reserve`, which may double what is there: the rest of it would outlive the frame.
             let mut own = BytesMut::with_capacity(wanted);
@@ -183,7 +192,7 @@ mod tests {
         assert_eq!(next(&mut frames, &mut stream).await, large as usize);
         assert!(frames.buffer.capacity() < READ_BYTES_MIN, "{}", frames.buffer.capacity());
         assert_eq!(next(&mut frames, &mut stream).await, 100);
-        assert!(frames.buffer.capacity() <= READ_BYTES, "{}", frames.buffer.capacity());
+        assert!(frames.buffer.capacity() <= READ_BYTES_MAX, "{}", frames.buffer.capacity());
         let _client = sent.await.unwrap();
         let idle = poll_fn(|cx| {
             Poll::Ready(frames.poll_read(&mut stream, Front::Nothing, false, cx).is_pending())
@@ -195,7 +204,9 @@ mod tests {
     #[test]
     fn a_frame_is_told_by_what_of_it_is_there() {
         let front = |bytes: &[u8]| {
-            Frames { buffer: BytesMut::from(bytes) }.front(&Config::default()).unwrap()
+            Frames { buffer: BytesMut::from(bytes), read_bytes: READ_BYTES_MIN }
+                .front(&Config::default())
+                .unwrap()
         };
         let large = [&(1u32 << 20).to_be_bytes()[..], &[0; 1 << 20]].concat();
         assert_eq!(front(&[]), Front::Nothing);

@@ -12,7 +12,6 @@ mod txns;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use dashmap::DashMap;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
@@ -23,13 +22,14 @@ use super::partition::{Partition, Shared};
 use super::queue::block_on;
 use super::rounds::Pace;
 use super::writer::Command;
+use crate::log::OpenLogs;
 use crate::types::LogId;
 
 pub(super) use meter::CleanMeter;
 
 /// The state of the thread.
 pub(super) struct Cleaner {
-    logs: Arc<DashMap<LogId, Partition>>,
+    logs: Arc<OpenLogs>,
     meter: CleanMeter,
     /// Bound of a compaction's table of keys.
     keys_bytes_max: usize,
@@ -46,11 +46,7 @@ struct Candidate {
 }
 
 impl Cleaner {
-    pub(super) fn new(
-        logs: Arc<DashMap<LogId, Partition>>,
-        meter: CleanMeter,
-        keys_bytes_max: usize,
-    ) -> Cleaner {
+    pub(super) fn new(logs: Arc<OpenLogs>, meter: CleanMeter, keys_bytes_max: usize) -> Cleaner {
         Cleaner { logs, meter, keys_bytes_max, said: HashMap::new() }
     }
 

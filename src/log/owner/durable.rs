@@ -65,6 +65,9 @@ impl OwnedLog {
         self.touched = false;
         let needs_sync = |waiting: &Waiting| waiting.durable == Durable::Synced;
         if settings.sync && self.unsynced && self.written.iter().any(needs_sync) {
+            if self.written.iter().all(needs_sync) {
+                return;
+            }
             // First, so that a client may ask for what its `acks=1` append was told.
             self.publish_end();
             for waiting in self.written.extract_if(.., |waiting| !needs_sync(waiting)) {
@@ -88,9 +91,11 @@ impl OwnedLog {
         self.answer_all(synced);
     }
 
+    /// The last one first: a connection waits for its first request in flight, and so is woken once,
+    /// when it can send all its answers together.
     fn answer_all(&mut self, result: Result<(), String>) {
         let log = self.shared.id;
-        for waiting in self.written.drain(..) {
+        for waiting in self.written.drain(..).rev() {
             let outcome = result.clone().map(|()| waiting.outcome);
             waiting.reply.send(outcome.map_err(|reason| AppendError::Storage { log, reason }));
         }
@@ -158,7 +163,10 @@ impl OwnedLog {
             end: self.end,
         };
         debug_assert!(self.invariants(&span));
-        self.span.send_if_modified(|old| std::mem::replace(old, span) != span);
+        // The log's own receiver waits for nothing. Who subscribes asks for the span after that, so
+        // that it either is counted here or sees what is put here.
+        let is_awaited = || self.span.receiver_count() > 1;
+        self.span.send_if_modified(|old| std::mem::replace(old, span) != span && is_awaited());
     }
 
     /// Tells readers where the log ends, and shows them nothing more.

@@ -21,7 +21,7 @@ impl Log {
             staged.record(&self.producers, &facts, self.end);
             self.end = self.end.plus(facts.offsets);
         }
-        self.producers.commit(staged);
+        self.producers.commit(&mut staged);
         Ok(admission)
     }
 
@@ -33,7 +33,7 @@ impl Log {
             aborted = staged.end(&self.producers, id, epoch, marker, self.end);
             self.end = self.end.plus(1);
         }
-        self.producers.commit(staged);
+        self.producers.commit(&mut staged);
         Ok(aborted)
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::log::record_store::{Listing, Location, ObjectId};
-use crate::log::writer::{HELP_PAUSE, HELP_TIME_MAX};
+use crate::log::writer::{QUICK_WRITE_MAX, SLOW_WRITES_PAUSE};
 use crate::types::Offset;
 
 mod changes;
@@ -476,10 +476,10 @@ fn appends_that_need_no_disk_are_written_where_they_arrive_while_writing_is_quic
     };
     await_one_by_us();
     // After a slow write of ours the next ones are the writer thread's for a while.
-    store.set(|faults| faults.delay = 2 * HELP_TIME_MAX);
+    store.set(|faults| faults.delay = 2 * QUICK_WRITE_MAX);
     let began = await_one_by_us();
     for _ in 0..10 {
-        assert!(!is_by_us(Durable::Written) || began.elapsed() >= HELP_PAUSE);
+        assert!(!is_by_us(Durable::Written) || began.elapsed() >= SLOW_WRITES_PAUSE);
     }
     store.set(|faults| faults.delay = Duration::ZERO);
     let end = fixture.log.span().end.get();
