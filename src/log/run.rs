@@ -12,6 +12,9 @@ use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 /// Bytes of one chunk of the tail, about: small ones are forgotten one by one.
 const TAIL_CHUNK_BYTES: usize = 64 << 10;
+/// A batch of so many bytes is patched where it is, if nobody else has a part of its buffer; readers of
+/// the tail then hold on to the frame that it came in.
+const OWN_BYTES_MIN: usize = 32 << 10;
 /// A run keeps room for so many batches; many logs are idle most of the time.
 const KEPT_BATCHES_MAX: usize = 8;
 
@@ -81,19 +84,35 @@ impl Run {
     }
 
     /// The batches one behind the other as they are written, each patched to its offset and `epoch`.
-    /// This is the one time that records are copied on their way to the disk.
+    /// Small ones are copied here, for the one time on their way to the disk.
     pub(super) fn assemble(&mut self, epoch: LeaderEpoch) -> Bytes {
+        if let ([(batch, stamp)], [header]) = (&mut self.batches[..], &mut self.headers[..])
+            && batch.len() >= OWN_BYTES_MIN
+        {
+            match std::mem::take(batch).try_into_mut() {
+                Ok(mut own) => {
+                    patch(&mut own, header, epoch, *stamp);
+                    return own.freeze();
+                }
+                // Others hold on to the buffer that it lies in.
+                Err(shared) => *batch = shared,
+            }
+        }
         let mut bytes = Vec::with_capacity(self.bytes);
         for ((batch, stamp), header) in self.batches.drain(..).zip(&mut self.headers) {
             let from = bytes.len();
             bytes.extend_from_slice(&batch);
-            let staged = &mut bytes[from..];
-            batch::patch(staged, header.base_offset, epoch);
-            if let Some(now) = stamp {
-                batch::stamp(staged, header, now);
-            }
+            patch(&mut bytes[from..], header, epoch, stamp);
         }
         Bytes::from(bytes)
+    }
+}
+
+/// Puts in what the broker says of a batch.
+fn patch(batch: &mut [u8], header: &mut BatchHeader, epoch: LeaderEpoch, stamp: Option<Timestamp>) {
+    batch::patch(batch, header.base_offset, epoch);
+    if let Some(now) = stamp {
+        batch::stamp(batch, header, now);
     }
 }
 
@@ -117,4 +136,32 @@ pub(super) fn chunks<'a>(
         (from, base) = (to, next);
         chunk
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::batch::{NewRecord, encode};
+    use super::*;
+
+    #[test]
+    fn a_large_batch_is_patched_where_it_is_unless_somebody_else_has_a_part_of_its_buffer() {
+        let value = Some(Bytes::from(vec![7; OWN_BYTES_MIN]));
+        let record = || NewRecord { value: value.clone(), ..NewRecord::default() };
+        let unpatched = encode(&[record()], None);
+        let assembled = |batch: Bytes| {
+            let header = BatchHeader::parse(&batch).unwrap();
+            let mut run = Run::default();
+            run.stage(batch, &BatchHeader { base_offset: Offset::new(9), ..header }, None);
+            run.assemble(LeaderEpoch(3))
+        };
+        let own = Bytes::from(unpatched.to_vec());
+        let place = own.as_ptr();
+        let patched = assembled(own);
+        assert_eq!(patched.as_ptr(), place);
+        assert_eq!(BatchHeader::parse(&patched).unwrap().base_offset, Offset::new(9));
+        let shared = Bytes::from([&unpatched[..], b"rest"].concat());
+        let copy = assembled(shared.slice(..unpatched.len()));
+        assert!(copy == patched);
+        assert!(shared[..unpatched.len()] == unpatched);
+    }
 }

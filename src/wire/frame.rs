@@ -92,9 +92,14 @@ impl Frames {
 
     /// Takes the whole frame of `bytes` off the front, without its length.
     pub(super) fn take(&mut self, bytes: usize) -> Bytes {
-        let mut frame = self.buffer.split_to(LENGTH_BYTES + bytes).freeze();
-        let _length = frame.split_to(LENGTH_BYTES);
-        frame
+        let whole = LENGTH_BYTES + bytes;
+        let is_last = self.buffer.len() == whole;
+        let frame = match is_last && self.buffer.capacity() - whole < READ_BYTES_MIN {
+            // Nothing more would be read into it: whoever gets the frame has the buffer for its own.
+            true => std::mem::take(&mut self.buffer),
+            false => self.buffer.split_to(whole),
+        };
+        frame.freeze().split_off(LENGTH_BYTES)
     }
 
     /// Whether as much was read ahead as may be.
@@ -126,7 +131,10 @@ impl Frames {
         let room = self.buffer.capacity() - self.buffer.len();
         // It has no state of its own, so that it may be begun anew each time.
         let read = ready!(pin!(stream.read_buf(&mut self.buffer)).poll(cx))?;
-        if read == room {
+        if room > READ_BYTES_MAX {
+            // What the next large frame begins with will be copied to a buffer of its own.
+            self.read_bytes = LENGTH_BYTES + EARNEST_BYTES;
+        } else if read == room {
             self.read_bytes = (2 * self.read_bytes).min(READ_BYTES_MAX);
         } else if read < self.read_bytes / 4 {
             self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
@@ -168,7 +176,10 @@ mod tests {
         loop {
             let front = frames.front(&config).unwrap();
             if let Front::Whole(bytes) = front {
-                return frames.take(bytes).len();
+                let frame = frames.take(bytes);
+                // A large one has its buffer for its own.
+                assert!(bytes <= READ_BYTES_MAX || frame.is_unique());
+                return frame.len();
             }
             let read = poll_fn(|cx| frames.poll_read(stream, front, true, cx)).await.unwrap();
             assert!(read > 0, "closed in the middle of a frame");

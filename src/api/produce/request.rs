@@ -62,7 +62,7 @@ pub(super) fn decode(body: Bytes, version: i16) -> Result<ProduceRequest, Malfor
     for _ in 0..topic_count {
         let name = match version {
             13.. => TopicName::Id(reader.uuid()?),
-            _ => TopicName::Text(reader.text()?.ok_or(Malformed::Length)?),
+            _ => TopicName::Text(copied(reader.text()?.ok_or(Malformed::Length)?)),
         };
         let partition_count = count(&mut reader)?;
         let mut partitions = Vec::with_capacity(partition_count.min(ENTRIES_AHEAD_MAX));
@@ -77,6 +77,11 @@ pub(super) fn decode(body: Bytes, version: i16) -> Result<ProduceRequest, Malfor
     }
     reader.tags()?;
     Ok(ProduceRequest { is_transactional, acks, topics })
+}
+
+/// A text that does not hold on to the frame, so that the log may have the records' buffer for its own.
+fn copied(text: StrBytes) -> StrBytes {
+    StrBytes::from_string(text.as_str().to_owned())
 }
 
 #[cfg(test)]
