@@ -164,7 +164,7 @@ pub async fn begin(
         });
     }
     match route.begin {
-        Begin::Queue => produce::begin(call).await,
+        Begin::Append => produce::begin(call).await,
         Begin::Decode(decode) => Ok(Begun::Pending(route.api.order, decode(call)?)),
     }
 }

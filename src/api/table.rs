@@ -15,8 +15,8 @@ pub(super) struct Route {
 /// How a request takes its place.
 #[derive(Clone, Copy)]
 pub(super) enum Begin {
-    /// Produce: by waiting in the logs' queues.
-    Queue,
+    /// Produce: in the logs, before it is answered.
+    Append,
     /// All others: by being decoded.
     Decode(fn(Call) -> Result<Later<Reply>, Refusal>),
 }
@@ -40,7 +40,7 @@ macro_rules! row {
 
 /// All that is served, by API key.
 pub(super) static ROUTES: &[Route] = &[
-    Route { api: produce::API, begin: Begin::Queue },
+    Route { api: produce::API, begin: Begin::Append },
     Route { api: fetch::API, begin: Begin::Decode(fetch::begin) },
     row!(list_offsets, ListOffsetsRequest),
     row!(metadata, MetadataRequest),

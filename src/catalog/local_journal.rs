@@ -84,7 +84,15 @@ impl Shared {
     async fn append(&self, slot: Slot, seq: u64, record: Bytes) -> Result<(), JournalError> {
         let partition = self.partition(slot).await?;
         let _vacant = self.slot(slot)?.append.lock().await;
-        let next = partition.span().end.get();
+        let span = partition.span();
+        let next = span.end.get();
+        // Whether the record before is there is not known, so it can be neither counted nor left out.
+        if span.end > span.high_watermark {
+            let slot = slot.0;
+            return Err(JournalError::Storage(format!(
+                "a record of slot {slot} was written and could not be synced; restart the broker"
+            )));
+        }
         if seq != next {
             return Err(JournalError::Occupied { next });
         }

@@ -73,6 +73,7 @@ pub use outcome::{
 };
 pub use partition::{Partition, PendingAppend};
 pub use refusals::{Refusal, Refusals, Refusing};
+pub(crate) use run::OWN_BYTES_MIN;
 
 /// Bytes of recent appends kept in memory for readers, over all logs. What is older they find in the
 /// page cache: more memory of our own would only push both out of the processor's caches.

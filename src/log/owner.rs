@@ -19,7 +19,7 @@ use super::partition::Shared;
 use super::producer::{Admission, BatchFacts, Producers};
 use super::record_store::ObjectId;
 use super::refusals::Refusal;
-use super::run::{Reply, Run, Waiting, chunks};
+use super::run::{KEPT_BATCHES_MAX, Reply, Run, Waiting, chunks};
 use super::segment::Segment;
 use super::settings::Settings;
 use super::tail::TailBudget;
@@ -390,6 +390,7 @@ impl OwnedLog {
                 }
             }
         }
+        waiting.shrink_to(KEPT_BATCHES_MAX);
         self.run.waiting = waiting;
     }
 

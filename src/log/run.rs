@@ -12,11 +12,11 @@ use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 /// Bytes of one chunk of the tail, about: small ones are forgotten one by one.
 const TAIL_CHUNK_BYTES: usize = 64 << 10;
-/// A batch of so many bytes is patched where it is, if nobody else has a part of its buffer; readers of
-/// the tail then hold on to the frame that it came in.
-const OWN_BYTES_MIN: usize = 32 << 10;
-/// A run keeps room for so many batches; many logs are idle most of the time.
-const KEPT_BATCHES_MAX: usize = 8;
+/// A batch of so many bytes is patched where it is, if nobody else has a part of its buffer. Whoever
+/// brings it sees to it that it is most of that buffer, which the tail then keeps.
+pub(crate) const OWN_BYTES_MIN: usize = 32 << 10;
+/// A log keeps room for so many batches; many are idle most of the time.
+pub(super) const KEPT_BATCHES_MAX: usize = 8;
 
 /// Batches that will be written together, and what becomes true when they are.
 #[derive(Default)]
@@ -79,8 +79,6 @@ impl Run {
         self.headers.clear();
         self.headers.shrink_to(KEPT_BATCHES_MAX);
         self.aborted.clear();
-        self.waiting.clear();
-        self.waiting.shrink_to(KEPT_BATCHES_MAX);
     }
 
     /// The batches one behind the other as they are written, each patched to its offset and `epoch`.
@@ -90,10 +88,12 @@ impl Run {
             && batch.len() >= OWN_BYTES_MIN
         {
             match std::mem::take(batch).try_into_mut() {
-                Ok(mut own) => {
+                Ok(mut own) if own.capacity() <= 2 * own.len() => {
                     patch(&mut own, header, epoch, *stamp);
                     return own.freeze();
                 }
+                // It would keep much more alive than it has.
+                Ok(roomy) => *batch = roomy.freeze(),
                 // Others hold on to the buffer that it lies in.
                 Err(shared) => *batch = shared,
             }

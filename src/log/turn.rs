@@ -35,7 +35,7 @@ impl Turn {
             let mut writer = self.lock();
             let Some(state) = writer.as_mut() else { return };
             if state.cycle().is_break() {
-                // At once: nobody may help a writer that has been told to stop.
+                // At once: nobody may append by a writer that has been told to stop.
                 *writer = None;
                 return;
             }

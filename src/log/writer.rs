@@ -136,7 +136,7 @@ struct Group {
     expected: usize,
     /// How long the last sync took: waiting longer for others would cost more than it saves.
     sync: Duration,
-    /// Waits in vain since the last one that was not, doubled each time.
+    /// Groups that are not waited for after the next wait in vain, doubled each time.
     alone: u32,
     /// So many groups are not waited for.
     skip: u32,
@@ -146,19 +146,24 @@ impl Group {
     /// A group of `appends` was synced, and `queued` came meanwhile.
     fn is_synced(&mut self, appends: usize, queued: usize, sync: Duration) {
         (self.expected, self.sync) = (appends + queued, sync);
-        self.skip = self.skip.saturating_sub(1);
     }
 
     /// How long to wait for the rest of a group of which `appends` are there.
-    fn patience(&self, appends: usize) -> Option<Duration> {
-        let is_due = appends > 0 && appends < self.expected && self.skip == 0;
-        is_due.then(|| self.sync.min(GROUP_WAIT_MAX))
+    fn patience(&mut self, appends: usize) -> Option<Duration> {
+        if appends == 0 || appends >= self.expected {
+            return None;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        Some(self.sync.min(GROUP_WAIT_MAX))
     }
 
     /// The group was waited for; `is_whole` if it came.
     fn is_waited_for(&mut self, is_whole: bool) {
-        self.alone = if is_whole { 0 } else { (2 * self.alone + 1).min(GROUPS_ALONE_MAX) };
-        self.skip = self.alone;
+        self.skip = if is_whole { 0 } else { self.alone };
+        self.alone = if is_whole { 1 } else { (2 * self.alone).clamp(1, GROUPS_ALONE_MAX) };
     }
 }
 
@@ -255,8 +260,8 @@ impl Writer {
         if next.is_some() || *has_waited {
             return next;
         }
-        let patience = self.group.patience(to_sync)?;
         *has_waited = true;
+        let patience = self.group.patience(to_sync)?;
         let is_whole = self.receiver.wait_for(self.group.expected - to_sync, patience);
         self.group.is_waited_for(is_whole);
         self.receiver.ready()
@@ -346,5 +351,32 @@ impl Writer {
         if let Err(error) = self.settings.view.flush() {
             tracing::warn!(%error, "view was not flushed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_waits_for_as_many_as_are_in_flight_and_ever_less_often_in_vain() {
+        let sync = Duration::from_micros(300);
+        let mut group = Group::default();
+        assert_eq!(group.patience(1), None);
+        group.is_synced(3, 2, sync);
+        assert_eq!(group.patience(0), None);
+        assert_eq!(group.patience(2), Some(sync));
+        assert_eq!(group.patience(5), None);
+        group.is_synced(3, 2, Duration::from_secs(1));
+        assert_eq!(group.patience(2), Some(GROUP_WAIT_MAX));
+        for skipped in [0, 1, 2, 4] {
+            group.is_waited_for(false);
+            for _ in 0..skipped {
+                assert_eq!(group.patience(2), None);
+            }
+            assert_eq!(group.patience(2), Some(GROUP_WAIT_MAX), "after {skipped}");
+        }
+        group.is_waited_for(true);
+        assert_eq!(group.patience(2), Some(GROUP_WAIT_MAX));
     }
 }

@@ -22,8 +22,8 @@ impl fmt::Display for TopicId {
     }
 }
 
-/// How maps hash identifiers: with a fraction of the standard hash's instructions, and seeded at random
-/// like that, since clients choose some of them.
+/// How maps hash identifiers: with a fraction of the standard hash's instructions. Seeded at random, which
+/// keeps clients that see no hashes from choosing identifiers that collide, but no more than that.
 pub type IdHash = foldhash::fast::RandomState;
 
 /// A partition's index within its topic, from 0.

@@ -2,9 +2,10 @@
 //! early is set again.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Context;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// See the module's header. For one task, since it wakes the one that asked first.
@@ -28,7 +29,9 @@ impl Alarm {
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
         timer.as_mut().reset(due);
-        timer.as_mut().poll(cx).is_ready()
+        // It is not polled again before it rings: a task that has used up its share of the thread must
+        // not keep it from being heard.
+        pin!(unconstrained(timer.as_mut())).poll(cx).is_ready()
     }
 }
 
@@ -38,7 +41,23 @@ mod tests {
     use std::task::Poll;
     use std::time::Duration;
 
+    use tokio::task::coop::consume_budget;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_has_used_up_its_share_of_the_thread_hears_it_all_the_same() {
+        let (mut alarm, due) = (Alarm::default(), Instant::now() + Duration::from_millis(30));
+        let mut is_spent = false;
+        poll_fn(|cx| {
+            while !is_spent {
+                is_spent = pin!(consume_budget()).poll(cx).is_pending();
+            }
+            if alarm.is_due(due, cx) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        assert!(Instant::now() >= due);
+    }
 
     #[tokio::test]
     async fn a_deadline_that_moves_on_is_kept_and_one_that_comes_nearer_too() {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
 use super::alarm::Alarm;
@@ -150,7 +151,10 @@ impl Link {
         if self.stop.is_told(cx) {
             self.ended.get_or_insert(None);
         }
-        if self.out.is_full() {
+        // What takes long once it has begun is not begun behind answers that are not out yet.
+        let first = self.in_flight.front().map(|first| first.order);
+        let is_staged = first.is_none_or(|order| order == Order::Staged);
+        if self.out.is_full() || !(self.out.is_empty() || is_staged) {
             return Poll::Ready(Event::Flush);
         }
         if let Some(first) = self.in_flight.front_mut()
@@ -291,7 +295,10 @@ impl Link {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<(), Reason> {
         let bytes = frame.len();
-        match api::begin(&self.ctx, self.connection, frame).await {
+        let begun = api::begin(&self.ctx, self.connection, frame).await;
+        // Nothing was read meanwhile: that time was not the client's.
+        self.arriving.due = None;
+        match begun {
             Ok(Begun::Answered(reply)) if self.in_flight.is_empty() => self.answer(reply).await,
             Ok(begun) => {
                 let (order, reply) = begun.into_pending();
@@ -334,6 +341,7 @@ impl Link {
     async fn flush(&mut self) -> Result<(), Reason> {
         let stall_max = self.patience.idle;
         let written = self.out.write(&mut self.stream, stall_max).await;
+        self.arriving.due = None;
         // A client that went away without waiting for its answer is no event.
         written.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => Some("client does not read its answers".to_owned()),
@@ -353,10 +361,10 @@ struct Stop {
 impl Stop {
     fn new(flag: watch::Receiver<bool>) -> Stop {
         let mut told = flag.clone();
-        let told = Box::pin(async move {
+        let told = Box::pin(unconstrained(async move {
             // A dropped sender is such a word, too.
             let _ = told.wait_for(|stop| *stop).await;
-        });
+        }));
         Stop { flag, told, is_listening: false }
     }
 

@@ -147,7 +147,9 @@ impl Frames {
     fn make_room(&mut self, wanted: usize) {
         let rest = wanted.saturating_sub(self.buffer.len());
         let room = self.buffer.capacity() - self.buffer.len();
-        if room >= rest.max(READ_BYTES_MIN) {
+        // A large frame ends with its buffer, however little of it is still to come.
+        let least = if wanted > self.read_bytes { rest } else { rest.max(READ_BYTES_MIN) };
+        if room >= least {
             return;
         }
         if rest <= self.read_bytes {
@@ -210,6 +212,32 @@ mod tests {
         });
         assert!(idle.await);
         assert_eq!(frames.buffer.capacity(), 0, "an idle connection keeps no buffer");
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_large_frame_needs_no_more_room_than_it_has() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut frames, config) = (Frames::new(), Config::default());
+        let large = [&(1u32 << 20).to_be_bytes()[..], &[0; 1 << 20]].concat();
+        let (most, rest) = large.split_at(large.len() - 100);
+        for part in [most, rest] {
+            let read = async {
+                loop {
+                    let front = frames.front(&config).unwrap();
+                    assert!(!matches!(front, Front::Whole(_)) || part.len() == 100);
+                    let there = if part.len() == 100 { large.len() } else { most.len() };
+                    if frames.buffer.len() == there {
+                        break;
+                    }
+                    poll_fn(|cx| frames.poll_read(&mut stream, front, true, cx)).await.unwrap();
+                }
+            };
+            let (_, sent) = tokio::join!(read, client.write_all(part));
+            sent.unwrap();
+        }
+        assert_eq!(frames.buffer.capacity(), large.len());
     }
 
     #[test]

@@ -8,10 +8,11 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::super::primitives::{Malformed, Reader};
+use crate::log::OWN_BYTES_MIN;
 
 /// Most topics and partitions of one request: in a large frame many that are empty would fit, and
 /// take far more memory than they took on the wire.
-const ENTRIES_MAX: usize = 1 << 20;
+const ENTRIES_MAX: usize = 1 << 16;
 /// Most entries that room is made for before they are there.
 const ENTRIES_AHEAD_MAX: usize = 16;
 
@@ -47,6 +48,7 @@ impl fmt::Display for TopicName {
 
 /// Decodes a body of the versions that are served. Bytes behind it are ignored, as Kafka does.
 pub(super) fn decode(body: Bytes, version: i16) -> Result<ProduceRequest, Malformed> {
+    let frame_bytes = body.len();
     let mut reader = Reader::new(body, version >= 9);
     let is_transactional = reader.text()?.is_some();
     let acks = reader.i16()?;
@@ -68,7 +70,7 @@ pub(super) fn decode(body: Bytes, version: i16) -> Result<ProduceRequest, Malfor
         let mut partitions = Vec::with_capacity(partition_count.min(ENTRIES_AHEAD_MAX));
         for _ in 0..partition_count {
             let index = reader.i32()?;
-            let records = reader.bytes()?.unwrap_or_default();
+            let records = own(reader.bytes()?.unwrap_or_default(), frame_bytes);
             reader.tags()?;
             partitions.push((index, records));
         }
@@ -84,6 +86,15 @@ fn copied(text: StrBytes) -> StrBytes {
     StrBytes::from_string(text.as_str().to_owned())
 }
 
+/// Records that the log would keep in the buffer that they came in, but which are less than half of it,
+/// get one of their own.
+fn own(records: Bytes, frame_bytes: usize) -> Bytes {
+    if records.len() >= OWN_BYTES_MIN && 2 * records.len() < frame_bytes {
+        return Bytes::copy_from_slice(&records);
+    }
+    records
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,8 +108,26 @@ mod tests {
             [start, vec![0; 6 << 20]].concat()
         };
         let decoded = |topics| decode(body(topics).into(), 3).map(|body| body.topics.len());
-        assert_eq!(decoded(1 << 20), Ok(1 << 20));
-        assert_eq!(decoded((1 << 20) + 1), Err(Malformed::Length));
+        assert_eq!(decoded(1 << 16), Ok(1 << 16));
+        assert_eq!(decoded((1 << 16) + 1), Err(Malformed::Length));
         assert_eq!(decoded(i32::MAX), Err(Malformed::Length));
+    }
+    #[test]
+    fn records_that_are_the_least_of_a_large_frame_do_not_keep_it() {
+        let body = |records: usize, behind: usize| {
+            let start = [0xff, 0xff, 0, 1, 0, 0, 0, 9, 0, 0, 0, 1, 0, 1, b't', 0, 0, 0, 1];
+            let length = (records as u32).to_be_bytes();
+            Bytes::from([&start[..], &[0; 4], &length, &vec![7; records + behind]].concat())
+        };
+        for (records, behind, is_kept) in
+            [(OWN_BYTES_MIN, 100, true), (OWN_BYTES_MIN, 40_000, false), (1000, 40_000, true)]
+        {
+            let body = body(records, behind);
+            let frame = body.as_ptr_range();
+            let decoded = decode(body, 3).unwrap();
+            let (index, found) = &decoded.topics[0].partitions[0];
+            assert_eq!((*index, found.len()), (0, records));
+            assert_eq!(frame.contains(&found.as_ptr()), is_kept, "{records} of {behind}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::OwnedLog;
 use crate::log::outcome::{AppendError, Durable, OffsetSpan};
 use crate::log::record_store::ObjectId;
 use crate::log::refusals::Refusal;
-use crate::log::run::Waiting;
+use crate::log::run::{KEPT_BATCHES_MAX, Waiting};
 use crate::log::settings::Settings;
 
 impl OwnedLog {
@@ -85,8 +85,10 @@ impl OwnedLog {
             return;
         }
         let synced = self.sync(settings);
-        if synced.is_ok() {
-            self.publish();
+        match synced {
+            Ok(()) => self.publish(),
+            // It is written all the same, and what is appended next lies behind it.
+            Err(_) => self.publish_end(),
         }
         self.answer_all(synced);
     }
@@ -99,6 +101,7 @@ impl OwnedLog {
             let outcome = result.clone().map(|()| waiting.outcome);
             waiting.reply.send(outcome.map_err(|reason| AppendError::Storage { log, reason }));
         }
+        self.written.shrink_to(KEPT_BATCHES_MAX);
     }
 
     /// Makes all written bytes durable, where durability asks for it.

@@ -99,3 +99,17 @@ fn what_was_on_the_disk_before_a_sync_failed_is_shown_to_readers() {
     assert_eq!((store.syncs(), fixture.log.span().high_watermark), (3, Offset::new(2)));
     assert_eq!(fixture.values(1), ["b"]);
 }
+
+#[test]
+fn what_could_not_be_synced_for_want_of_a_file_handle_counts_to_the_end_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FaultyStore::open(dir.path());
+    let fixture = Fixture::over(store.clone(), dir.path(), &config());
+    store.set(|faults| faults.sync = Some(EMFILE));
+    assert!(matches!(fixture.append(plain(&["a"])), Err(AppendError::Storage { .. })));
+    let span = fixture.log.span();
+    assert_eq!((span.high_watermark, span.end), (Offset::ZERO, Offset::new(1)));
+    store.set(|faults| faults.sync = None);
+    assert_eq!(fixture.append(plain(&["b"])).unwrap().base_offset, Offset::new(1));
+    assert_eq!(fixture.values(0), ["a", "b"]);
+}
