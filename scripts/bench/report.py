@@ -138,6 +138,9 @@ Where several cases belong to a target, the one with the least ratio, or the lar
 
 {targets(everything)}
 
+Why some are missed: [where Ottla's time goes](profile.md), [the floor under any broker's cost here](floor.md),
+[what was tried](../adr/0010-where-the-cost-is.md).
+
 ## Cases
 
 {table(results)}

@@ -64,12 +64,12 @@ def plain(case):
 CONSUME = ["consume, 1 KiB records, 16 KiB batches, hot", "consume, 1 KiB records, 256 KiB batches, hot"]
 END_TO_END = ["end to end, librdkafka, 1 KiB, acks=all"]
 TARGETS = [
-    Target("broker CPU, produce, 16 KiB batches", "CPU ms/MB",
-           named(Produce, lambda case: plain(case) and case.batch == 16384), times=6),
-    Target("broker CPU, produce, 256 KiB batches", "CPU ms/MB",
-           named(Produce, lambda case: plain(case) and case.batch == 262144), times=8),
-    Target("broker CPU, one record per request", "CPU µs/request",
-           named(Produce, lambda case: plain(case) and case.batch == 0), times=5),
+    *(Target(f"broker CPU, produce, {name}, acks={acks}", figure,
+             named(Produce, lambda case: plain(case) and (case.batch, case.acks) == (batch, acks)), times=times)
+      for name, batch, figure, times in (("16 KiB batches", 16384, "CPU ms/MB", 6),
+                                         ("256 KiB batches", 262144, "CPU ms/MB", 8),
+                                         ("one record per request", 0, "CPU µs/request", 5))
+      for acks in ("1", "all")),
     Target("broker CPU, consume", "CPU ms/MB", CONSUME, times=2),
     Target("produce throughput, any setting, Kafka in the page cache", "MB/s",
            named(Produce, lambda case: not case.flush), times=1),
