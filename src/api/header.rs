@@ -48,9 +48,7 @@ impl Header {
         let mut reader = Reader::new(rest, is_flexible);
         let mut read = || {
             let correlation_id = reader.i32()?;
-            // A copy: it lives as long as the request, which need not keep its frame.
             let client_id = reader.plain_text()?.unwrap_or_default();
-            let client_id = StrBytes::from_string(client_id.as_str().to_owned());
             reader.tags()?;
             Ok(Header { api_key, api_version, correlation_id, client_id })
         };

@@ -62,10 +62,11 @@ impl Reader {
         self.text_of(length)
     }
 
+    /// A copy: a text outlives its frame, whose buffer the log may have for its own.
     fn text_of(&mut self, length: Option<usize>) -> Result<Option<StrBytes>, Malformed> {
         let Some(length) = length else { return Ok(None) };
-        let text = StrBytes::from_utf8(self.take(length)?).map_err(|_| Malformed::Text)?;
-        Ok(Some(text))
+        let text = String::from_utf8(self.take(length)?.to_vec()).map_err(|_| Malformed::Text)?;
+        Ok(Some(StrBytes::from_string(text)))
     }
 
     /// Bytes that may be null, without a copy.

@@ -88,12 +88,9 @@ pub(super) async fn begin(mut call: Call) -> Result<Begun, Refusal> {
 
 /// The answer to appends that are done.
 fn answer(call: Call, acks: i16, topics: &[Produced]) -> Reply {
-    let mut codes = Vec::with_capacity(topics.len());
     for topic in topics {
         for partition in &topic.partitions {
-            let outcome = partition.outcome();
-            codes.push(error::code(outcome));
-            match (outcome, &topic.counters) {
+            match (partition.outcome(), &topic.counters) {
                 (Ok(appended), Some(counters)) => count(counters, appended, partition.bytes),
                 (Ok(_), None) => {}
                 (Err(error), _) => {
@@ -103,7 +100,8 @@ fn answer(call: Call, acks: i16, topics: &[Produced]) -> Reply {
             }
         }
     }
-    let error = first_error(codes);
+    let partitions = topics.iter().flat_map(|topic| &topic.partitions);
+    let error = first_error(partitions.map(|partition| error::code(partition.outcome())));
     if acks != 0 {
         return response::encode(call, error, topics);
     }

@@ -2,7 +2,7 @@
 //! no disk is carried out by the thread that brings it if nobody else is writing, which saves the two
 //! changes of threads that would cost more than the append (docs/adr/0009).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::queue::{Closed, Queue, Room};
 use super::writer::{Batches, Command, Writer, Written};
@@ -55,16 +55,11 @@ impl Turn {
     /// Appends here and now, if nobody is writing and no command waits; else gives the batches back.
     pub(super) fn append(&self, log: LogId, batches: Batches) -> Result<Written, Batches> {
         let _watch = GivenUpOnPanic(self);
-        match self.writer.try_lock() {
-            Ok(mut writer) => match writer.as_mut() {
-                Some(writer) => writer.append_here(log, batches),
-                None => Err(batches),
-            },
-            Err(TryLockError::WouldBlock) => Err(batches),
-            Err(TryLockError::Poisoned(writer)) => {
-                *writer.into_inner() = None;
-                Err(batches)
-            }
+        // A lock that a panic has poisoned is given up by whoever panicked.
+        let Ok(mut writer) = self.writer.try_lock() else { return Err(batches) };
+        match writer.as_mut() {
+            Some(writer) => writer.append_here(log, batches),
+            None => Err(batches),
         }
     }
 

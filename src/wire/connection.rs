@@ -188,16 +188,15 @@ impl Link {
             }
             // A whole frame waits for its turn; what is behind it is read to see a client leave.
             let is_whole = matches!(front, Front::Whole(_));
-            if is_admitted && !(is_whole && self.frames.is_full()) {
-                let is_busy = !self.in_flight.is_empty();
-                match self.frames.poll_read(&mut self.stream, front, is_busy, cx) {
-                    // A client that goes away, be it in the middle of a frame, is no event.
-                    Poll::Ready(Ok(0) | Err(_)) => self.ended = Some(None),
-                    Poll::Ready(Ok(_)) => self.idle_since = None,
-                    Poll::Pending => return self.poll_patience(front, is_admitted, cx),
-                }
-            } else {
+            if !is_admitted || (is_whole && self.frames.is_full()) {
                 return self.poll_patience(front, is_admitted, cx);
+            }
+            let is_busy = !self.in_flight.is_empty();
+            match self.frames.poll_read(&mut self.stream, front, is_busy, cx) {
+                // A client that goes away, be it in the middle of a frame, is no event.
+                Poll::Ready(Ok(0) | Err(_)) => self.ended = Some(None),
+                Poll::Ready(Ok(_)) => self.idle_since = None,
+                Poll::Pending => return self.poll_patience(front, is_admitted, cx),
             }
         }
     }

@@ -168,8 +168,8 @@ mod tests {
     use std::future::poll_fn;
 
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
 
+    use super::super::tests::pair;
     use super::*;
 
     /// The size of the next frame, which is taken off.
@@ -190,9 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_frame_keeps_no_memory_alive_behind_it_also_while_others_are_answered() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut client, mut stream) = pair().await;
         let mut frames = Frames::new();
         let large = 1u32 << 20;
         // Behind it a small one, whose buffer may not be the large one's.
@@ -216,9 +214,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_large_frame_needs_no_more_room_than_it_has() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut client, mut stream) = pair().await;
         let (mut frames, config) = (Frames::new(), Config::default());
         let large = [&(1u32 << 20).to_be_bytes()[..], &[0; 1 << 20]].concat();
         let (most, rest) = large.split_at(large.len() - 100);

@@ -108,15 +108,13 @@ impl Outgoing {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncReadExt;
-    use tokio::net::TcpListener;
 
+    use super::super::tests::pair;
     use super::*;
 
     #[tokio::test]
     async fn everything_goes_out_in_the_order_in_which_it_was_added() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut client, mut stream) = pair().await;
         let mut out = Outgoing::default();
         let mut expected = Vec::new();
         for round in 0..40u8 {

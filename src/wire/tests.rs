@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::connection::Patience;
@@ -16,6 +16,14 @@ const PATIENT: Patience = Patience {
     frame: Duration::from_secs(60),
     slowest_bytes_per_second: 1 << 20,
 };
+
+/// Both ends of a connection: the client's and the broker's.
+pub(super) async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    (client, stream)
+}
 
 struct Port {
     bench: Bench,

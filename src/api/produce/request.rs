@@ -64,7 +64,7 @@ pub(super) fn decode(body: Bytes, version: i16) -> Result<ProduceRequest, Malfor
     for _ in 0..topic_count {
         let name = match version {
             13.. => TopicName::Id(reader.uuid()?),
-            _ => TopicName::Text(copied(reader.text()?.ok_or(Malformed::Length)?)),
+            _ => TopicName::Text(reader.text()?.ok_or(Malformed::Length)?),
         };
         let partition_count = count(&mut reader)?;
         let mut partitions = Vec::with_capacity(partition_count.min(ENTRIES_AHEAD_MAX));
@@ -79,11 +79,6 @@ pub(super) fn decode(body: Bytes, version: i16) -> Result<ProduceRequest, Malfor
     }
     reader.tags()?;
     Ok(ProduceRequest { is_transactional, acks, topics })
-}
-
-/// A text that does not hold on to the frame, so that the log may have the records' buffer for its own.
-fn copied(text: StrBytes) -> StrBytes {
-    StrBytes::from_string(text.as_str().to_owned())
 }
 
 /// Records that the log would keep in the buffer that they came in, but which are less than half of it,
@@ -112,6 +107,7 @@ mod tests {
         assert_eq!(decoded((1 << 16) + 1), Err(Malformed::Length));
         assert_eq!(decoded(i32::MAX), Err(Malformed::Length));
     }
+
     #[test]
     fn records_that_are_the_least_of_a_large_frame_do_not_keep_it() {
         let body = |records: usize, behind: usize| {
