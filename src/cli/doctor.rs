@@ -37,6 +37,16 @@ pub(super) fn run(path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
     for stranger in logs.strangers()? {
         writeln!(out, "note: {stranger} in {} is no log", claim.logs().display())?;
     }
+    match logs.pending()? {
+        0 => {}
+        // First, as a start does: what a power loss took from the end of a log is not lost.
+        _ if repair => logs.put_back()?,
+        pending => writeln!(
+            out,
+            "note: {pending} appends wait in the redo log: a start, or --repair, puts them into their \
+             logs, which may mend what is told here of the ends of logs"
+        )?,
+    }
     let topics = TopicsAtRest::read(&logs)?;
     let mut examination = Examination { out, logs, topics, tally: BTreeMap::new(), failed: 0 };
     let ids = examination.logs.logs()?;

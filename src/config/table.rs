@@ -193,6 +193,8 @@ pub(super) const KEYS: &[Key] = keys! {
             "Pause of the cleaner when no log is worth compacting.";
         "log.initial.task.delay.ms" => log_initial_task_delay: integer(0, LONG_MAX),
             "How long after the start retention looks and the scrub begins for the first time.";
+        "log.redo.bytes" => log_redo_bytes: integer(0, 1 << 40),
+            "Disk space of each writer for appends that are synced together, whatever logs they are of; 0 syncs each log by itself.";
         "log.scrub.bytes.per.second" => log_scrub_bytes_per_second: integer(0, 1 << 40),
             "Rate at which stored batches are read again and checked in the background; 0 is never.";
         "log.scrub.interval.ms" => log_scrub_interval: integer(1, LONG_MAX),

@@ -71,8 +71,9 @@ struct Identity {
 
 /// The format that this version writes, and the newest it reads. Since 2, logs may have starts noted
 /// beside them and segments with revisions, which an older binary would take for nothing: deleted
-/// records would be back.
-const FORMAT: u32 = 2;
+/// records would be back. Since 3, a redo log may hold appends that a power loss has taken from their
+/// logs.
+const FORMAT: u32 = 3;
 const IDENTITY: &str = "ottla.toml";
 const IDENTITY_NEXT: &str = "ottla.toml.next";
 const LOCK: &str = "lock";
@@ -270,11 +271,11 @@ mod tests {
         fs::write(dir.path().join("thesis.txt"), "do not lose").unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Foreign(_))));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        let newer = "format = 3\nshard = 7\n";
+        let newer = "format = 4\nshard = 7\n";
         fs::write(dir.path().join(IDENTITY), newer).unwrap();
         assert!(matches!(
             DataDir::open(dir.path()),
-            Err(DataDirError::Newer { found: 3, supported: 2, .. })
+            Err(DataDirError::Newer { found: 4, supported: 3, .. })
         ));
         assert_eq!(fs::read_to_string(dir.path().join(IDENTITY)).unwrap(), newer);
     }
@@ -288,7 +289,7 @@ mod tests {
         assert!(fs::read_to_string(&identity).unwrap().contains("format = 1\n"));
         let opened = DataDir::open(dir.path()).unwrap();
         assert_eq!((opened.cluster_id(), opened.epoch()), ("id", LeaderEpoch(5)));
-        assert!(fs::read_to_string(&identity).unwrap().contains("format = 2\n"));
+        assert!(fs::read_to_string(&identity).unwrap().contains("format = 3\n"));
     }
 
     #[test]

@@ -4,10 +4,10 @@
 use std::fs;
 use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, OFlags};
 use rustix::io::ReadWriteFlags;
 
 use crate::types::Timestamp;
@@ -24,6 +24,13 @@ pub trait Files: Send + Sync + 'static {
 
     /// Opens a file that exists, to read it with `File::read_once_at`.
     fn open_once(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// Opens a file that exists, to write it in whole blocks of 4 KiB from memory that is aligned so;
+    /// past the page cache, where the system can.
+    fn open_blocks(&self, path: &Path) -> io::Result<Self::File>;
+
+    /// Opens a directory for `File::sync_fs`.
+    fn open_dir(&self, dir: &Path) -> io::Result<Self::File>;
 
     /// Opens a file to read and write, creating it if it is absent.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
@@ -71,6 +78,10 @@ pub trait File: Send + Sync {
     /// Makes the file's bytes and length survive power loss, but not its name.
     fn sync_data(&self) -> io::Result<()>;
 
+    /// Makes all that was written to any file of the file system survive power loss. Fails when that
+    /// failed for one of them since this was opened.
+    fn sync_fs(&self) -> io::Result<()>;
+
     /// Cuts the file, or extends it by zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
 }
@@ -101,6 +112,21 @@ impl Files for Os {
         // is not taken costs memory, no bytes.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
         Ok(file)
+    }
+
+    fn open_blocks(&self, path: &Path) -> io::Result<fs::File> {
+        let open = |flags: OFlags| {
+            let mut options = fs::OpenOptions::new();
+            options.read(true).write(true).custom_flags(flags.bits() as i32).open(path)
+        };
+        match open(OFlags::DIRECT) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => open(OFlags::empty()),
+            opened => opened,
+        }
+    }
+
+    fn open_dir(&self, dir: &Path) -> io::Result<fs::File> {
+        fs::File::open(dir)
     }
 
     fn create(&self, path: &Path) -> io::Result<fs::File> {
@@ -185,6 +211,10 @@ impl File for fs::File {
 
     fn sync_data(&self) -> io::Result<()> {
         fs::File::sync_data(self)
+    }
+
+    fn sync_fs(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(self)?)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {

@@ -8,10 +8,15 @@
 //! start-00000000000000000120        empty: the log starts at offset 120
 //! 00000000000000000000.damaged-at-7040  bytes that a repair took out of the first, at byte 7040
 //! ```
+//!
+//! Beside them, `redo/` holds appends that several logs have synced together (`redo/`).
+
+mod at_rest;
+mod together;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +25,8 @@ use uuid::Uuid;
 
 use super::buffers::Buffers;
 use super::files::{Entry, File, Files, Os};
-use super::record_store::{Listing, Location, ObjectId, RecordStore};
+use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Unsynced};
+use super::redo::{Redo, RedoConfig};
 use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 
 /// Most files kept open; others are opened again when they are needed.
@@ -30,10 +36,6 @@ const ONCE_STEP_BYTES: usize = 64 << 10;
 const SUFFIX: &str = ".log";
 const DRAFT_SUFFIX: &str = ".log.draft";
 const START_PREFIX: &str = "start-";
-const DAMAGE_INFIX: &str = ".damaged-at-";
-const DAMAGE_NEXT_SUFFIX: &str = ".damaged.draft";
-/// How much is copied at once.
-const COPY_BYTES: usize = 1 << 20;
 
 /// Files below one directory, of the operating system or of a simulation.
 pub struct LocalRecordStore<F: Files = Os> {
@@ -46,6 +48,12 @@ pub struct LocalRecordStore<F: Files = Os> {
     /// Logs whose directories this process has made and not synced the entries of.
     made: Mutex<HashSet<LogId>>,
     buffers: Buffers,
+    /// What is synced together.
+    redo: Option<Redo<F>>,
+    /// The last generation of the redo log that was found.
+    redo_generation: u64,
+    /// Where the file system tells of what it could not write back since the start.
+    file_system: F::File,
 }
 
 struct Handles<T> {
@@ -69,7 +77,7 @@ impl LocalRecordStore {
     /// Over `dir`, which must exist.
     pub fn existing(dir: &Path) -> io::Result<LocalRecordStore> {
         fs::metadata(dir)?;
-        Ok(LocalRecordStore::unsynced(Os, dir))
+        LocalRecordStore::unsynced(Os, dir)
     }
 }
 
@@ -78,20 +86,32 @@ impl<F: Files> LocalRecordStore<F> {
     pub(super) fn over(files: F, dir: &Path) -> io::Result<LocalRecordStore<F>> {
         // The entries of all logs that are there: whoever made them may have been killed before.
         files.sync_dir(dir)?;
-        Ok(LocalRecordStore::unsynced(files, dir))
+        let mut store = LocalRecordStore::unsynced(files, dir)?;
+        store.redo_generation = store.replay_redo()?;
+        Ok(store)
     }
 
-    fn unsynced(files: F, dir: &Path) -> LocalRecordStore<F> {
+    /// With a redo log.
+    pub(super) fn with_redo(mut self, config: RedoConfig) -> LocalRecordStore<F> {
+        self.redo = Some(Redo::open(&self.files, &self.dir, config, self.redo_generation));
+        self
+    }
+
+    fn unsynced(files: F, dir: &Path) -> io::Result<LocalRecordStore<F>> {
+        let file_system = files.open_dir(dir)?;
         let handles =
             Handles { files: HashMap::default(), turns: VecDeque::new(), tick: 0, rested: 0 };
-        LocalRecordStore {
+        Ok(LocalRecordStore {
             files,
             dir: dir.to_owned(),
             handles: Mutex::new(handles),
             entered: Mutex::default(),
             made: Mutex::default(),
             buffers: Buffers::default(),
-        }
+            redo: None,
+            redo_generation: 0,
+            file_system,
+        })
     }
 
     fn path(&self, object: ObjectId) -> PathBuf {
@@ -184,91 +204,6 @@ impl<F: Files> LocalRecordStore<F> {
     }
 }
 
-/// For the doctor, which may look and write where no door leads.
-impl LocalRecordStore {
-    /// Copies bytes of an object to a file of their own beside it, durably; its path. What an
-    /// earlier call has saved under that name stays.
-    pub(super) fn save_damage(
-        &self,
-        object: ObjectId,
-        position: u64,
-        length: u64,
-    ) -> io::Result<PathBuf> {
-        let dir = self.log_dir(object.log);
-        let next = dir.join(file_name(object, DAMAGE_NEXT_SUFFIX));
-        let mut file = fs::File::create(&next)?;
-        let end = position + length;
-        let mut at = position;
-        while at < end {
-            let length = usize::try_from(end - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-            let bytes = self.read(Location { object, position: at, length })?;
-            if bytes.is_empty() {
-                break;
-            }
-            file.write_all(&bytes)?;
-            at += bytes.len() as u64;
-        }
-        file.sync_all()?;
-        drop(file);
-        for number in 1u32.. {
-            let again = if number == 1 { String::new() } else { format!("-{number}") };
-            let path = dir.join(file_name(object, &format!("{DAMAGE_INFIX}{position}{again}")));
-            if path.exists() && !same_bytes(&path, &next)? {
-                continue;
-            }
-            fs::rename(&next, &path)?;
-            self.files.sync_dir(&dir)?;
-            return Ok(path);
-        }
-        Err(io::Error::other("every name for saved damage is taken"))
-    }
-
-    /// Whether a file of a log's directory holds what `save_damage` saved.
-    pub(super) fn is_saved_damage(name: &str) -> bool {
-        name.contains(DAMAGE_INFIX)
-    }
-
-    /// Names in a log's directory that are no part of the log.
-    pub(super) fn others(&self, log: LogId) -> io::Result<Vec<String>> {
-        let is_part = |name: &str| {
-            let stem = name.strip_suffix(SUFFIX).or_else(|| name.strip_suffix(DRAFT_SUFFIX));
-            stem.is_some_and(|stem| parse_object(log, stem).is_some())
-                || name.strip_prefix(START_PREFIX).is_some_and(|at| at.parse::<u64>().is_ok())
-        };
-        let names = self.entries(log)?.into_iter().map(|entry| entry.name);
-        let mut others: Vec<String> = names.filter(|name| !is_part(name)).collect();
-        others.sort_unstable();
-        Ok(others)
-    }
-
-    /// Names beside the logs' directories that are no log's.
-    pub(super) fn strangers(&self) -> io::Result<Vec<String>> {
-        let names = self.files.list(&self.dir)?.into_iter().map(|entry| entry.name);
-        let mut strangers: Vec<String> =
-            names.filter(|name| parse_log_id(name).is_none()).collect();
-        strangers.sort_unstable();
-        Ok(strangers)
-    }
-}
-
-fn same_bytes(one: &Path, other: &Path) -> io::Result<bool> {
-    if fs::metadata(one)?.len() != fs::metadata(other)?.len() {
-        return Ok(false);
-    }
-    let (mut one, mut other) = (fs::File::open(one)?, fs::File::open(other)?);
-    let (mut of_one, mut of_other) = (vec![0; COPY_BYTES], vec![0; COPY_BYTES]);
-    loop {
-        let read = one.read(&mut of_one)?;
-        if read == 0 {
-            return Ok(true);
-        }
-        other.read_exact(&mut of_other[..read])?;
-        if of_one[..read] != of_other[..read] {
-            return Ok(false);
-        }
-    }
-}
-
 impl<T> Handles<T> {
     fn keep(&mut self, object: ObjectId, file: Arc<T>) {
         while self.files.len() >= OPEN_FILES_MAX && self.close_one() {}
@@ -333,11 +268,30 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
     }
 
     fn sync(&self, object: ObjectId) -> io::Result<()> {
-        self.file(object, false)?.sync_data()?;
+        let file = self.file(object, false)?;
+        if let Err(error) = file.sync_data() {
+            // The system tells of it once, and forgets what it could not write: of that the redo log
+            // may have the only copy.
+            if let Some(redo) = &self.redo {
+                redo.preserve();
+            }
+            return Err(error);
+        }
         if !lock(&self.entered).contains(&object) {
             self.enter(object)?;
         }
         Ok(())
+    }
+
+    fn sync_together(&self, writer: usize, unsynced: &[Unsynced]) -> Together {
+        self.put_together(writer, unsynced)
+    }
+
+    fn settle(&self, all: bool) -> Vec<(ObjectId, io::Error)> {
+        match &self.redo {
+            Some(redo) => redo.settle(&self.files, all, |objects| self.sync_all(objects)),
+            None => Vec::new(),
+        }
     }
 
     fn truncate(&self, object: ObjectId, length: u64) -> io::Result<()> {

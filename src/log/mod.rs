@@ -23,6 +23,7 @@ mod reader;
 pub mod record_store;
 pub mod records;
 mod recovery;
+mod redo;
 mod refusals;
 pub mod repair;
 mod retention;
@@ -60,6 +61,7 @@ use self::local_store::LocalRecordStore;
 use self::owner::{OwnedLog, Recovered};
 use self::partition::{Readable, Shared};
 use self::record_store::RecordStore;
+use self::redo::RedoConfig;
 use self::retention::Retainer;
 use self::rounds::Rounds;
 use self::settings::Settings;
@@ -78,6 +80,9 @@ pub(crate) use run::OWN_BYTES_MIN;
 /// Bytes of recent appends kept in memory for readers, over all logs. What is older they find in the
 /// page cache: more memory of our own would only push both out of the processor's caches.
 const TAIL_BYTES_MAX: usize = 8 << 20;
+
+/// Syncs after which a writer gets a redo log: a broker that is tried out needs no room for one.
+const REDO_SYNCS_MIN: u32 = 256;
 
 /// The logs that are open.
 type OpenLogs = DashMap<LogId, Partition, IdHash>;
@@ -128,10 +133,15 @@ impl Logs {
         metrics: &Metrics,
     ) -> Result<Logs, LogError> {
         let records = LocalRecordStore::open(dir).map_err(|source| LogError::Io {
-            action: "create log directory",
+            action: "open log directory",
             path: dir.display().to_string(),
             source,
         })?;
+        let records = records.with_redo(RedoConfig {
+            writers: config.log_writer_threads.max(1),
+            file_bytes: config.log_redo_bytes / 2,
+            syncs_min: REDO_SYNCS_MIN,
+        });
         Logs::over(Arc::new(records), store, config, clock, epoch, metrics)
     }
 
@@ -176,9 +186,11 @@ impl Logs {
     ) -> (Logs, Vec<Writer>) {
         let count = config.log_writer_threads.max(1);
         let (shares, writers) = (0..count)
-            .map(|_| {
+            .map(|index| {
                 let (queue, receiver) = queue::queue(config.log_append_queue_bytes);
-                (Turn::new(queue), Writer::new(receiver, settings.clone(), tail_bytes_max / count))
+                let tail_bytes_max = tail_bytes_max / count;
+                let writer = Writer::new(index, receiver, settings.clone(), tail_bytes_max);
+                (Turn::new(queue), writer)
             })
             .unzip();
         let inner = Inner {
@@ -298,6 +310,10 @@ impl Logs {
     pub fn shutdown(&self) {
         self.inner.end_upkeep();
         self.inner.end_threads(|| Command::Stop);
+        for (object, error) in self.inner.settings.store.settle(true) {
+            let log = self.inner.settings.label(object.log);
+            tracing::error!(log, segment = %object, %error, "last sync failed, the next start repeats it");
+        }
     }
 }
 

@@ -61,8 +61,8 @@ pub(super) struct OwnedLog {
     view_aborted: usize,
     /// The next bytes begin a new segment.
     roll_due: bool,
-    /// Bytes were written since the last sync.
-    unsynced: bool,
+    /// What of the active segment may not survive power loss.
+    unsynced: Unsynced,
     /// Why nothing is written any more.
     refused: Option<Refusal>,
     /// What is not synced may never reach the disk: readers do not get to see it.
@@ -73,6 +73,42 @@ pub(super) struct OwnedLog {
     /// Outcomes of this cycle that were not answered yet.
     written: Vec<Waiting>,
     touched: bool,
+}
+
+/// What was done to the active segment since it was synced.
+#[derive(Default)]
+struct Unsynced {
+    /// Bytes at its end.
+    bytes: u64,
+    /// The last of them, in memory for as long as the cycle that wrote them.
+    gathered: Vec<Bytes>,
+    gathered_bytes: u64,
+    /// Something that only a sync of the segment makes up for.
+    is_cut: bool,
+}
+
+impl Unsynced {
+    fn is_any(&self) -> bool {
+        self.bytes > 0 || self.is_cut
+    }
+
+    fn clear(&mut self) {
+        (self.bytes, self.is_cut) = (0, false);
+        self.let_go();
+    }
+
+    /// Keeps bytes for `sync_together`.
+    fn gather(&mut self, bytes: &Bytes) {
+        self.gathered_bytes += bytes.len() as u64;
+        self.gathered.push(bytes.clone());
+    }
+
+    /// Keeps nothing in memory.
+    fn let_go(&mut self) {
+        self.gathered.clear();
+        self.gathered.shrink_to(KEPT_BATCHES_MAX);
+        self.gathered_bytes = 0;
+    }
 }
 
 /// A log's state as recovery found it.
@@ -117,7 +153,7 @@ impl OwnedLog {
             view_due_bytes: recovered.view_due_bytes,
             view_aborted: recovered.view_aborted,
             roll_due: false,
-            unsynced: false,
+            unsynced: Unsynced::default(),
             refused: recovered.refused,
             sync_failed: false,
             start_failed: None,
@@ -177,7 +213,7 @@ impl OwnedLog {
             return Err(batches);
         }
         let written = self.stage(batches, stamp, settings).and_then(|outcome| {
-            let reason = match self.write_run(settings, tails) {
+            let reason = match self.write_run(false, settings, tails) {
                 Ok(()) => return Ok(outcome),
                 Err(reason) => reason,
             };
@@ -381,7 +417,9 @@ impl OwnedLog {
     /// Writes what is staged. On failure nothing of it is true, and its callers learn why.
     pub(super) fn write_staged(&mut self, settings: &Settings, tails: &mut TailBudget) {
         let mut waiting = std::mem::take(&mut self.run.waiting);
-        match self.write_run(settings, tails) {
+        // Those that need no disk may share it all the same.
+        let gathers = settings.sync;
+        match self.write_run(gathers, settings, tails) {
             Ok(()) => self.written.append(&mut waiting),
             Err(reason) => {
                 let error = AppendError::Storage { log: self.shared.id, reason };
@@ -394,17 +432,26 @@ impl OwnedLog {
         self.run.waiting = waiting;
     }
 
-    /// Writes the run and empties it, whatever becomes of it; why it was not written.
-    fn write_run(&mut self, settings: &Settings, tails: &mut TailBudget) -> Result<(), String> {
+    /// Writes the run and empties it, whatever becomes of it; why it was not written. With `gathers`
+    /// its bytes are kept for a sync together with other logs.
+    fn write_run(
+        &mut self,
+        gathers: bool,
+        settings: &Settings,
+        tails: &mut TailBudget,
+    ) -> Result<(), String> {
         let mut run = std::mem::take(&mut self.run);
         let mut written = Ok(());
         if run.bytes == 0 {
             self.producers.commit(&mut run.staged);
         } else {
             let bytes = run.assemble(settings.epoch);
-            written = self
-                .write(&bytes, settings)
-                .map(|object| self.commit(&mut run, bytes, object, tails));
+            written = self.write(&bytes, settings).map(|object| {
+                if gathers {
+                    self.unsynced.gather(&bytes);
+                }
+                self.commit(&mut run, bytes, object, tails);
+            });
         }
         run.clear();
         self.run = run;
@@ -425,7 +472,7 @@ impl OwnedLog {
         };
         match settings.store.append(object, position, bytes) {
             Ok(_) => {
-                self.unsynced = true;
+                self.unsynced.bytes += bytes.len() as u64;
                 Ok(object)
             }
             Err(error) => Err(self.write_failed(&error, object, position, settings)),

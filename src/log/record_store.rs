@@ -54,6 +54,33 @@ pub struct Location {
     pub length: usize,
 }
 
+/// Bytes at the end of an object that were appended since they were made to survive power loss last.
+#[derive(Clone, Debug)]
+pub struct Unsynced {
+    /// Which object.
+    pub object: ObjectId,
+    /// Where in it they begin.
+    pub position: u64,
+    /// The bytes, one piece behind the other.
+    pub pieces: Vec<Bytes>,
+}
+
+impl Unsynced {
+    /// How many bytes.
+    pub fn bytes(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+}
+
+/// What `RecordStore::sync_together` has done.
+#[derive(Clone, Debug, Default)]
+pub struct Together {
+    /// For each of the asked whether it survives power loss now; false also where the list ends.
+    pub done: Vec<bool>,
+    /// `settle` has something to do.
+    pub is_settle_due: bool,
+}
+
 /// What lies in the store of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
@@ -92,6 +119,19 @@ pub trait RecordStore: Send + Sync + 'static {
 
     /// Makes everything appended to the object, and the object's existence, survive power loss.
     fn sync(&self, object: ObjectId) -> io::Result<()>;
+
+    /// Makes appended bytes survive power loss, those of several objects at once, where that costs less
+    /// than a `sync` of each: which is left for the caller to do for those that are not done. Of one
+    /// object the bytes are always brought by the same `writer`, a small number, and are never cut off.
+    fn sync_together(&self, _writer: usize, _unsynced: &[Unsynced]) -> Together {
+        Together::default()
+    }
+
+    /// Does what `sync_together` has put off, blocking; `all` of it at a shutdown. The objects that
+    /// may have lost what it promised.
+    fn settle(&self, _all: bool) -> Vec<(ObjectId, io::Error)> {
+        Vec::new()
+    }
 
     /// Cuts the object to `length` bytes.
     fn truncate(&self, object: ObjectId, length: u64) -> io::Result<()>;

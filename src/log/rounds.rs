@@ -2,22 +2,41 @@
 //! broker stops.
 
 use std::io;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A thread that works in rounds; dropping it waits for the work to notice and end.
 pub(super) struct Rounds {
-    stop: Option<Sender<()>>,
+    line: Arc<Line>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Ends a rest before its time. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Alarm(Arc<Line>);
+
 /// What the work asks whether to go on.
 pub(super) struct Pace {
-    stopped: Receiver<()>,
+    line: Arc<Line>,
     /// Rests are added up here instead of being taken.
     #[cfg(test)]
     counted: Option<std::cell::Cell<Duration>>,
+}
+
+/// What the work is told.
+#[derive(Default)]
+struct Line {
+    told: Mutex<Told>,
+    news: Condvar,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    Nothing,
+    Begin,
+    Stop,
 }
 
 impl Rounds {
@@ -28,21 +47,26 @@ impl Rounds {
         first: Duration,
         mut work: impl FnMut(&Pace) -> Duration + Send + 'static,
     ) -> io::Result<Rounds> {
-        let (stop, stopped) = mpsc::channel();
-        let pace = Pace::new(stopped);
+        let line = Arc::<Line>::default();
+        let pace = Pace::new(line.clone());
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             let mut rest = first;
             while pace.rest(rest) {
                 rest = work(&pace);
             }
         })?;
-        Ok(Rounds { stop: Some(stop), thread: Some(thread) })
+        Ok(Rounds { line, thread: Some(thread) })
+    }
+
+    /// For whoever knows when there is something to do.
+    pub(super) fn alarm(&self) -> Alarm {
+        Alarm(self.line.clone())
     }
 }
 
 impl Drop for Rounds {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        self.line.tell(Told::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -51,49 +75,78 @@ impl Drop for Rounds {
     }
 }
 
+impl Alarm {
+    /// Has the next round begin now, or as soon as the one that is under way is over.
+    pub(super) fn wake(&self) {
+        self.0.tell(Told::Begin);
+    }
+}
+
+impl Line {
+    // A poisoned lock still guards one whole word.
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, word: Told) {
+        let mut told = self.told();
+        if *told != Told::Stop {
+            *told = word;
+        }
+        self.news.notify_all();
+    }
+}
+
 impl Pace {
-    fn new(stopped: Receiver<()>) -> Pace {
+    fn new(line: Arc<Line>) -> Pace {
         Pace {
-            stopped,
+            line,
             #[cfg(test)]
             counted: None,
         }
     }
 
-    /// For work in the foreground: it goes on until what is returned besides is dropped.
+    /// For work in the foreground, which goes on.
     #[cfg(test)]
-    pub(super) fn free() -> (Sender<()>, Pace) {
-        let (stop, stopped) = mpsc::channel();
-        (stop, Pace::new(stopped))
+    pub(super) fn free() -> Pace {
+        Pace::new(Arc::default())
     }
 
     /// How long `work` would have rested.
     #[cfg(test)]
     pub(super) fn rests_of(work: impl FnOnce(&Pace)) -> Duration {
-        let (_stop, mut pace) = Pace::free();
+        let mut pace = Pace::free();
         pace.counted = Some(std::cell::Cell::default());
         work(&pace);
         pace.counted.map(std::cell::Cell::into_inner).unwrap_or_default()
     }
 
-    /// Waits; whether the work should go on.
+    /// Waits, until it is woken at most; whether the work should go on.
     pub(super) fn rest(&self, time: Duration) -> bool {
         #[cfg(test)]
         if let Some(rests) = &self.counted {
             rests.set(rests.get() + time);
             return true;
         }
-        matches!(self.stopped.recv_timeout(time), Err(RecvTimeoutError::Timeout))
+        let told = self.line.told();
+        let waited = self.line.news.wait_timeout_while(told, time, |told| *told == Told::Nothing);
+        let (mut told, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if *told == Told::Begin {
+            *told = Told::Nothing;
+        }
+        *told != Told::Stop
     }
 
     /// Whether the work should go on.
     pub(super) fn goes_on(&self) -> bool {
-        self.rest(Duration::ZERO)
+        *self.line.told() != Told::Stop
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
 
     #[test]
@@ -114,9 +167,21 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_ends_a_long_rest() {
-        let rounds =
-            Rounds::start("rounds", Duration::from_secs(3600), |_| Duration::ZERO).unwrap();
+    fn an_alarm_and_a_stop_end_a_long_rest() {
+        let (tell, told) = mpsc::channel();
+        let hour = Duration::from_secs(3600);
+        let rounds = Rounds::start("rounds", hour, move |_| {
+            let _ = tell.send(());
+            hour
+        })
+        .unwrap();
+        let alarm = rounds.alarm();
+        for _ in 0..2 {
+            alarm.wake();
+            told.recv().unwrap();
+        }
         drop(rounds);
+        alarm.wake();
+        assert!(told.recv().is_err());
     }
 }

@@ -10,6 +10,7 @@ use super::config::LogConfig;
 use super::meter::Meter;
 use super::record_store::RecordStore;
 use super::refusals::{Refusal, RefusalCollector, Refusals};
+use super::rounds::Alarm;
 use super::topics::Topics;
 use super::{LogError, unregistered};
 use crate::config::{Config, Durability};
@@ -41,6 +42,8 @@ pub(super) struct Settings {
     pub(super) view_interval_bytes: u64,
     /// The logs that take no appends.
     pub(super) refusals: Refusals,
+    /// Wakes whoever settles what was synced together, once there is somebody.
+    pub(super) settling: OnceLock<Alarm>,
 }
 
 impl Settings {
@@ -72,6 +75,7 @@ impl Settings {
             progress: OnceLock::new(),
             view_interval_bytes: VIEW_INTERVAL_BYTES,
             refusals,
+            settling: OnceLock::new(),
         })
     }
 

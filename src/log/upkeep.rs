@@ -1,6 +1,6 @@
 //! The threads that look after logs at rest: one closes idle files and lets go of what retention does
-//! not ask to keep, one compacts, and one looks for damage. They share the open logs and hold no
-//! handle on their owner, which ends them.
+//! not ask to keep, one compacts, one looks for damage, and one settles what was synced together. They
+//! share the open logs and hold no handle on their owner, which ends them.
 
 use std::io;
 use std::sync::Arc;
@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::OpenLogs;
 use super::clean::{CleanMeter, Cleaner};
+use super::refusals::Refusal;
 use super::retention::Retainer;
 use super::rounds::Rounds;
 use super::scrub::Scrub;
 use super::settings::Settings;
+use super::writer::Command;
 use crate::config::Config;
 
 /// A file that nobody has used for this long, or up to twice as long, is closed.
@@ -38,6 +40,7 @@ pub(super) fn start(
         cleaner.round(pace);
         backoff
     })?);
+    threads.push(settle(open, settings)?);
     let bytes_per_second = config.log_scrub_bytes_per_second;
     if bytes_per_second > 0 {
         let mut scrub = Scrub::new(open.clone(), settings.clone(), bytes_per_second);
@@ -49,6 +52,24 @@ pub(super) fn start(
         })?);
     }
     Ok(threads)
+}
+
+/// Works when a writer says that there is something to settle.
+fn settle(open: &Arc<OpenLogs>, settings: &Arc<Settings>) -> io::Result<Rounds> {
+    let (open, of_thread) = (open.clone(), settings.clone());
+    let rounds = Rounds::start("log-settle", INTERVAL_MAX, move |_| {
+        for (object, error) in of_thread.store.settle(false) {
+            if let Some(log) = open.get(&object.log) {
+                let refusal = Refusal::disk(format!("a sync failed: {error}"));
+                // A writer that is gone appends no more anyway.
+                drop(log.shared.send(Command::Refuse(object.log, refusal)));
+            }
+        }
+        INTERVAL_MAX
+    })?;
+    // Set once: the logs of these settings are started once.
+    let _ = settings.settling.set(rounds.alarm());
+    Ok(rounds)
 }
 
 /// Idle files and retention, each at its own interval.

@@ -1,6 +1,7 @@
 //! Verifies logs at rest: every batch's header, CRC and offset, and that nothing is missing of what
 //! the view knows to have been on the disk. Changes no log.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -97,6 +98,17 @@ impl AtRest {
         logs.sort_unstable();
         logs.dedup();
         Ok(logs)
+    }
+
+    /// Appends that wait in the redo log. Bytes that a power loss has taken from the end of a log lie
+    /// there; the next start puts them back, or `put_back`.
+    pub fn pending(&self) -> Result<u64, LogError> {
+        self.store.pending().map_err(redo_failed)
+    }
+
+    /// Puts the appends of the redo log back into their logs, as the next start does.
+    pub fn put_back(&self) -> Result<(), LogError> {
+        self.store.replay_redo().map(drop).map_err(redo_failed)
     }
 
     /// What lies beside the logs and is none.
@@ -225,4 +237,8 @@ pub fn verify(logs: &Path) -> Result<impl Iterator<Item = Result<Report, LogErro
     let at_rest = AtRest::without_view(logs, None)?;
     let progress = Progress::default();
     Ok(at_rest.logs()?.into_iter().map(move |log| at_rest.verify(log, &progress)))
+}
+
+fn redo_failed(source: io::Error) -> LogError {
+    LogError::Io { action: "read the redo log of", path: "logs".to_owned(), source }
 }

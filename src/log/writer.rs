@@ -1,5 +1,5 @@
 //! A writer owns the logs of its share: it drains its queue, writes every log's batches together, syncs
-//! once per log that must be on disk, and answers all (group commit).
+//! those that must be on disk together, and answers all (group commit).
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -13,7 +13,7 @@ use super::batch::BatchHeader;
 use super::outcome::{AppendError, Appended, Durable, Marker, TrimError};
 use super::owner::{OwnedLog, Replacement, Survey, Trimmed};
 use super::queue::{Receiver, Room};
-use super::record_store::ObjectId;
+use super::record_store::{ObjectId, Together, Unsynced};
 use super::refusals::Refusal;
 use super::segment::Damage;
 use super::settings::Settings;
@@ -115,6 +115,8 @@ pub(super) enum Command {
 
 /// The state of one share of the logs; whoever has its turn drives it.
 pub(super) struct Writer {
+    /// Its number among the writers.
+    index: usize,
     receiver: Receiver<Command>,
     settings: Arc<Settings>,
     logs: HashMap<LogId, OwnedLog, IdHash>,
@@ -169,11 +171,13 @@ impl Group {
 
 impl Writer {
     pub(super) fn new(
+        index: usize,
         receiver: Receiver<Command>,
         settings: Arc<Settings>,
         tail_bytes_max: usize,
     ) -> Writer {
         Writer {
+            index,
             receiver,
             settings,
             logs: HashMap::default(),
@@ -332,6 +336,9 @@ impl Writer {
                 log.answer_unsynced(&self.settings);
             }
         }
+        if self.settings.sync {
+            self.sync_together(&touched);
+        }
         for id in &touched {
             if let Some(log) = self.logs.get_mut(id) {
                 log.answer_synced(&self.settings);
@@ -340,6 +347,26 @@ impl Writer {
         }
         self.touched = touched;
         self.touched.clear();
+    }
+
+    /// Syncs as many logs as can be by one sync. The others are left to do it themselves.
+    fn sync_together(&mut self, touched: &[LogId]) {
+        let logs = &mut self.logs;
+        let unsynced = touched.iter().filter_map(|id| logs.get_mut(id)?.take_unsynced());
+        let unsynced: Vec<Unsynced> = unsynced.collect();
+        if unsynced.is_empty() {
+            return;
+        }
+        let Together { done, is_settle_due } =
+            self.settings.store.sync_together(self.index, &unsynced);
+        for (unsynced, _) in unsynced.iter().zip(done).filter(|(_, done)| *done) {
+            if let Some(log) = self.logs.get_mut(&unsynced.object.log) {
+                log.is_synced_together();
+            }
+        }
+        if is_settle_due && let Some(settling) = self.settings.settling.get() {
+            settling.wake();
+        }
     }
 
     fn stop(&mut self) {

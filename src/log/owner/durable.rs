@@ -6,9 +6,9 @@ use std::io;
 use rustix::io::Errno;
 use tracing::{error, warn};
 
-use super::OwnedLog;
+use super::{OwnedLog, Unsynced};
 use crate::log::outcome::{AppendError, Durable, OffsetSpan};
-use crate::log::record_store::ObjectId;
+use crate::log::record_store::{self, ObjectId};
 use crate::log::refusals::Refusal;
 use crate::log::run::{KEPT_BATCHES_MAX, Waiting};
 use crate::log::settings::Settings;
@@ -34,7 +34,7 @@ impl OwnedLog {
             Ok(()) => match settings.store.sync(object) {
                 // The next sync does it: nothing was asked of the disk yet.
                 Err(again) if out_of_handles(&again) => {
-                    self.unsynced = true;
+                    self.unsynced.is_cut = true;
                     Ok(())
                 }
                 // What this cycle wrote before may be lost with it: asking again would lie.
@@ -64,7 +64,7 @@ impl OwnedLog {
     pub(in crate::log) fn answer_unsynced(&mut self, settings: &Settings) {
         self.touched = false;
         let needs_sync = |waiting: &Waiting| waiting.durable == Durable::Synced;
-        if settings.sync && self.unsynced && self.written.iter().any(needs_sync) {
+        if settings.sync && self.unsynced.is_any() && self.written.iter().any(needs_sync) {
             if self.written.iter().all(needs_sync) {
                 return;
             }
@@ -74,9 +74,28 @@ impl OwnedLog {
                 waiting.reply.send(Ok(waiting.outcome));
             }
         } else {
+            self.unsynced.let_go();
             self.publish();
             self.answer_all(Ok(()));
         }
+    }
+
+    /// What callers wait for, if all that is not synced is at hand to be synced together with other
+    /// logs.
+    pub(in crate::log) fn take_unsynced(&mut self) -> Option<record_store::Unsynced> {
+        let Unsynced { bytes, gathered, gathered_bytes, is_cut } = &mut self.unsynced;
+        let object = self.active.filter(|_| !self.written.is_empty())?;
+        let is_all = *bytes == *gathered_bytes && *bytes > 0;
+        if self.sync_failed || *is_cut || !is_all {
+            return None;
+        }
+        let position = self.active_bytes - *bytes;
+        Some(record_store::Unsynced { object, position, pieces: std::mem::take(gathered) })
+    }
+
+    /// What was to be synced together survives power loss.
+    pub(in crate::log) fn is_synced_together(&mut self) {
+        self.unsynced.clear();
     }
 
     /// Syncs for those that wait for it, moves the high watermark and answers them.
@@ -84,6 +103,7 @@ impl OwnedLog {
         if self.written.is_empty() {
             return;
         }
+        self.unsynced.let_go();
         let synced = self.sync(settings);
         match synced {
             Ok(()) => self.publish(),
@@ -110,7 +130,7 @@ impl OwnedLog {
     }
 
     pub(super) fn force_sync(&mut self, settings: &Settings) -> Result<(), String> {
-        let Some(active) = self.active.filter(|_| self.unsynced) else {
+        let Some(active) = self.active.filter(|_| self.unsynced.is_any()) else {
             return Ok(());
         };
         // After a failed sync the kernel may have dropped the pages: asking again would lie.
@@ -119,7 +139,7 @@ impl OwnedLog {
         }
         match settings.store.sync(active) {
             Ok(()) => {
-                self.unsynced = false;
+                self.unsynced.clear();
                 Ok(())
             }
             // Nothing was asked of the disk yet, so asking again is honest.
@@ -155,7 +175,7 @@ impl OwnedLog {
     /// Shows readers where the log begins and how far it goes, unless a failed sync has left that in
     /// the air. Then it has not changed either: no start is raised before all is on the disk.
     pub(super) fn publish(&self) {
-        if self.sync_failed && self.unsynced {
+        if self.sync_failed && self.unsynced.is_any() {
             return;
         }
         let first_open = self.producers.first_open();

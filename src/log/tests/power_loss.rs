@@ -23,6 +23,7 @@ use crate::log::batch::{BatchHeader, NewRecord, Producer};
 use crate::log::local_store::LocalRecordStore;
 use crate::log::owner::Replacement;
 use crate::log::record_store::{Location, ObjectId};
+use crate::log::redo::RedoConfig;
 use crate::log::scan::{Found as Scanned, Scan};
 use crate::log::segment::Segment;
 use crate::types::{ManualClock, Offset, ProducerEpoch, ProducerId, Timestamp};
@@ -106,6 +107,7 @@ struct Simulation {
     is_synced: bool,
     view_interval_bytes: u64,
     tail_bytes: usize,
+    redo: RedoConfig,
     clock: Arc<ManualClock>,
     logs: Option<(Logs, Writer)>,
     open: Vec<Log>,
@@ -124,7 +126,7 @@ impl Simulation {
         let config = Config {
             log_writer_threads: 1,
             durability: if is_synced { Durability::Disk } else { Durability::PageCache },
-            log_segment_bytes: random.of(&[200, 700, 3000, 20_000]),
+            log_segment_bytes: random.of(&[200, 700, 3000, 20_000, 20_000]),
             log_index_interval_bytes: random.of(&[1, 300, 4096]),
             ..Config::default()
         };
@@ -135,6 +137,11 @@ impl Simulation {
             is_synced,
             view_interval_bytes: random.of(&[1, 500, 5000, 1 << 20]),
             tail_bytes: random.of(&[0, 1 << 20]),
+            redo: RedoConfig {
+                writers: 1,
+                file_bytes: random.of(&[0, 8 << 10, 24 << 10, 100 << 10]),
+                syncs_min: random.of(&[1, 4]),
+            },
             clock: Arc::new(ManualClock::at(Timestamp(1_000_000))),
             logs: None,
             open: Vec::new(),
@@ -194,6 +201,15 @@ impl Simulation {
                 self.group()
             }
             3 | 4 => self.join(),
+            6..=8 => {
+                let fails = self.random.one_in(8);
+                self.tell(|| format!("settles, a sync fails: {fails}"));
+                if fails {
+                    self.disk.fail_next_sync();
+                }
+                self.settle();
+                Ok(())
+            }
             5 => {
                 self.views.push(self.view.copy());
                 Ok(())
@@ -233,6 +249,17 @@ impl Simulation {
             }
         }
         Ok(())
+    }
+
+    /// What the upkeep's thread does.
+    fn settle(&mut self) {
+        let Some((logs, writer)) = &mut self.logs else { return };
+        for (object, error) in logs.inner.settings.store.settle(false) {
+            let refusal = Refusal::disk(format!("a sync failed: {error}"));
+            drop(logs.inner.share(object.log).send(Command::Refuse(object.log, refusal)));
+        }
+        let _ = writer.cycle();
+        self.disk.call_off_faults();
     }
 
     fn durable(&mut self) -> Durable {
@@ -537,6 +564,9 @@ impl Simulation {
             if let Some((logs, writer)) = &mut self.logs {
                 drop(logs.inner.shares[0].send(Command::Stop));
                 let _ = writer.cycle();
+                if self.random.one_in(2) {
+                    drop(logs.inner.settings.store.settle(true));
+                }
             }
         }
         let mut is_lossy_at_all = is_lossy;
@@ -579,6 +609,7 @@ impl Simulation {
     fn start(&mut self) -> Result<(), String> {
         let store =
             LocalRecordStore::over(self.disk.clone(), Path::new("")).map_err(|e| e.to_string())?;
+        let store = store.with_redo(self.redo);
         let clock = self.clock.clone();
         let (view, epoch) = (self.view.clone(), LeaderEpoch(3));
         let settings =

@@ -258,6 +258,15 @@ impl Files for Disk {
         self.open(path)
     }
 
+    fn open_blocks(&self, path: &Path) -> io::Result<Handle> {
+        self.open(path)
+    }
+
+    /// It has no inode: nothing but `sync_fs` is asked of it.
+    fn open_dir(&self, _dir: &Path) -> io::Result<Handle> {
+        Ok(Handle { disk: self.clone(), inode: usize::MAX })
+    }
+
     fn create(&self, path: &Path) -> io::Result<Handle> {
         let mut state = self.state();
         state.look()?;
@@ -404,6 +413,19 @@ impl File for Handle {
         put(&mut contents, &bytes[..length], position);
         versions.push(contents);
         failed.map_or(Ok(()), Err)
+    }
+
+    fn sync_fs(&self) -> io::Result<()> {
+        let mut state = self.disk.state();
+        state.change()?;
+        let failed = std::mem::take(&mut state.sync_fault);
+        for inode in &mut state.inodes {
+            inode.sync_failed |= failed;
+            if !inode.sync_failed {
+                inode.versions.drain(..inode.versions.len() - 1);
+            }
+        }
+        if failed { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(()) }
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -1,0 +1,200 @@
+//! The redo log below a store of real files.
+
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::log::local_store::LocalRecordStore;
+use crate::log::record_store::{Location, RecordStore, Together};
+use crate::types::{LogId, Offset, PartitionId, TopicId};
+
+const FILE_BYTES: u64 = 32 << 10;
+const CONFIG: RedoConfig = RedoConfig { writers: 2, file_bytes: FILE_BYTES, syncs_min: 1 };
+
+fn object(partition: u32) -> ObjectId {
+    let log = LogId { topic: TopicId::random(), partition: PartitionId(partition) };
+    ObjectId::appended(log, Offset::ZERO)
+}
+
+fn open(dir: &Path, config: RedoConfig) -> LocalRecordStore {
+    LocalRecordStore::open(dir).unwrap().with_redo(config)
+}
+
+/// A store whose first writer has its files, and two objects of four bytes that were synced.
+fn begun() -> (TempDir, LocalRecordStore, [ObjectId; 2]) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), CONFIG);
+    let objects = [object(0), object(1)];
+    for object in objects {
+        store.append(object, 0, b"1234").unwrap();
+        store.sync(object).unwrap();
+    }
+    let first = store.sync_together(0, &[unsynced(objects[0], 4, b"x")]);
+    assert_eq!((first.done.len(), first.is_settle_due), (0, true), "there are no files yet");
+    assert!(store.settle(false).is_empty());
+    (dir, store, objects)
+}
+
+fn unsynced(object: ObjectId, position: u64, bytes: &[u8]) -> Unsynced {
+    Unsynced { object, position, pieces: vec![Bytes::copy_from_slice(bytes)] }
+}
+
+/// Appends to the objects and syncs that together.
+fn append(store: &LocalRecordStore, objects: &[ObjectId], position: u64, bytes: &[u8]) -> Together {
+    let unsynced = |object: &ObjectId| {
+        store.append(*object, position, bytes).unwrap();
+        self::unsynced(*object, position, bytes)
+    };
+    store.sync_together(0, &objects.iter().map(unsynced).collect::<Vec<Unsynced>>())
+}
+
+/// As a power loss may leave the objects' files.
+fn lose(dir: &Path, objects: &[ObjectId], length: u64) {
+    for object in objects {
+        let path = dir.join(format!("{}/{:020}.log", object.log, object.base.get()));
+        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
+    }
+}
+
+fn whole(store: &LocalRecordStore, object: ObjectId) -> Bytes {
+    store.read(Location { object, position: 0, length: 1 << 20 }).unwrap()
+}
+
+#[test]
+fn what_was_synced_together_is_put_back_once_by_the_next_start() {
+    let (dir, store, objects) = begun();
+    assert_eq!(append(&store, &objects, 4, b"five").done, [true, true]);
+    assert_eq!(append(&store, &objects[..1], 8, b"six").done, [true]);
+    drop(store);
+    lose(dir.path(), &objects, 4);
+    let looked_at = LocalRecordStore::existing(dir.path()).unwrap();
+    assert_eq!(looked_at.pending().unwrap(), 3);
+    assert!(looked_at.strangers().unwrap().is_empty());
+    assert_eq!(looked_at.logs().unwrap().len(), 2);
+    drop(looked_at);
+    let store = open(dir.path(), CONFIG);
+    assert_eq!(whole(&store, objects[0]), "1234fivesix");
+    assert_eq!(whole(&store, objects[1]), "1234five");
+    assert_eq!(store.pending().unwrap(), 0);
+    // The files are there already, and what is left in them is of no value.
+    store.truncate(objects[0], 4).unwrap();
+    store.sync(objects[0]).unwrap();
+    store.sync(objects[1]).unwrap();
+    assert_eq!(append(&store, &objects[1..], 8, b"!").done, [true]);
+    drop(store);
+    let store = open(dir.path(), CONFIG);
+    assert_eq!(
+        (whole(&store, objects[0]), whole(&store, objects[1])),
+        ("1234".into(), "1234five!".into())
+    );
+}
+
+#[test]
+fn new_files_and_large_appends_are_left_to_their_own_sync() {
+    let (_dir, store, objects) = begun();
+    let new = object(7);
+    store.append(new, 0, b"new").unwrap();
+    let large = vec![7; 128 << 10];
+    let asked = [
+        unsynced(new, 0, b"new"),
+        unsynced(objects[0], 4, b"small"),
+        unsynced(objects[1], 4, &large),
+    ];
+    assert_eq!(store.sync_together(0, &asked).done, [false, true, false]);
+    // More than a file holds, and a writer without files.
+    let medium = vec![7; FILE_BYTES as usize];
+    assert!(store.sync_together(0, &[unsynced(objects[0], 4, &medium)]).done.is_empty());
+    assert!(store.sync_together(1, &asked).done.is_empty());
+    assert!(store.sync_together(9, &asked).done.is_empty());
+}
+
+#[test]
+fn a_file_is_written_anew_only_once_what_it_holds_is_settled() {
+    let (dir, store, objects) = begun();
+    let bytes = vec![b'a'; 7000];
+    let mut position = 4;
+    let mut told = Vec::new();
+    // Three records fit a file.
+    for _ in 0..8 {
+        let Together { done, is_settle_due } = append(&store, &objects[..1], position, &bytes);
+        told.push((done == [true], is_settle_due));
+        position += 7000;
+    }
+    let (done, due) = (|times| vec![(true, false); times], |times| vec![(true, true); times]);
+    assert_eq!(told, [done(4), due(2), vec![(false, true); 2]].concat());
+    store.sync(objects[0]).unwrap();
+    assert!(store.settle(false).is_empty());
+    assert_eq!(append(&store, &objects[..1], position, &bytes).done, [true]);
+    drop(store);
+    // What was settled is not lost by a power loss any more: all else is put back.
+    lose(dir.path(), &objects[..1], position);
+    let store = open(dir.path(), CONFIG);
+    assert_eq!(whole(&store, objects[0]).len() as u64, position + 7000);
+    assert!(store.settle(true).is_empty());
+}
+
+#[test]
+fn a_damaged_record_takes_none_of_the_others_with_it() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects[..1], 4, b"lost");
+    append(&store, &objects[1..], 4, b"kept");
+    append(&store, &objects[..1], 8, b"behind");
+    drop(store);
+    let path = dir.path().join(DIR).join("0-a");
+    let mut file = fs::read(&path).unwrap();
+    file[BLOCK_BYTES + 85] ^= 1;
+    fs::write(&path, file).unwrap();
+    lose(dir.path(), &objects, 4);
+    let store = open(dir.path(), CONFIG);
+    assert_eq!(whole(&store, objects[1]), "1234kept");
+    assert_eq!(whole(&store, objects[0]), "1234", "it has no hole");
+}
+
+#[test]
+fn what_was_deleted_stays_so() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects, 4, b"five");
+    store.delete(objects[0]).unwrap();
+    store.delete_log(objects[1].log).unwrap();
+    assert!(store.settle(true).is_empty());
+    append(&store, &objects[..0], 0, b"");
+    drop(store);
+    let store = open(dir.path(), CONFIG);
+    assert!(store.list(objects[0].log).unwrap().objects.is_empty());
+    assert_eq!(store.logs().unwrap(), [objects[0].log]);
+}
+
+#[test]
+fn a_stop_leaves_nothing_and_files_of_another_size_go() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects, 4, b"five");
+    assert!(store.settle(true).is_empty());
+    assert_eq!(store.pending().unwrap(), 0);
+    assert_eq!(append(&store, &objects, 8, b"six").done, [true, true]);
+    assert_eq!(store.pending().unwrap(), 2);
+    drop(store);
+    lose(dir.path(), &objects, 8);
+    drop(open(dir.path(), RedoConfig { file_bytes: 0, ..CONFIG }));
+    assert_eq!(fs::read_dir(dir.path().join(DIR)).unwrap().count(), 0);
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[0]), "1234fivesix");
+}
+
+#[test]
+fn a_writer_whose_files_fail_syncs_each_log_by_itself() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects, 4, b"five");
+    let Some(redo) = store.redo() else { panic!("it has a redo log") };
+    if let State::With(pair) = &mut lock(&redo.lanes[0]).state {
+        pair.halves[0].file = fs::File::open(dir.path().join(DIR).join("0-a")).unwrap();
+    }
+    let failed = append(&store, &objects, 8, b"six");
+    assert_eq!((failed.done.len(), failed.is_settle_due), (0, false));
+    assert!(append(&store, &objects, 8, b"six").done.is_empty());
+    // What was promised before is still promised.
+    drop(store);
+    lose(dir.path(), &objects, 4);
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[1]), "1234five");
+}
