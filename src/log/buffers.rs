@@ -1,11 +1,17 @@
-//! Buffers for large reads, used again and again: memory that was not touched for a while is dear.
+//! Buffers for large reads, used again and again: memory that was not touched for a while is dear. They
+//! begin where a disk can read into them by itself.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// The size of a buffer: what consumers ask of a partition by default.
-const BUFFER_BYTES: usize = 1 << 20;
+/// What a read or write past the page cache begins, ends and lies in memory at multiples of, as far as the disks
+/// are known that people have.
+pub(super) const BLOCK_BYTES: usize = 4 << 10;
+/// The size of a buffer: what consumers ask of a partition by default, in whole blocks.
+const BUFFER_BYTES: usize = (1 << 20) + 2 * BLOCK_BYTES;
+/// The same with room to begin at a block.
+const MEMORY_BYTES: usize = BUFFER_BYTES + BLOCK_BYTES;
 /// Smaller reads get memory of their own: they would keep much more alive than they have.
 const BYTES_MIN: usize = BUFFER_BYTES / 2;
 /// Most buffers that are kept for the next reads.
@@ -20,19 +26,23 @@ pub(super) struct Buffers {
 /// A buffer on loan; it comes back when the bytes made of it are dropped.
 pub(super) struct Loan {
     bytes: Vec<u8>,
+    /// Where it begins in `bytes`.
+    from: usize,
     length: usize,
     owner: Buffers,
 }
 
 impl Buffers {
-    /// A buffer of `length` bytes, whatever they are.
+    /// A buffer of `length` bytes, whatever they are; it begins at a block unless it is small.
     pub(super) fn lend(&self, length: usize) -> Loan {
         let bytes = match length {
+            0..BYTES_MIN => vec![0; length],
             // The one that came back last: it is the most likely to be in the processor's cache.
-            BYTES_MIN..=BUFFER_BYTES => self.idle().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES]),
-            _ => vec![0; length],
+            BYTES_MIN..=BUFFER_BYTES => self.idle().pop().unwrap_or_else(|| vec![0; MEMORY_BYTES]),
+            _ => vec![0; length + BLOCK_BYTES],
         };
-        Loan { bytes, length, owner: self.clone() }
+        let from = bytes.as_ptr().align_offset(BLOCK_BYTES).min(bytes.len() - length);
+        Loan { bytes, from, length, owner: self.clone() }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
@@ -43,8 +53,7 @@ impl Buffers {
 impl Loan {
     /// All of it.
     pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
-        let length = self.length;
-        &mut self.bytes[..length]
+        &mut self.bytes[self.from..self.from + self.length]
     }
 
     /// Its first `length` bytes, for whoever reads them.
@@ -61,14 +70,14 @@ pub(super) fn part_of(whole: &Bytes, part: Bytes) -> Bytes {
 
 impl AsRef<[u8]> for Loan {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        &self.bytes[self.from..self.from + self.length]
     }
 }
 
 impl Drop for Loan {
     fn drop(&mut self) {
         let mut idle = self.owner.idle();
-        if self.bytes.len() == BUFFER_BYTES && idle.len() < IDLE_MAX {
+        if self.bytes.len() == MEMORY_BYTES && idle.len() < IDLE_MAX {
             idle.push(std::mem::take(&mut self.bytes));
         }
     }
@@ -95,5 +104,18 @@ mod tests {
         assert_eq!(buffers.idle().len(), 1);
         drop((0..20).map(|_| buffers.lend(BUFFER_BYTES)).collect::<Vec<_>>());
         assert_eq!(buffers.idle().len(), IDLE_MAX);
+    }
+
+    #[test]
+    fn large_buffers_begin_at_a_block() {
+        let buffers = Buffers::default();
+        for length in [BYTES_MIN, BUFFER_BYTES, BUFFER_BYTES + 1, 3 * BUFFER_BYTES] {
+            let mut loan = buffers.lend(length);
+            assert_eq!(loan.bytes_mut().len(), length);
+            assert!(loan.bytes_mut().as_ptr().addr().is_multiple_of(BLOCK_BYTES));
+        }
+        for length in [0, 1, BYTES_MIN - 1] {
+            assert_eq!(buffers.lend(length).bytes_mut().len(), length);
+        }
     }
 }

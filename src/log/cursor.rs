@@ -7,10 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 
 use super::buffers;
-use super::outcome::{Isolation, ReadRequest, ReadResult};
+use super::outcome::{Isolation, OffsetSpan, ReadRequest, ReadResult};
 use super::partition::{Readable, Shared};
 use super::reader;
-use super::record_store::{Location, ObjectId};
+use super::record_store::{Location, ObjectId, Way};
 use super::tail::Window;
 use crate::types::Offset;
 
@@ -31,6 +31,7 @@ struct Cursor {
     offset: Offset,
     object: ObjectId,
     position: u64,
+    way: Way,
 }
 
 impl Cursors {
@@ -39,16 +40,18 @@ impl Cursors {
         ends.iter().rev().find(|cursor| cursor.offset == offset).copied()
     }
 
-    /// Remembers that the batch of `offset` begins at `position` of `object`, or will.
-    pub(super) fn put(&self, offset: Offset, object: ObjectId, position: u64) {
+    fn put(&self, cursor: Cursor) {
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
-        if ends.back().is_some_and(|last| last.offset == offset && last.object == object) {
+        let is_same =
+            |last: &&mut Cursor| (last.offset, last.object) == (cursor.offset, cursor.object);
+        if let Some(last) = ends.back_mut().filter(is_same) {
+            *last = cursor;
             return;
         }
         if ends.len() == CURSORS_MAX {
             ends.pop_front();
         }
-        ends.push_back(Cursor { offset, object, position });
+        ends.push_back(cursor);
     }
 }
 
@@ -57,14 +60,35 @@ impl Shared {
     /// and nothing about them is out of the ordinary.
     pub(super) fn read_ready(&self, request: &ReadRequest) -> Option<ReadResult> {
         let (span, window) = self.window(request).ok()?;
-        if window.bytes_max > READY_BYTES_MAX {
+        let cursor = self.cursors.at(window.from)?;
+        // Where the last bytes were not in the page cache, the next ones hardly are.
+        if window.bytes_max > READY_BYTES_MAX || cursor.way == Way::Past {
             return None;
         }
-        let (location, departures) = self.ready_location(window)?;
-        let bytes = self.settings.store.read_ready(location)?;
+        let read = |location| Some((self.settings.store.read_ready(location)?, Way::Kept));
+        self.go_on(request, (span, window), cursor, read)
+    }
+
+    /// The same for a thread that may wait, unless the page cache is to keep the bytes.
+    pub(super) fn read_past(&self, request: &ReadRequest) -> Option<ReadResult> {
+        let (span, window) = self.window(request).ok()?;
+        let cursor = self.cursors.at(window.from)?;
+        let read = |location| self.bytes_past(location);
+        self.go_on(request, (span, window), cursor, read)
+    }
+
+    fn go_on(
+        &self,
+        request: &ReadRequest,
+        (span, window): (OffsetSpan, Window),
+        cursor: Cursor,
+        read: impl FnOnce(Location) -> Option<(Bytes, Way)>,
+    ) -> Option<ReadResult> {
+        let (location, departures) = self.location(cursor, window)?;
+        let (bytes, way) = read(location)?;
         let records = whole(&bytes, window)?;
         let next = reader::last_offset(&records)?.plus(1);
-        self.cursors.put(next, location.object, location.position + records.len() as u64);
+        self.read_to(next, location, location.position + records.len() as u64, way);
         let readable = self.readable();
         // Aborted transactions must be known as they were when the records were read.
         let is_settled =
@@ -73,9 +97,18 @@ impl Shared {
             .then(|| reader::result(&readable, request, span, records))
     }
 
+    /// Remembers that a read of `location` has ended at `position`, where the batch of `offset` begins,
+    /// or will.
+    pub(super) fn read_to(&self, offset: Offset, location: Location, position: u64, way: Way) {
+        let object = location.object;
+        self.cursors.put(Cursor { offset, object, position, way });
+        if way == Way::Past {
+            self.passed.put(object, location.position..position);
+        }
+    }
+
     /// Which bytes to read, and how often segments had departed then.
-    fn ready_location(&self, window: Window) -> Option<(Location, u64)> {
-        let cursor = self.cursors.at(window.from)?;
+    fn location(&self, cursor: Cursor, window: Window) -> Option<(Location, u64)> {
         let readable = self.readable();
         let (object, position, end) = place(&readable, cursor)?;
         let length = (window.bytes_max as u64).min(end - position) as usize;

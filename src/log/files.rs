@@ -32,6 +32,10 @@ pub trait Files: Send + Sync + 'static {
     /// Opens a directory for `File::sync_fs`.
     fn open_dir(&self, dir: &Path) -> io::Result<Self::File>;
 
+    /// Opens a file that exists, to read it past the page cache: in whole blocks, into memory that
+    /// begins at one. `InvalidInput`, here or from a read, where that cannot be done.
+    fn open_direct(&self, path: &Path) -> io::Result<Self::File>;
+
     /// Opens a file to read and write, creating it if it is absent.
     fn create(&self, path: &Path) -> io::Result<Self::File>;
 
@@ -117,7 +121,7 @@ impl Files for Os {
     fn open_blocks(&self, path: &Path) -> io::Result<fs::File> {
         let open = |flags: OFlags| {
             let mut options = fs::OpenOptions::new();
-            options.read(true).write(true).custom_flags(flags.bits() as i32).open(path)
+            options.read(true).write(true).custom_flags(flags.bits().cast_signed()).open(path)
         };
         match open(OFlags::DIRECT) {
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => open(OFlags::empty()),
@@ -127,6 +131,11 @@ impl Files for Os {
 
     fn open_dir(&self, dir: &Path) -> io::Result<fs::File> {
         fs::File::open(dir)
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<fs::File> {
+        let direct = OFlags::DIRECT.bits().cast_signed();
+        fs::OpenOptions::new().read(true).custom_flags(direct).open(path)
     }
 
     fn create(&self, path: &Path) -> io::Result<fs::File> {

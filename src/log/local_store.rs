@@ -18,14 +18,15 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::buffers::Buffers;
+use super::buffers::{BLOCK_BYTES, Buffers};
 use super::files::{Entry, File, Files, Os};
-use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Unsynced};
+use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Unsynced, Way};
 use super::redo::{Redo, RedoConfig};
 use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 
@@ -33,6 +34,9 @@ use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 const OPEN_FILES_MAX: usize = 512;
 /// Bytes of which `read_once` asks whether they are in the page cache.
 const ONCE_STEP_BYTES: usize = 64 << 10;
+/// Less is not read past the page cache: the next bytes will be asked for soon, and the kernel has read
+/// them by then.
+const PAST_BYTES_MIN: usize = 512 << 10;
 const SUFFIX: &str = ".log";
 const DRAFT_SUFFIX: &str = ".log.draft";
 const START_PREFIX: &str = "start-";
@@ -54,6 +58,8 @@ pub struct LocalRecordStore<F: Files = Os> {
     redo_generation: u64,
     /// Where the file system tells of what it could not write back since the start.
     file_system: F::File,
+    /// The file system cannot read past its cache.
+    past_refused: AtomicBool,
 }
 
 struct Handles<T> {
@@ -111,6 +117,7 @@ impl<F: Files> LocalRecordStore<F> {
             redo: None,
             redo_generation: 0,
             file_system,
+            past_refused: AtomicBool::new(false),
         })
     }
 
@@ -157,6 +164,41 @@ impl<F: Files> LocalRecordStore<F> {
             }
         }
         Ok(buffer.filled(filled))
+    }
+
+    /// The bytes at `location` from the disk itself, fewer only where the file ends.
+    fn read_direct(&self, location: Location) -> io::Result<Bytes> {
+        let Location { object, position, length } = location;
+        let before = (position % BLOCK_BYTES as u64) as usize;
+        let blocks = Location {
+            position: position - before as u64,
+            length: (before + length).next_multiple_of(BLOCK_BYTES),
+            ..location
+        };
+        // Opened for this read alone, so that nobody has to close it when the object goes.
+        let file = self.files.open_direct(&self.path(object))?;
+        let bytes = self.fill(blocks, |rest, at| match at % BLOCK_BYTES as u64 {
+            0 => file.read_at(rest, at),
+            // What ends within a block ends the file.
+            _ => Ok(0),
+        })?;
+        Ok(bytes.slice(before.min(bytes.len())..(before + length).min(bytes.len())))
+    }
+
+    /// Whether the page cache seems to have what lies at `location`. One page says little: to ask for
+    /// one that is not there brings it in. The last one may be there because `read_ready` asked, the
+    /// first ones because somebody looked for where a batch begins.
+    fn is_cached(&self, location: Location) -> bool {
+        let Ok(file) = self.file(location.object, false) else { return true };
+        // A file system that cannot tell is read in the ordinary way.
+        let is_absent = |read: io::Result<usize>| {
+            read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        };
+        let quarter = location.length as u64 / 4;
+        [2, 3, 1].iter().all(|quarters| {
+            let position = location.position + quarters * quarter;
+            !is_absent(file.read_ready_at(&mut [0], position))
+        })
     }
 
     /// The file, if it is open.
@@ -245,12 +287,41 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
     fn read_ready(&self, location: Location) -> Option<Bytes> {
         // Opening a file may wait, too.
         let file = self.open_file(location.object)?;
+        // Asked for much that is not there, the kernel would begin to read it into the cache.
+        let end = location.position + location.length as u64;
+        let is_there = || file.read_ready_at(&mut [0], end - 1).is_ok_and(|read| read == 1);
+        if location.length >= PAST_BYTES_MIN && !is_there() {
+            return None;
+        }
         let read = |rest: &mut [u8], position| match file.read_ready_at(rest, position) {
             // What was read until then is an answer.
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
             read => read,
         };
         self.fill(location, read).ok().filter(|bytes| !bytes.is_empty())
+    }
+
+    fn read_past(&self, location: Location) -> Option<(Bytes, Way)> {
+        let is_refused = self.past_refused.load(Ordering::Relaxed);
+        if is_refused || location.length < PAST_BYTES_MIN {
+            return None;
+        }
+        if self.is_cached(location) {
+            // Not by `read`: had the kernel once begun to read ahead, everything behind would be found
+            // in the cache, and never be read past it.
+            return self.read_once(location).ok().map(|bytes| (bytes, Way::Kept));
+        }
+        match self.read_direct(location) {
+            Ok(bytes) => (bytes.len() == location.length).then_some((bytes, Way::Past)),
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                if !self.past_refused.swap(true, Ordering::Relaxed) {
+                    tracing::debug!(%error, "file system has no reads past its cache, cold reads fill it");
+                }
+                None
+            }
+            // The ordinary way meets it, too, and tells.
+            Err(_) => None,
+        }
     }
 
     /// By a handle of its own, which evicts none. What the page cache holds already stays in it,
@@ -578,6 +649,45 @@ mod tests {
         let location = Location { object: object(0), position: 0, length: 1 };
         assert_eq!(store.read_once(location).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(store.written_at(object(0)).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn reads_past_the_cache_are_the_same_at_any_place_and_at_the_end_of_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalRecordStore::open(dir.path()).unwrap();
+        for bytes in [0, 1, 4_095, 4_096, 4_097, 1_300_001, 2 << 20] {
+            let object = object(bytes);
+            let bytes: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
+            store.append(object, 0, &bytes).unwrap();
+            for position in [0, 1, 511, 512, 4_095, 4_096, 4_097, 700_001, 1_300_000, 2 << 20] {
+                for length in [0, 1, 4_095, 4_096, 4_097, 600_000, 1 << 20, (1 << 20) + 1, 3 << 20]
+                {
+                    let location = Location { object, position, length };
+                    let read = match store.read_direct(location) {
+                        // Not on this file system.
+                        Err(error) if error.kind() == ErrorKind::InvalidInput => return,
+                        read => read.unwrap(),
+                    };
+                    assert!(read == store.read(location).unwrap(), "{location:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_system_that_cannot_read_past_its_cache_is_asked_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LocalRecordStore::open(dir.path()).unwrap();
+        store.append(object(0), 0, &vec![7; 1 << 20]).unwrap();
+        store.sync(object(0)).unwrap();
+        let location = Location { object: object(0), position: 0, length: 1 << 20 };
+        let kept = store.read_past(location);
+        assert!(kept.is_some_and(|(bytes, way)| way == Way::Kept && bytes == vec![7; 1 << 20]));
+        let file = fs::File::open(store.path(object(0))).unwrap();
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        store.past_refused.store(true, Ordering::Relaxed);
+        assert_eq!(store.read_past(location), None);
+        assert_eq!(store.read(location).unwrap(), vec![7; 1 << 20]);
     }
 
     #[test]

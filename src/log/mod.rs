@@ -6,6 +6,7 @@ mod age;
 pub mod batch;
 mod buffers;
 mod clean;
+mod cold;
 mod compression;
 mod config;
 mod cursor;

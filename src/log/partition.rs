@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::admit;
 use super::batch::BatchHeader;
+use super::cold::Passed;
 use super::config::LogConfig;
 use super::cursor::Cursors;
 use super::outcome::{
@@ -83,6 +84,7 @@ pub(super) struct Shared {
     readable: RwLock<Readable>,
     turn: Turn,
     pub(super) cursors: Cursors,
+    pub(super) passed: Passed,
 }
 
 /// Where readers find bytes and transactions.
@@ -132,6 +134,7 @@ impl Shared {
             readable: RwLock::new(readable),
             turn,
             cursors: Cursors::default(),
+            passed: Passed::default(),
         }
     }
 

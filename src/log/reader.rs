@@ -10,7 +10,7 @@ use super::batch::BatchHeader;
 use super::buffers;
 use super::outcome::{AbortedTxn, Isolation, OffsetSpan, ReadError, ReadRequest, ReadResult};
 use super::partition::{Readable, Shared};
-use super::record_store::{Location, ObjectId};
+use super::record_store::{Location, ObjectId, Way};
 use super::refusals::Refusal;
 use super::scan::{Found, Scan};
 use super::segment::{self, Damage, IndexEntry, LargestTimestamp, Segment};
@@ -117,6 +117,9 @@ impl Shared {
         if let Some(result) = self.read_memory(request)? {
             return Ok(result);
         }
+        if let Some(result) = self.read_past(request) {
+            return Ok(result);
+        }
         let (span, window) = self.window(request)?;
         loop {
             let before = self.readable().departures;
@@ -219,12 +222,18 @@ impl Shared {
                 position,
                 length: wanted.min(end - position) as usize,
             };
-            let bytes = self.settings.store.read(location).map_err(|e| self.failed(&e))?;
+            let (bytes, way) = match self.bytes_past(location) {
+                Some(past) => past,
+                None => {
+                    let read = self.settings.store.read(location);
+                    (read.map_err(|e| self.failed(&e))?, Way::Kept)
+                }
+            };
             let taken = window.over(&bytes, 0);
             if let Some(records) = checked(bytes.slice(taken.from..taken.to)) {
                 if let Some(last) = last_offset(&records) {
                     let behind = position + (taken.from + records.len()) as u64;
-                    self.cursors.put(last.plus(1), place.object, behind);
+                    self.read_to(last.plus(1), location, behind, way);
                 }
                 return Ok(Some(buffers::part_of(&bytes, records)));
             }

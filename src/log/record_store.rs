@@ -81,6 +81,15 @@ pub struct Together {
     pub is_settle_due: bool,
 }
 
+/// How the bytes of a read came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By way of what is kept for others.
+    Kept,
+    /// Past that.
+    Past,
+}
+
 /// What lies in the store of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
@@ -103,6 +112,13 @@ pub trait RecordStore: Send + Sync + 'static {
 
     /// The bytes at `location`, or the first of them, that can be had without waiting for a disk.
     fn read_ready(&self, _location: Location) -> Option<Bytes> {
+        None
+    }
+
+    /// The bytes at `location` for somebody who will not come back soon but go on behind them, and how
+    /// they came: nothing more is kept because of him. `None` where that cannot be done, or does not
+    /// pay.
+    fn read_past(&self, _location: Location) -> Option<(Bytes, Way)> {
         None
     }
 

@@ -16,11 +16,10 @@ use std::ops::Range;
 use bytes::{Buf, BufMut, Bytes};
 use uuid::Uuid;
 
+use crate::log::buffers::BLOCK_BYTES;
 use crate::log::record_store::{ObjectId, Unsynced};
 use crate::types::{LogId, Offset, PartitionId, TopicId};
 
-/// What disks and file systems write in one piece, or a multiple of it.
-pub(super) const BLOCK_BYTES: usize = 4096;
 const HEADER_MAGIC: &[u8; 8] = b"ottlredo";
 const RECORD_MAGIC: &[u8; 4] = b"redo";
 const VERSION: u32 = 1;

@@ -20,7 +20,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use self::format::{BLOCK_BYTES, Blocks, Pass, record_bytes};
+use self::format::{Blocks, Pass, record_bytes};
+use super::buffers::BLOCK_BYTES;
 use super::files::{File, Files};
 use super::record_store::{ObjectId, Unsynced};
 use crate::types::IdHash;

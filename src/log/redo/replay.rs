@@ -6,7 +6,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::format::{BLOCK_BYTES, Blocks, Entry, Pass, RecordHead, entries};
+use super::format::{Blocks, Entry, Pass, RecordHead, entries};
+use crate::log::buffers::BLOCK_BYTES;
 use crate::log::files::{File, Files};
 use crate::log::record_store::ObjectId;
 use crate::types::IdHash;
