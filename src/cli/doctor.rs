@@ -37,15 +37,23 @@ pub(super) fn run(path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
     for stranger in logs.strangers()? {
         writeln!(out, "note: {stranger} in {} is no log", claim.logs().display())?;
     }
-    match logs.pending()? {
-        0 => {}
+    match logs.pending() {
+        Ok(0) => {}
         // First, as a start does: what a power loss took from the end of a log is not lost.
-        _ if repair => logs.put_back()?,
-        pending => writeln!(
+        Ok(_) if repair => {
+            for (log, reason) in logs.put_back()? {
+                writeln!(
+                    out,
+                    "note: {log}: {reason}; a start tries again, and refuses appends else"
+                )?;
+            }
+        }
+        Ok(pending) => writeln!(
             out,
             "note: {pending} appends wait in the redo log: a start, or --repair, puts them into their \
              logs, which may mend what is told here of the ends of logs"
         )?,
+        Err(error) => writeln!(out, "note: whether the redo log holds something: {error}")?,
     }
     let topics = TopicsAtRest::read(&logs)?;
     let mut examination = Examination { out, logs, topics, tally: BTreeMap::new(), failed: 0 };

@@ -1,4 +1,4 @@
-//! Record objects as local files below `<topic uuid>-<partition>/`. The only place that knows paths.
+//! Record objects as local files below `<topic uuid>-<partition>/`. The only place that knows their paths.
 //! Handles are opened on demand and kept in a bounded cache.
 //!
 //! ```text
@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::buffers::{BLOCK_BYTES, Buffers};
 use super::files::{Entry, File, Files, Os};
 use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Unsynced, Way};
-use super::redo::{Redo, RedoConfig};
+use super::redo::{Redo, RedoConfig, Replayed};
 use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 
 /// Most files kept open; others are opened again when they are needed.
@@ -54,8 +54,10 @@ pub struct LocalRecordStore<F: Files = Os> {
     buffers: Buffers,
     /// What is synced together.
     redo: Option<Redo<F>>,
-    /// The last generation of the redo log that was found.
-    redo_generation: u64,
+    /// What was found of the redo log.
+    replayed: Replayed,
+    /// Objects of which a sync failed in the background.
+    failed: Mutex<HashSet<ObjectId, IdHash>>,
     /// Where the file system tells of what it could not write back since the start.
     file_system: F::File,
     /// The file system cannot read past its cache.
@@ -93,13 +95,14 @@ impl<F: Files> LocalRecordStore<F> {
         // The entries of all logs that are there: whoever made them may have been killed before.
         files.sync_dir(dir)?;
         let mut store = LocalRecordStore::unsynced(files, dir)?;
-        store.redo_generation = store.replay_redo()?;
+        store.replayed = store.replay_redo()?;
         Ok(store)
     }
 
     /// With a redo log.
     pub(super) fn with_redo(mut self, config: RedoConfig) -> LocalRecordStore<F> {
-        self.redo = Some(Redo::open(&self.files, &self.dir, config, self.redo_generation));
+        let generation = self.replayed.generation;
+        self.redo = Some(Redo::open(&self.files, &self.dir, config, generation));
         self
     }
 
@@ -115,7 +118,8 @@ impl<F: Files> LocalRecordStore<F> {
             made: Mutex::default(),
             buffers: Buffers::default(),
             redo: None,
-            redo_generation: 0,
+            replayed: Replayed::default(),
+            failed: Mutex::default(),
             file_system,
             past_refused: AtomicBool::new(false),
         })
@@ -348,10 +352,17 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
             }
             return Err(error);
         }
+        if lock(&self.failed).contains(&object) {
+            return Err(io::Error::other("an earlier sync of it failed in the background"));
+        }
         if !lock(&self.entered).contains(&object) {
             self.enter(object)?;
         }
         Ok(())
+    }
+
+    fn lacking(&self, log: LogId) -> Option<String> {
+        self.replayed.lacking.get(&log).cloned()
     }
 
     fn sync_together(&self, writer: usize, unsynced: &[Unsynced]) -> Together {
@@ -360,7 +371,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
 
     fn settle(&self, all: bool) -> Vec<(ObjectId, io::Error)> {
         match &self.redo {
-            Some(redo) => redo.settle(&self.files, all, |objects| self.sync_all(objects)),
+            Some(redo) => redo.settle(&self.files, all, |objects| self.sync_in_place(objects)),
             None => Vec::new(),
         }
     }
@@ -375,6 +386,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
         // Closed when nobody is held up by it: the space of a removed file is freed then.
         let _closed = lock(&self.handles).files.remove(&object);
         lock(&self.entered).remove(&object);
+        lock(&self.failed).remove(&object);
         removed
     }
 
@@ -385,6 +397,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
         let _closed: Vec<_> = lock(&self.handles).files.extract_if(of_log).collect();
         lock(&self.entered).retain(|object| object.log != log);
         lock(&self.made).remove(&log);
+        lock(&self.failed).retain(|object| object.log != log);
         removed
     }
 

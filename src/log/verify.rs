@@ -106,9 +106,11 @@ impl AtRest {
         self.store.pending().map_err(redo_failed)
     }
 
-    /// Puts the appends of the redo log back into their logs, as the next start does.
-    pub fn put_back(&self) -> Result<(), LogError> {
-        self.store.replay_redo().map(drop).map_err(redo_failed)
+    /// Puts the appends of the redo log back into their logs, as the next start does; the logs for which
+    /// that failed, and why.
+    pub fn put_back(&self) -> Result<Vec<(LogId, String)>, LogError> {
+        let replayed = self.store.replay_redo().map_err(redo_failed)?;
+        Ok(replayed.lacking.into_iter().collect())
     }
 
     /// What lies beside the logs and is none.

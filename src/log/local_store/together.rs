@@ -4,8 +4,9 @@ use std::io::{self, ErrorKind};
 
 use super::{LocalRecordStore, SUFFIX, file_name, lock};
 use crate::log::files::{File, Files};
+use crate::log::owner::out_of_handles;
 use crate::log::record_store::{ObjectId, Together, Unsynced};
-use crate::log::redo;
+use crate::log::redo::{self, InPlace, Replayed};
 
 /// Bytes of one object from which on they are not synced together with others.
 const TOGETHER_BYTES_MAX: usize = 128 << 10;
@@ -14,7 +15,7 @@ const SYNC_ONE_BY_ONE_MAX: usize = 32;
 
 impl<F: Files> LocalRecordStore<F> {
     /// Puts what the redo log holds in its place, for good.
-    pub(in crate::log) fn replay_redo(&self) -> io::Result<u64> {
+    pub(in crate::log) fn replay_redo(&self) -> io::Result<Replayed> {
         redo::replay(&self.files, &self.dir, self)
     }
 
@@ -56,23 +57,29 @@ impl<F: Files> LocalRecordStore<F> {
         Together { done, is_settle_due: put.is_settle_due }
     }
 
-    /// Syncs objects whose names are on the disk; those for which that failed, with the reason. One
-    /// that was deleted has nothing to lose.
-    pub(super) fn sync_all(&self, objects: &[ObjectId]) -> Vec<(ObjectId, io::Error)> {
+    /// Syncs objects whose names are on the disk. One that was deleted has nothing to lose.
+    pub(super) fn sync_in_place(&self, objects: &[ObjectId]) -> InPlace {
+        let mut in_place = InPlace::default();
         if objects.len() > SYNC_ONE_BY_ONE_MAX {
-            let synced = self.file_system.sync_fs();
-            // It does not say which file it failed for, so that any of them may have lost something.
-            let failed = |error: io::Error| {
-                let failure = |object| (object, io::Error::new(error.kind(), error.to_string()));
-                objects.iter().copied().map(failure).collect()
-            };
-            return synced.err().map_or_else(Vec::new, failed);
+            match self.file_system.sync_fs() {
+                Ok(()) => return in_place,
+                // It does not say for which file.
+                Err(_) => in_place.is_doubtful = true,
+            }
         }
-        let sync = |object: ObjectId| match self.file(object, false).and_then(|f| f.sync_data()) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Some((object, error)),
-            _ => None,
-        };
-        objects.iter().copied().filter_map(sync).collect()
+        for object in objects {
+            // By a handle of its own: the system tells of an error once for each.
+            match self.files.open(&self.path(*object)).and_then(|file| file.sync_data()) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if out_of_handles(&error) => in_place.is_put_off = true,
+                Err(error) => {
+                    lock(&self.failed).insert(*object);
+                    in_place.failed.push((*object, error));
+                }
+            }
+        }
+        in_place
     }
 }
 
@@ -87,10 +94,7 @@ impl<F: Files> redo::Target for LocalRecordStore<F> {
         self.file(object, false)?.write_all_at(bytes, position)
     }
 
-    fn settle_in_place(&self, objects: &[ObjectId]) -> io::Result<()> {
-        match self.sync_all(objects).into_iter().next() {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
-        }
+    fn sync_in_place(&self, objects: &[ObjectId]) -> InPlace {
+        self.sync_in_place(objects)
     }
 }

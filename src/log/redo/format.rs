@@ -25,6 +25,8 @@ const RECORD_MAGIC: &[u8; 4] = b"redo";
 const VERSION: u32 = 1;
 const RECORD_HEAD_BYTES: usize = 40;
 const ENTRY_HEAD_BYTES: usize = 44;
+/// The longest record: a group commit brings half of it.
+pub(super) const RECORD_BYTES_MAX: usize = 16 << 20;
 /// Where the CRCs of a header and of a record are, and what the header's is of.
 const HEADER_CRC: Range<usize> = 12..16;
 const HEADER_BODY: Range<usize> = 16..40;
@@ -89,15 +91,10 @@ impl Blocks {
         blocks
     }
 
-    /// Puts in a record, behind a header if it is the first of its pass.
+    /// Puts in a record.
     pub(super) fn put(&mut self, unsynced: &[&Unsynced], pass: Pass, sequence: u64) {
         let length = record_bytes(unsynced);
-        let header = if sequence == 0 { BLOCK_BYTES } else { 0 };
-        let room = self.room(header + length);
-        let (head, record) = room.split_at_mut(header);
-        if !head.is_empty() {
-            put_header(head, pass);
-        }
+        let record = self.room(length);
         // Cannot fail: there is room for the sum of what is put.
         let mut rest = &mut record[..length];
         rest.put_slice(RECORD_MAGIC);
@@ -176,7 +173,8 @@ impl RecordHead {
         let length = rest.get_u32() as usize;
         rest.advance(4);
         let (mark, sequence) = (Uuid::from_u128(rest.get_u128()), rest.get_u64());
-        (length >= RECORD_HEAD_BYTES).then_some(RecordHead { length, mark, sequence })
+        let is_possible = (RECORD_HEAD_BYTES..=RECORD_BYTES_MAX).contains(&length);
+        is_possible.then_some(RecordHead { length, mark, sequence })
     }
 }
 
@@ -231,14 +229,12 @@ mod tests {
         let second = Unsynced { object: object(1), position: 0, pieces: pieces(&["d"]) };
         let mut blocks = Blocks::default();
         let pass = Pass { generation: 9, mark: Uuid::new_v4() };
+        assert_eq!(Pass::parse(Blocks::header(pass).bytes()), Some(pass));
         blocks.put(&[&first, &second], pass, 0);
-        assert_eq!(
-            (blocks.bytes().len(), Pass::parse(blocks.bytes())),
-            (2 * BLOCK_BYTES, Some(pass))
-        );
-        let head = RecordHead::parse(&blocks.bytes()[BLOCK_BYTES..]).unwrap();
+        assert_eq!((blocks.bytes().len(), Pass::parse(blocks.bytes())), (BLOCK_BYTES, None));
+        let head = RecordHead::parse(blocks.bytes()).unwrap();
         assert_eq!((head.mark, head.sequence), (pass.mark, 0));
-        let record = Bytes::copy_from_slice(&blocks.bytes()[BLOCK_BYTES..][..head.length]);
+        let record = Bytes::copy_from_slice(&blocks.bytes()[..head.length]);
         let entry = |object, position, text| Entry { object, position, bytes: Bytes::from(text) };
         let expected = [entry(object(0), 4, "abc"), entry(object(1), 0, "d")];
         assert_eq!(entries(&record).unwrap(), expected);

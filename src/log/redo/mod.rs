@@ -20,13 +20,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use uuid::Uuid;
 
-use self::format::{Blocks, Pass, record_bytes};
+use self::format::{Blocks, Pass, RECORD_BYTES_MAX, record_bytes};
 use super::buffers::BLOCK_BYTES;
 use super::files::{File, Files};
 use super::record_store::{ObjectId, Unsynced};
 use crate::types::IdHash;
 
-pub(super) use replay::{DIR, Target, pending, replay};
+pub(super) use replay::{DIR, Replayed, Target, pending, replay};
 
 /// How much of a new file is written at once.
 const FILL_BYTES: usize = 1 << 20;
@@ -93,6 +93,24 @@ pub(super) struct Put {
     pub(super) is_settle_due: bool,
 }
 
+/// What became of objects that were to be synced in their place.
+#[derive(Debug, Default)]
+pub(super) struct InPlace {
+    /// Those that may have lost something there, with the reason.
+    pub(super) failed: Vec<(ObjectId, io::Error)>,
+    /// Others may have, too; which ones is not known.
+    pub(super) is_doubtful: bool,
+    /// Some were not tried, for want of file handles.
+    pub(super) is_put_off: bool,
+}
+
+impl InPlace {
+    /// All of them survive power loss.
+    fn is_done(&self) -> bool {
+        self.failed.is_empty() && !self.is_doubtful && !self.is_put_off
+    }
+}
+
 /// What a lane asks of `settle`.
 enum Due {
     Nothing,
@@ -114,17 +132,14 @@ impl<F: Files> Redo<F> {
             let state = pair.map_or(State::Without(0), State::With);
             lanes.push(Lane { state, blocks: Blocks::default() });
         }
-        let is_used = |name: &str| {
-            let with = |lane: &Lane<F::File>| matches!(lane.state, State::With(_));
-            let names = lanes.iter().enumerate().filter(|(_, lane)| with(lane));
-            names
-                .flat_map(|(writer, _)| [0, 1].map(|half| self::name(writer, half)))
-                .any(|n| n == name)
+        let is_used = |writer: usize| {
+            lanes.get(writer).is_some_and(|lane| matches!(lane.state, State::With(_)))
         };
-        // They are empty, and what cannot be removed takes room, no more.
-        let left = files.list(&dir).unwrap_or_default();
-        for entry in left.iter().filter(|entry| !is_used(&entry.name)) {
-            let _ = files.remove_file(&dir.join(&entry.name));
+        for entry in files.list(&dir).unwrap_or_default() {
+            // They are empty, and what cannot be removed takes room, no more.
+            if writer_of(&entry.name).is_some_and(|writer| !is_used(writer)) {
+                let _ = files.remove_file(&dir.join(&entry.name));
+            }
         }
         let lanes = lanes.into_iter().map(Mutex::new).collect();
         Redo { config, dir, lanes, generation: AtomicU64::new(generation) }
@@ -144,8 +159,10 @@ impl<F: Files> Redo<F> {
             }
             State::Off => return Put { is_done: false, is_settle_due: false },
         };
-        let length = record_bytes(unsynced).next_multiple_of(BLOCK_BYTES) as u64;
-        if length > self.config.file_bytes - BLOCK_BYTES as u64 {
+        let length = record_bytes(unsynced);
+        let is_too_long = length > RECORD_BYTES_MAX;
+        let length = length.next_multiple_of(BLOCK_BYTES) as u64;
+        if is_too_long || length > self.config.file_bytes - BLOCK_BYTES as u64 {
             return Put { is_done: false, is_settle_due: false };
         }
         let Some(pass) = pair.pass_with_room(length, self.config.file_bytes, || self.next_pass())
@@ -176,34 +193,38 @@ impl<F: Files> Redo<F> {
     }
 
     /// Does what is due: makes files, and settles those that are not written now, with `all` also the
-    /// others, which then are empty. `sync` syncs objects in their place and tells those for which that
-    /// failed; they are told here.
+    /// others, which then are empty. `sync` syncs objects in their place; those for which that failed
+    /// are told here.
     pub(super) fn settle(
         &self,
         files: &F,
         all: bool,
-        sync: impl Fn(&[ObjectId]) -> Vec<(ObjectId, io::Error)>,
+        sync: impl Fn(&[ObjectId]) -> InPlace,
     ) -> Vec<(ObjectId, io::Error)> {
-        let mut failed = Vec::new();
         for (writer, lane) in self.lanes.iter().enumerate() {
             let due = lock(lane).due(all, self.config.syncs_min);
             match due {
                 Due::Nothing => {}
                 Due::Files => self.make_files(files, writer, lane),
                 Due::Settled(objects) => {
-                    let failures = sync(&objects);
-                    let is_settled = failures.is_empty();
-                    failed.extend(failures);
-                    let state = &mut lock(lane).state;
-                    match state {
-                        State::With(pair) if is_settled => self.settled(pair, all),
-                        // The file keeps what may be lost in its place, for the next start.
-                        _ => *state = State::Off,
+                    let in_place = sync(&objects);
+                    if in_place.is_done() {
+                        if let State::With(pair) = &mut lock(lane).state {
+                            self.settled(pair, all);
+                        }
+                    } else if !in_place.failed.is_empty() || in_place.is_doubtful {
+                        // The system may have told of objects of other writers, too, once.
+                        self.preserve();
+                        tracing::warn!(
+                            failed = in_place.failed.len(),
+                            "a sync failed: the redo log is kept for the next start, each log is synced by itself"
+                        );
+                        return in_place.failed;
                     }
                 }
             }
         }
-        failed
+        Vec::new()
     }
 
     fn settled(&self, pair: &mut Pair<F::File>, all: bool) {
@@ -269,7 +290,8 @@ impl<F: Files> Redo<F> {
     }
 
     fn next_generation(&self) -> u64 {
-        self.generation.fetch_add(1, Ordering::Relaxed) + 1
+        // Wraps, if ever, for a file that was tampered with.
+        self.generation.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     fn next_pass(&self) -> Pass {
@@ -322,12 +344,15 @@ impl<T: File> Pair<T> {
 
     fn write(&mut self, unsynced: &[&Unsynced], pass: Pass, blocks: &mut Blocks) -> io::Result<()> {
         let half = &mut self.halves[self.current];
+        if half.sequence == 0 {
+            // For good before the first record: under the old one, older records would be read on.
+            half.file.write_all_at(Blocks::header(pass).bytes(), 0)?;
+            half.file.sync_data()?;
+        }
         blocks.put(unsynced, pass, half.sequence);
-        // The first record of a pass goes out with the file's header.
-        let position = if half.sequence == 0 { 0 } else { half.position };
-        half.file.write_all_at(blocks.bytes(), position)?;
+        half.file.write_all_at(blocks.bytes(), half.position)?;
         half.file.sync_data()?;
-        half.position = position + blocks.bytes().len() as u64;
+        half.position += blocks.bytes().len() as u64;
         half.sequence += 1;
         half.unsettled.extend(unsynced.iter().map(|unsynced| unsynced.object));
         Ok(())
@@ -385,6 +410,11 @@ fn existing<F: Files>(
 fn parent(dir: &Path) -> &Path {
     // Cannot be absent: it was joined to another one.
     dir.parent().unwrap_or(dir)
+}
+
+/// Whose file that is, if it is a writer's.
+fn writer_of(name: &str) -> Option<usize> {
+    name.strip_suffix("-a").or_else(|| name.strip_suffix("-b"))?.parse().ok()
 }
 
 fn name(writer: usize, half: usize) -> String {

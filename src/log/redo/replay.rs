@@ -1,4 +1,5 @@
-//! What a start, or a repair, does with redo files: it puts their bytes where they belong.
+//! What a start, or a repair, does with redo files: it puts their bytes where they belong. What cannot be
+//! put back is kept and told, log by log: one bad sector must stop no other log.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -6,14 +7,17 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::format::{Blocks, Entry, Pass, RecordHead, entries};
+use super::format::{Blocks, Entry, Pass, RECORD_BYTES_MAX, RecordHead, entries};
+use super::{InPlace, writer_of};
 use crate::log::buffers::BLOCK_BYTES;
 use crate::log::files::{File, Files};
 use crate::log::record_store::ObjectId;
-use crate::types::IdHash;
+use crate::types::{IdHash, LogId};
 
 /// The directory of redo files, beside those of logs.
 pub(in crate::log) const DIR: &str = "redo";
+/// Files with something that could not be put back: every start tries again.
+const KEPT_PREFIX: &str = "kept-";
 
 /// The objects that are put back.
 pub(in crate::log) trait Target {
@@ -24,7 +28,16 @@ pub(in crate::log) trait Target {
     fn put_back(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes objects survive power loss by themselves.
-    fn settle_in_place(&self, objects: &[ObjectId]) -> io::Result<()>;
+    fn sync_in_place(&self, objects: &[ObjectId]) -> InPlace;
+}
+
+/// What a replay has found and done.
+#[derive(Debug, Default)]
+pub(in crate::log) struct Replayed {
+    /// The last generation that any file had.
+    pub(in crate::log) generation: u64,
+    /// Logs that may lack something of their end, and why.
+    pub(in crate::log) lacking: HashMap<LogId, String, IdHash>,
 }
 
 /// A file that a writer has begun.
@@ -35,75 +48,91 @@ struct Begun<T> {
     pass: Pass,
 }
 
-impl<T> Begun<T> {
-    fn has_any(&self) -> bool {
-        !self.pass.is_empty()
-    }
-}
-
-/// How far behind a record that is not whole others are looked for: further than any is long.
-const LOOK_AHEAD_BYTES: u64 = 16 << 20;
-
-/// What was put back.
-#[derive(Default)]
-struct Counts {
-    appends: u64,
-    /// Objects that were deleted since.
+/// A replay at work.
+struct Replay<'a, T> {
+    target: &'a T,
+    lengths: HashMap<ObjectId, Option<u64>, IdHash>,
+    lacking: HashMap<LogId, String, IdHash>,
+    /// Appends that were put back.
+    put_back: u64,
+    /// Appends whose objects were deleted since.
     gone: u64,
 }
 
 /// Puts back what the files below the logs' directory `dir` hold, makes that durable in its place and
-/// empties the files, each for good before `replay` returns. The last generation that any of them had.
+/// empties the files, each for good before `replay` returns.
 pub(in crate::log) fn replay<F: Files>(
     files: &F,
     dir: &Path,
     target: &impl Target,
-) -> io::Result<u64> {
-    let begun = begun(files, &dir.join(DIR))?;
+) -> io::Result<Replayed> {
+    let dir = dir.join(DIR);
+    let begun = begun(files, &dir)?;
     let mut generation = begun.last().map_or(0, |last| last.pass.generation);
-    let mut counts = Counts::default();
-    let mut lengths: HashMap<ObjectId, Option<u64>, IdHash> = HashMap::default();
+    let mut replay = Replay {
+        target,
+        lengths: HashMap::default(),
+        lacking: HashMap::default(),
+        put_back: 0,
+        gone: 0,
+    };
     let mut held = Vec::new();
-    for Begun { name, file, length, pass } in begun.into_iter().filter(Begun::has_any) {
-        let before = counts.appends;
-        walk(&name, &file, length, pass, |entry| {
-            counts.appends += 1;
-            put_back(target, &mut lengths, &mut counts, entry)
-        })?;
-        if counts.appends > before {
-            held.push(file);
-        }
+    for begun in begun.into_iter().filter(|begun| !begun.pass.is_empty()) {
+        let lacking = replay.lacking.len();
+        walk(&begun, |entry| replay.entry(entry));
+        held.push((begun, replay.lacking.len() == lacking));
     }
     if held.is_empty() {
-        return Ok(generation);
+        return Ok(Replayed { generation, ..Replayed::default() });
     }
-    let there: Vec<ObjectId> =
-        lengths.iter().filter(|(_, length)| length.is_some()).map(|(object, _)| *object).collect();
-    target.settle_in_place(&there)?;
-    for file in held {
-        generation += 1;
-        file.write_all_at(Blocks::header(Pass::empty(generation)).bytes(), 0)?;
-        file.sync_data()?;
+    let there = replay.lengths.iter().filter(|(_, length)| length.is_some());
+    let there: Vec<ObjectId> = there.map(|(object, _)| *object).collect();
+    let in_place = target.sync_in_place(&there);
+    let is_settled = in_place.is_done();
+    for (object, error) in in_place.failed {
+        replay.lacks(object, &format!("a sync failed: {error}"));
     }
-    let Counts { appends, gone } = counts;
-    tracing::info!(appends, segments = there.len(), of_deleted = gone, "redo log put back");
-    Ok(generation)
+    for (Begun { name, file, pass, .. }, is_put_back) in held {
+        if is_put_back && is_settled {
+            generation = generation.wrapping_add(1);
+            file.write_all_at(Blocks::header(Pass::empty(generation)).bytes(), 0)?;
+            file.sync_data()?;
+            if name.starts_with(KEPT_PREFIX) {
+                files.remove_file(&dir.join(&name))?;
+            }
+        } else if !name.starts_with(KEPT_PREFIX) {
+            let kept = format!("{KEPT_PREFIX}{}", pass.generation);
+            tracing::error!(
+                file = name,
+                kept,
+                "redo log could not be put back whole: it is kept, and tried again by each start"
+            );
+            files.rename(&dir.join(&name), &dir.join(kept))?;
+            files.sync_dir(&dir)?;
+        }
+    }
+    let Replay { put_back, gone, lacking, .. } = replay;
+    tracing::info!(
+        appends = put_back,
+        segments = there.len(),
+        of_deleted = gone,
+        logs_lacking = lacking.len(),
+        "redo log put back"
+    );
+    Ok(Replayed { generation, lacking })
 }
 
-/// How many appends a `replay` would put back.
+/// How many appends a `replay` would look at.
 pub(in crate::log) fn pending<F: Files>(files: &F, dir: &Path) -> io::Result<u64> {
     let mut pending = 0;
     let begun = begun(files, &dir.join(DIR))?;
-    for Begun { name, file, length, pass } in begun.into_iter().filter(Begun::has_any) {
-        walk(&name, &file, length, pass, |_| {
-            pending += 1;
-            Ok(())
-        })?;
+    for begun in begun.iter().filter(|begun| !begun.pass.is_empty()) {
+        walk(begun, |_| pending += 1);
     }
     Ok(pending)
 }
 
-/// Every file that may hold something, the earliest pass first.
+/// Every file that was begun, the earliest pass first.
 fn begun<F: Files>(files: &F, dir: &Path) -> io::Result<Vec<Begun<F::File>>> {
     let listed = match files.list(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -111,40 +140,59 @@ fn begun<F: Files>(files: &F, dir: &Path) -> io::Result<Vec<Begun<F::File>>> {
     };
     let mut begun = Vec::new();
     for entry in listed {
-        let file = files.open(&dir.join(&entry.name))?;
-        let block = read(&file, 0, BLOCK_BYTES)?;
-        if let Some(pass) = Pass::parse(&block) {
-            begun.push(Begun { name: entry.name, file, length: entry.bytes, pass });
+        let is_ours = writer_of(&entry.name).is_some() || entry.name.starts_with(KEPT_PREFIX);
+        if !is_ours || entry.bytes == 0 {
+            continue;
+        }
+        let opened = files.open(&dir.join(&entry.name));
+        let found = opened.and_then(|file| Ok((pass_of(&file)?, file)));
+        match found {
+            Ok((Some(pass), file)) => {
+                begun.push(Begun { name: entry.name, file, length: entry.bytes, pass });
+            }
+            Ok((None, _)) => {}
+            Err(error) => tracing::error!(
+                file = entry.name, %error,
+                "redo log cannot be read: if power was lost, ends of logs may be missing"
+            ),
         }
     }
     begun.sort_by_key(|begun| begun.pass.generation);
     Ok(begun)
 }
 
+/// What a file is written in. Where its header is damaged, the first record tells.
+fn pass_of(file: &impl File) -> io::Result<Option<Pass>> {
+    let header = read(file, 0, BLOCK_BYTES)?;
+    if let Some(pass) = Pass::parse(&header) {
+        return Ok(Some(pass));
+    }
+    if header.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    tracing::error!("the header of a redo log is damaged: it goes by its first record");
+    let position = BLOCK_BYTES as u64;
+    let head = RecordHead::parse(&read(file, position, BLOCK_BYTES)?);
+    let head = head.filter(|head| head.sequence == 0);
+    let Some(head) = head else { return Ok(None) };
+    let is_whole = entries(&read(file, position, head.length)?).is_some();
+    Ok(is_whole.then_some(Pass { generation: 0, mark: head.mark }))
+}
+
 /// Tells every entry of the file's pass, in the order in which they were written.
-fn walk(
-    name: &str,
-    file: &impl File,
-    length: u64,
-    pass: Pass,
-    mut tell: impl FnMut(Entry) -> io::Result<()>,
-) -> io::Result<()> {
+fn walk<T: File>(begun: &Begun<T>, mut tell: impl FnMut(Entry)) {
+    let Begun { name, file, length, pass } = begun;
     let (mut position, mut expected) = (BLOCK_BYTES as u64, 0);
     // The first place of a record that is missing. A record is written when all before it are on the
     // disk: what is not whole is the end, unless there is another one behind it.
     let mut torn = None;
-    while position < length {
-        let head = RecordHead::parse(&read(file, position, BLOCK_BYTES)?);
-        let head = head.filter(|head| {
+    while position < *length {
+        let whole = record(file, position, |head| {
             let fits = head.length as u64 <= length - position;
             head.mark == pass.mark && head.sequence >= expected && fits
         });
-        let whole = match head {
-            Some(head) => entries(&read(file, position, head.length)?).map(|whole| (head, whole)),
-            None => None,
-        };
         let Some((head, whole)) = whole else {
-            if position - *torn.get_or_insert(position) > LOOK_AHEAD_BYTES {
+            if position - *torn.get_or_insert(position) > RECORD_BYTES_MAX as u64 {
                 break;
             }
             position += BLOCK_BYTES as u64;
@@ -155,42 +203,62 @@ fn walk(
                 file = name,
                 byte = torn,
                 lost_records = head.sequence - expected,
-                "redo log is damaged: what it held there may be missing at the end of logs"
+                "redo log is damaged: if power was lost, what it held there is missing at the end of logs"
             );
         }
-        expected = head.sequence + 1;
+        expected = head.sequence.saturating_add(1);
         position += (head.length as u64).next_multiple_of(BLOCK_BYTES as u64);
-        whole.into_iter().try_for_each(&mut tell)?;
+        whole.into_iter().for_each(&mut tell);
     }
-    Ok(())
 }
 
-fn put_back(
-    target: &impl Target,
-    lengths: &mut HashMap<ObjectId, Option<u64>, IdHash>,
-    counts: &mut Counts,
-    entry: Entry,
-) -> io::Result<()> {
-    let Entry { object, position, bytes } = entry;
-    let length = match lengths.get(&object) {
-        Some(length) => *length,
-        None => target.length(object)?,
-    };
-    lengths.insert(object, length);
-    let Some(length) = length else {
-        counts.gone += 1;
-        return Ok(());
-    };
-    if position > length {
-        tracing::error!(
-            segment = %object, position, length,
-            "redo log has bytes behind the end of a segment, which was cut: they are left out"
-        );
-        return Ok(());
+/// The record at `position`, if a whole one that `is_wanted` begins there; none where it cannot be read.
+fn record(
+    file: &impl File,
+    position: u64,
+    is_wanted: impl Fn(&RecordHead) -> bool,
+) -> Option<(RecordHead, Vec<Entry>)> {
+    let head = RecordHead::parse(&read(file, position, BLOCK_BYTES).ok()?).filter(is_wanted)?;
+    let whole = entries(&read(file, position, head.length).ok()?)?;
+    Some((head, whole))
+}
+
+impl<T: Target> Replay<'_, T> {
+    fn entry(&mut self, entry: Entry) {
+        let object = entry.object;
+        match self.try_entry(&entry) {
+            Ok(()) => {}
+            Err(reason) => self.lacks(object, &reason),
+        }
     }
-    target.put_back(object, position, &bytes)?;
-    lengths.insert(object, Some(length.max(position + bytes.len() as u64)));
-    Ok(())
+
+    fn try_entry(&mut self, entry: &Entry) -> Result<(), String> {
+        let Entry { object, position, bytes } = entry;
+        let length = match self.lengths.get(object) {
+            Some(length) => *length,
+            None => self.target.length(*object).map_err(|error| error.to_string())?,
+        };
+        self.lengths.insert(*object, length);
+        let Some(length) = length else {
+            self.gone += 1;
+            return Ok(());
+        };
+        if *position > length {
+            return Err(format!("the redo log goes on at byte {position}, it ends at {length}"));
+        }
+        let written = self.target.put_back(*object, *position, bytes);
+        written.map_err(|error| format!("putting back failed: {error}"))?;
+        let end = position.saturating_add(bytes.len() as u64);
+        self.lengths.insert(*object, Some(length.max(end)));
+        self.put_back += 1;
+        Ok(())
+    }
+
+    fn lacks(&mut self, object: ObjectId, reason: &str) {
+        tracing::error!(segment = %object, reason, "the end of a segment was not put back");
+        let told = || format!("segment {object} may lack its end: {reason}");
+        self.lacking.entry(object.log).or_insert_with(told);
+    }
 }
 
 /// Up to `length` bytes at `position`; fewer at the file's end.

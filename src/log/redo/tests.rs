@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
+use crate::log::files::Os;
 use crate::log::local_store::LocalRecordStore;
 use crate::log::record_store::{Location, RecordStore, Together};
 use crate::types::{LogId, Offset, PartitionId, TopicId};
@@ -57,6 +58,14 @@ fn lose(dir: &Path, objects: &[ObjectId], length: u64) {
         let path = dir.join(format!("{}/{:020}.log", object.log, object.base.get()));
         fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
     }
+}
+
+/// Flips a bit of the first writer's first file.
+fn flip(dir: &Path, at: usize) {
+    let path = dir.join(DIR).join("0-a");
+    let mut file = fs::read(&path).unwrap();
+    file[at] ^= 1;
+    fs::write(&path, file).unwrap();
 }
 
 fn whole(store: &LocalRecordStore, object: ObjectId) -> Bytes {
@@ -143,14 +152,51 @@ fn a_damaged_record_takes_none_of_the_others_with_it() {
     append(&store, &objects[1..], 4, b"kept");
     append(&store, &objects[..1], 8, b"behind");
     drop(store);
-    let path = dir.path().join(DIR).join("0-a");
-    let mut file = fs::read(&path).unwrap();
-    file[BLOCK_BYTES + 85] ^= 1;
-    fs::write(&path, file).unwrap();
+    flip(dir.path(), BLOCK_BYTES + 85);
+    // After a mere kill nothing is missing.
+    let store = open(dir.path(), RedoConfig { file_bytes: 0, ..CONFIG });
+    assert!(store.lacking(objects[0].log).is_none());
+    assert_eq!(whole(&store, objects[0]), "1234lostbehind");
+}
+
+#[test]
+fn what_cannot_be_put_back_is_kept_and_its_log_named_by_every_start() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects[..1], 4, b"lost");
+    append(&store, &objects[1..], 4, b"kept");
+    append(&store, &objects[..1], 8, b"behind");
+    drop(store);
+    flip(dir.path(), BLOCK_BYTES + 85);
     lose(dir.path(), &objects, 4);
+    for _ in 0..2 {
+        let store = open(dir.path(), CONFIG);
+        assert_eq!(whole(&store, objects[1]), "1234kept");
+        assert_eq!(whole(&store, objects[0]), "1234", "it has no hole");
+        assert!(store.lacking(objects[0].log).unwrap().contains("ends at 4"));
+        assert_eq!(store.lacking(objects[1].log), None);
+        let names = fs::read_dir(dir.path().join(DIR)).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert!(names.iter().any(|name| name.to_string_lossy().starts_with("kept-")), "{names:?}");
+    }
+    // What lies before it came back: nothing is missing any more.
+    let path = dir.path().join(format!("{}/{:020}.log", objects[0].log, 0));
+    fs::write(path, b"1234lost").unwrap();
     let store = open(dir.path(), CONFIG);
-    assert_eq!(whole(&store, objects[1]), "1234kept");
-    assert_eq!(whole(&store, objects[0]), "1234", "it has no hole");
+    assert_eq!(
+        (whole(&store, objects[0]), store.lacking(objects[0].log)),
+        ("1234lostbehind".into(), None)
+    );
+    assert_eq!(store.pending().unwrap(), 0);
+}
+
+#[test]
+fn a_file_without_its_header_goes_by_its_first_record() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects, 4, b"five");
+    drop(store);
+    flip(dir.path(), 20);
+    lose(dir.path(), &objects, 4);
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[1]), "1234five");
 }
 
 #[test]
@@ -159,12 +205,58 @@ fn what_was_deleted_stays_so() {
     append(&store, &objects, 4, b"five");
     store.delete(objects[0]).unwrap();
     store.delete_log(objects[1].log).unwrap();
-    assert!(store.settle(true).is_empty());
-    append(&store, &objects[..0], 0, b"");
+    assert_eq!(store.pending().unwrap(), 2);
     drop(store);
     let store = open(dir.path(), CONFIG);
     assert!(store.list(objects[0].log).unwrap().objects.is_empty());
     assert_eq!(store.logs().unwrap(), [objects[0].log]);
+}
+
+#[test]
+fn a_failed_sync_in_place_keeps_the_files_of_every_writer() {
+    let (dir, store, _) = begun();
+    let redo = Redo::open(&Os, dir.path(), CONFIG, 100);
+    let done = |_: &[ObjectId]| InPlace::default();
+    let objects = [object(2), object(3)];
+    for writer in [0, 1] {
+        // The first writer has its files already.
+        redo.put(writer, &[&unsynced(objects[writer], 0, b"?")]);
+        assert!(redo.settle(&Os, false, done).is_empty());
+    }
+    let asked = [unsynced(objects[0], 0, &[7; 20_000]), unsynced(objects[1], 0, &[7; 20_000])];
+    for writer in [0, 0, 1, 1] {
+        assert!(redo.put(writer, &[&asked[writer]]).is_done);
+    }
+    let put_off = |_: &[ObjectId]| InPlace { is_put_off: true, ..InPlace::default() };
+    assert!(redo.settle(&Os, false, put_off).is_empty());
+    let full = redo.put(0, &[&asked[0]]);
+    assert_eq!((full.is_done, full.is_settle_due), (false, true), "it was not settled");
+    let fails = |objects: &[ObjectId]| InPlace {
+        failed: vec![(objects[0], io::Error::other("a bad sector"))],
+        ..InPlace::default()
+    };
+    let failed = redo.settle(&Os, false, fails);
+    assert_eq!(failed.iter().map(|(object, _)| *object).collect::<Vec<_>>(), objects[..1]);
+    // No later sync, of which the system says that all is well, may give the others up.
+    assert!(redo.settle(&Os, true, done).is_empty());
+    assert!(!redo.put(1, &[&asked[1]]).is_done);
+    assert_eq!(store.pending().unwrap(), 5);
+}
+
+#[test]
+fn many_objects_are_settled_at_once() {
+    let (dir, store, _) = begun();
+    let objects: Vec<ObjectId> = (10..60).map(object).collect();
+    for object in &objects {
+        store.append(*object, 0, b"1234").unwrap();
+        store.sync(*object).unwrap();
+    }
+    assert_eq!(append(&store, &objects, 4, b"five").done, [true; 50]);
+    store.delete(objects[7]).unwrap();
+    assert!(store.settle(true).is_empty());
+    assert_eq!(store.pending().unwrap(), 0);
+    drop(store);
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[49]), "1234five");
 }
 
 #[test]

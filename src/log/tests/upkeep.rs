@@ -389,3 +389,32 @@ fn a_segment_of_the_brokers_own_time_ends_by_that_time_and_not_the_producers() {
     append_at(&fixture, 5);
     assert_eq!(files(dir.path()), 2);
 }
+
+#[test]
+fn a_writer_that_syncs_often_gets_a_redo_log_and_a_stop_leaves_it_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { log_redo_bytes: 64 << 10, ..config() };
+    let logs = dir.path().join("logs");
+    let pending = || LocalRecordStore::existing(&logs).unwrap().pending().unwrap();
+    let fixture = Fixture::with(dir.path(), &config);
+    let mut appended = 0;
+    // Made by a thread of its own, so that it is not said when.
+    while pending() == 0 {
+        assert!(appended < 1_000_000, "no redo log after so many");
+        fixture.append(plain(&["a"])).unwrap();
+        appended += 1;
+    }
+    assert!(appended > 200);
+    // Often enough that its files are settled and written anew.
+    for _ in 0..100 {
+        fixture.append(plain(&["a"])).unwrap();
+        appended += 1;
+    }
+    drop(fixture);
+    assert!(pending() > 0);
+    let fixture = Fixture::with(dir.path(), &config);
+    assert_eq!(fixture.log.span().high_watermark, Offset::new(appended));
+    fixture.append(plain(&["a"])).unwrap();
+    fixture.logs.shutdown();
+    assert_eq!(pending(), 0);
+}
