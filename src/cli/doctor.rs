@@ -37,26 +37,10 @@ pub(super) fn run(path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
     for stranger in logs.strangers()? {
         writeln!(out, "note: {stranger} in {} is no log", claim.logs().display())?;
     }
-    match logs.pending() {
-        Ok(0) => {}
-        // First, as a start does: what a power loss took from the end of a log is not lost.
-        Ok(_) if repair => {
-            for (log, reason) in logs.put_back()? {
-                writeln!(
-                    out,
-                    "note: {log}: {reason}; a start tries again, and refuses appends else"
-                )?;
-            }
-        }
-        Ok(pending) => writeln!(
-            out,
-            "note: {pending} appends wait in the redo log: a start, or --repair, puts them into their \
-             logs, which may mend what is told here of the ends of logs"
-        )?,
-        Err(error) => writeln!(out, "note: whether the redo log holds something: {error}")?,
-    }
+    let redo_faults = redo(&mut out, &logs, repair)?;
     let topics = TopicsAtRest::read(&logs)?;
-    let mut examination = Examination { out, logs, topics, tally: BTreeMap::new(), failed: 0 };
+    let failed = redo_faults;
+    let mut examination = Examination { out, logs, topics, tally: BTreeMap::new(), failed };
     let ids = examination.logs.logs()?;
     let watched = Progress::default();
     watched.begin(if repair { "repairing logs" } else { "verifying logs" }, ids.len() as u64);
@@ -73,6 +57,32 @@ pub(super) fn run(path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
     }
     drop(shown);
     examination.end(path, repair)
+}
+
+/// Looks at the redo log, or puts it back; how much is wrong with it then.
+fn redo(out: &mut impl Write, logs: &AtRest, repair: bool) -> anyhow::Result<u64> {
+    if repair {
+        // First, as a start does: what a power loss took from the end of a log is not lost.
+        for given_up in logs.put_back()? {
+            writeln!(out, "given up: {given_up}")?;
+        }
+        return Ok(0);
+    }
+    let (pending, faults) = logs.pending()?;
+    for fault in &faults {
+        writeln!(
+            out,
+            "bad: {fault}; a start refuses it, --repair gives up what cannot be put back"
+        )?;
+    }
+    if pending > 0 {
+        writeln!(
+            out,
+            "note: {pending} appends wait in the redo log: a start, or --repair, puts them into their \
+             logs, which may mend what is told here of the ends of logs"
+        )?;
+    }
+    Ok(faults.len() as u64)
 }
 
 /// What is known so far.

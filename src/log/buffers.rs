@@ -12,8 +12,9 @@ pub(super) const BLOCK_BYTES: usize = 4 << 10;
 const BUFFER_BYTES: usize = (1 << 20) + 2 * BLOCK_BYTES;
 /// The same with room to begin at a block.
 const MEMORY_BYTES: usize = BUFFER_BYTES + BLOCK_BYTES;
-/// Smaller reads get memory of their own: they would keep much more alive than they have.
-const BYTES_MIN: usize = BUFFER_BYTES / 2;
+/// Smaller reads get memory of their own, which begins anywhere: they would keep much more alive than
+/// they have.
+pub(super) const BYTES_MIN: usize = 512 << 10;
 /// Most buffers that are kept for the next reads.
 const IDLE_MAX: usize = 8;
 

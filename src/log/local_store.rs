@@ -12,31 +12,29 @@
 //! Beside them, `redo/` holds appends that several logs have synced together (`redo/`).
 
 mod at_rest;
+mod past;
 mod together;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::buffers::{BLOCK_BYTES, Buffers};
+use super::buffers::Buffers;
 use super::files::{Entry, File, Files, Os};
 use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Unsynced, Way};
-use super::redo::{Redo, RedoConfig, Replayed};
+use super::redo::{Redo, RedoConfig};
 use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 
 /// Most files kept open; others are opened again when they are needed.
 const OPEN_FILES_MAX: usize = 512;
 /// Bytes of which `read_once` asks whether they are in the page cache.
 const ONCE_STEP_BYTES: usize = 64 << 10;
-/// Less is not read past the page cache: the next bytes will be asked for soon, and the kernel has read
-/// them by then.
-const PAST_BYTES_MIN: usize = 512 << 10;
 const SUFFIX: &str = ".log";
 const DRAFT_SUFFIX: &str = ".log.draft";
 const START_PREFIX: &str = "start-";
@@ -54,8 +52,8 @@ pub struct LocalRecordStore<F: Files = Os> {
     buffers: Buffers,
     /// What is synced together.
     redo: Option<Redo<F>>,
-    /// What was found of the redo log.
-    replayed: Replayed,
+    /// The last generation of the redo log that was found.
+    redo_generation: u64,
     /// Objects of which a sync failed in the background.
     failed: Mutex<HashSet<ObjectId, IdHash>>,
     /// Where the file system tells of what it could not write back since the start.
@@ -95,14 +93,13 @@ impl<F: Files> LocalRecordStore<F> {
         // The entries of all logs that are there: whoever made them may have been killed before.
         files.sync_dir(dir)?;
         let mut store = LocalRecordStore::unsynced(files, dir)?;
-        store.replayed = store.replay_redo()?;
+        store.redo_generation = store.replay_redo()?;
         Ok(store)
     }
 
     /// With a redo log.
     pub(super) fn with_redo(mut self, config: RedoConfig) -> LocalRecordStore<F> {
-        let generation = self.replayed.generation;
-        self.redo = Some(Redo::open(&self.files, &self.dir, config, generation));
+        self.redo = Some(Redo::open(&self.files, &self.dir, config, self.redo_generation));
         self
     }
 
@@ -118,7 +115,7 @@ impl<F: Files> LocalRecordStore<F> {
             made: Mutex::default(),
             buffers: Buffers::default(),
             redo: None,
-            replayed: Replayed::default(),
+            redo_generation: 0,
             failed: Mutex::default(),
             file_system,
             past_refused: AtomicBool::new(false),
@@ -168,41 +165,6 @@ impl<F: Files> LocalRecordStore<F> {
             }
         }
         Ok(buffer.filled(filled))
-    }
-
-    /// The bytes at `location` from the disk itself, fewer only where the file ends.
-    fn read_direct(&self, location: Location) -> io::Result<Bytes> {
-        let Location { object, position, length } = location;
-        let before = (position % BLOCK_BYTES as u64) as usize;
-        let blocks = Location {
-            position: position - before as u64,
-            length: (before + length).next_multiple_of(BLOCK_BYTES),
-            ..location
-        };
-        // Opened for this read alone, so that nobody has to close it when the object goes.
-        let file = self.files.open_direct(&self.path(object))?;
-        let bytes = self.fill(blocks, |rest, at| match at % BLOCK_BYTES as u64 {
-            0 => file.read_at(rest, at),
-            // What ends within a block ends the file.
-            _ => Ok(0),
-        })?;
-        Ok(bytes.slice(before.min(bytes.len())..(before + length).min(bytes.len())))
-    }
-
-    /// Whether the page cache seems to have what lies at `location`. One page says little: to ask for
-    /// one that is not there brings it in. The last one may be there because `read_ready` asked, the
-    /// first ones because somebody looked for where a batch begins.
-    fn is_cached(&self, location: Location) -> bool {
-        let Ok(file) = self.file(location.object, false) else { return true };
-        // A file system that cannot tell is read in the ordinary way.
-        let is_absent = |read: io::Result<usize>| {
-            read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
-        };
-        let quarter = location.length as u64 / 4;
-        [2, 3, 1].iter().all(|quarters| {
-            let position = location.position + quarters * quarter;
-            !is_absent(file.read_ready_at(&mut [0], position))
-        })
     }
 
     /// The file, if it is open.
@@ -294,7 +256,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
         // Asked for much that is not there, the kernel would begin to read it into the cache.
         let end = location.position + location.length as u64;
         let is_there = || file.read_ready_at(&mut [0], end - 1).is_ok_and(|read| read == 1);
-        if location.length >= PAST_BYTES_MIN && !is_there() {
+        if location.length >= past::BYTES_MIN && !is_there() {
             return None;
         }
         let read = |rest: &mut [u8], position| match file.read_ready_at(rest, position) {
@@ -306,26 +268,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
     }
 
     fn read_past(&self, location: Location) -> Option<(Bytes, Way)> {
-        let is_refused = self.past_refused.load(Ordering::Relaxed);
-        if is_refused || location.length < PAST_BYTES_MIN {
-            return None;
-        }
-        if self.is_cached(location) {
-            // Not by `read`: had the kernel once begun to read ahead, everything behind would be found
-            // in the cache, and never be read past it.
-            return self.read_once(location).ok().map(|bytes| (bytes, Way::Kept));
-        }
-        match self.read_direct(location) {
-            Ok(bytes) => (bytes.len() == location.length).then_some((bytes, Way::Past)),
-            Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                if !self.past_refused.swap(true, Ordering::Relaxed) {
-                    tracing::debug!(%error, "file system has no reads past its cache, cold reads fill it");
-                }
-                None
-            }
-            // The ordinary way meets it, too, and tells.
-            Err(_) => None,
-        }
+        self.past_cache(location)
     }
 
     /// By a handle of its own, which evicts none. What the page cache holds already stays in it,
@@ -359,10 +302,6 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
             self.enter(object)?;
         }
         Ok(())
-    }
-
-    fn lacking(&self, log: LogId) -> Option<String> {
-        self.replayed.lacking.get(&log).cloned()
     }
 
     fn sync_together(&self, writer: usize, unsynced: &[Unsynced]) -> Together {

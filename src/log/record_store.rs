@@ -136,11 +136,6 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Makes everything appended to the object, and the object's existence, survive power loss.
     fn sync(&self, object: ObjectId) -> io::Result<()>;
 
-    /// Why a log may lack something that was made to survive power loss, if it may.
-    fn lacking(&self, _log: LogId) -> Option<String> {
-        None
-    }
-
     /// Makes appended bytes survive power loss, those of several objects at once, where that costs less
     /// than a `sync` of each: which is left for the caller to do for those that are not done. Of one
     /// object the bytes are always brought by the same `writer`, a small number, and are never cut off.

@@ -83,10 +83,6 @@ pub(super) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogErr
     };
     let mut replayed = walk(log, &objects, known, store, &how, keep_index)?;
     replayed.hold_to(listing.start, synced);
-    if let Some(reason) = store.lacking(log) {
-        // What is appended to it would get offsets that were given out before.
-        replayed.refused.get_or_insert(Refusal::disk(reason));
-    }
     let label = settings.label(log);
     if let Some(refusal) = &replayed.refused {
         let places: usize = replayed.segments.iter().map(|segment| segment.damaged.len()).sum();

@@ -100,17 +100,16 @@ impl AtRest {
         Ok(logs)
     }
 
-    /// Appends that wait in the redo log. Bytes that a power loss has taken from the end of a log lie
-    /// there; the next start puts them back, or `put_back`.
-    pub fn pending(&self) -> Result<u64, LogError> {
+    /// Appends that wait in the redo log, and what is wrong with it. Bytes that a power loss has taken
+    /// from the end of a log lie there; the next start puts them back, or `put_back`.
+    pub fn pending(&self) -> Result<(u64, Vec<String>), LogError> {
         self.store.pending().map_err(redo_failed)
     }
 
-    /// Puts the appends of the redo log back into their logs, as the next start does; the logs for which
-    /// that failed, and why.
-    pub fn put_back(&self) -> Result<Vec<(LogId, String)>, LogError> {
-        let replayed = self.store.replay_redo().map_err(redo_failed)?;
-        Ok(replayed.lacking.into_iter().collect())
+    /// Puts the appends of the redo log back into their logs, as the next start does, and gives up what
+    /// cannot be put back: what was wrong.
+    pub fn put_back(&self) -> Result<Vec<String>, LogError> {
+        self.store.repair_redo().map_err(redo_failed)
     }
 
     /// What lies beside the logs and is none.

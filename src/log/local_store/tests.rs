@@ -129,44 +129,6 @@ fn a_look_that_comes_once_reads_the_same_and_opens_nothing_for_long() {
 }
 
 #[test]
-fn reads_past_the_cache_are_the_same_at_any_place_and_at_the_end_of_the_file() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = LocalRecordStore::open(dir.path()).unwrap();
-    for bytes in [0, 1, 4_095, 4_096, 4_097, 1_300_001, 2 << 20] {
-        let object = object(bytes);
-        let bytes: Vec<u8> = (0..bytes).map(|i| (i % 251) as u8).collect();
-        store.append(object, 0, &bytes).unwrap();
-        for position in [0, 1, 511, 512, 4_095, 4_096, 4_097, 700_001, 1_300_000, 2 << 20] {
-            for length in [0, 1, 4_095, 4_096, 4_097, 600_000, 1 << 20, (1 << 20) + 1, 3 << 20] {
-                let location = Location { object, position, length };
-                let read = match store.read_direct(location) {
-                    // Not on this file system.
-                    Err(error) if error.kind() == ErrorKind::InvalidInput => return,
-                    read => read.unwrap(),
-                };
-                assert!(read == store.read(location).unwrap(), "{location:?}");
-            }
-        }
-    }
-}
-
-#[test]
-fn a_file_system_that_cannot_read_past_its_cache_is_asked_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = LocalRecordStore::open(dir.path()).unwrap();
-    store.append(object(0), 0, &vec![7; 1 << 20]).unwrap();
-    store.sync(object(0)).unwrap();
-    let location = Location { object: object(0), position: 0, length: 1 << 20 };
-    let kept = store.read_past(location);
-    assert!(kept.is_some_and(|(bytes, way)| way == Way::Kept && bytes == vec![7; 1 << 20]));
-    let file = fs::File::open(store.path(object(0))).unwrap();
-    rustix::fs::fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-    store.past_refused.store(true, Ordering::Relaxed);
-    assert_eq!(store.read_past(location), None);
-    assert_eq!(store.read(location).unwrap(), vec![7; 1 << 20]);
-}
-
-#[test]
 fn a_file_deleted_while_it_is_opened_is_not_kept_open() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(LocalRecordStore::open(dir.path()).unwrap());

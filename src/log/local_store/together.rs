@@ -6,7 +6,7 @@ use super::{LocalRecordStore, SUFFIX, file_name, lock};
 use crate::log::files::{File, Files};
 use crate::log::owner::out_of_handles;
 use crate::log::record_store::{ObjectId, Together, Unsynced};
-use crate::log::redo::{self, InPlace, Replayed};
+use crate::log::redo::{self, InPlace};
 
 /// Bytes of one object from which on they are not synced together with others.
 const TOGETHER_BYTES_MAX: usize = 128 << 10;
@@ -14,9 +14,14 @@ const TOGETHER_BYTES_MAX: usize = 128 << 10;
 const SYNC_ONE_BY_ONE_MAX: usize = 32;
 
 impl<F: Files> LocalRecordStore<F> {
-    /// Puts what the redo log holds in its place, for good.
-    pub(in crate::log) fn replay_redo(&self) -> io::Result<Replayed> {
+    /// Puts what the redo log holds in its place, for good; its last generation.
+    pub(super) fn replay_redo(&self) -> io::Result<u64> {
         redo::replay(&self.files, &self.dir, self)
+    }
+
+    /// Puts what can be put back of the redo log in its place, and gives up the rest: what was wrong.
+    pub(in crate::log) fn repair_redo(&self) -> io::Result<Vec<String>> {
+        redo::repair(&self.files, &self.dir, self)
     }
 
     #[cfg(test)]
@@ -24,8 +29,8 @@ impl<F: Files> LocalRecordStore<F> {
         self.redo.as_ref()
     }
 
-    /// How many appends the redo log holds.
-    pub(in crate::log) fn pending(&self) -> io::Result<u64> {
+    /// How many appends the redo log holds, and what is wrong with it.
+    pub(in crate::log) fn pending(&self) -> io::Result<(u64, Vec<String>)> {
         redo::pending(&self.files, &self.dir)
     }
 

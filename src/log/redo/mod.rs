@@ -26,8 +26,10 @@ use super::files::{File, Files};
 use super::record_store::{ObjectId, Unsynced};
 use crate::types::IdHash;
 
-pub(super) use replay::{DIR, Replayed, Target, pending, replay};
+pub(super) use replay::{DIR, Target, pending, repair, replay};
 
+/// What ends the name of a file that is being made.
+const DRAFT: &str = "draft";
 /// How much of a new file is written at once.
 const FILL_BYTES: usize = 1 << 20;
 
@@ -137,7 +139,10 @@ impl<F: Files> Redo<F> {
         };
         for entry in files.list(&dir).unwrap_or_default() {
             // They are empty, and what cannot be removed takes room, no more.
-            if writer_of(&entry.name).is_some_and(|writer| !is_used(writer)) {
+            let draft_of = Path::new(&entry.name).with_extension("");
+            let is_draft =
+                entry.name.ends_with(DRAFT) && writer_of(&draft_of.to_string_lossy()).is_some();
+            if is_draft || writer_of(&entry.name).is_some_and(|writer| !is_used(writer)) {
                 let _ = files.remove_file(&dir.join(&entry.name));
             }
         }
@@ -155,7 +160,7 @@ impl<F: Files> Redo<F> {
             State::With(pair) => pair,
             State::Without(syncs) => {
                 *syncs = syncs.saturating_add(1);
-                return Put { is_done: false, is_settle_due: *syncs == self.config.syncs_min };
+                return Put { is_done: false, is_settle_due: *syncs >= self.config.syncs_min };
             }
             State::Off => return Put { is_done: false, is_settle_due: false },
         };
@@ -254,9 +259,10 @@ impl<F: Files> Redo<F> {
                 State::With(pair)
             }
             Err(error) => {
-                for half in 0..2 {
+                for path in [0, 1].map(|half| self.dir.join(name(writer, half))) {
                     // What cannot be removed is empty, and removed by the next start.
-                    let _ = files.remove_file(&self.dir.join(name(writer, half)));
+                    let _ = files.remove_file(&path.with_extension(DRAFT));
+                    let _ = files.remove_file(&path);
                 }
                 tracing::warn!(%error, "no redo log could be made, each log is synced by itself");
                 State::Off
@@ -267,11 +273,12 @@ impl<F: Files> Redo<F> {
     fn try_make_files(&self, files: &F, writer: usize) -> io::Result<Pair<F::File>> {
         files.create_dir_all(&self.dir)?;
         let zeros = Blocks::zeros(FILL_BYTES);
+        // Under their names only once they are whole: a file without a header is damaged.
         let make = |half| {
             let path = self.dir.join(name(writer, half));
-            drop(files.create(&path)?);
-            let file = files.open_blocks(&path)?;
-            // A header first: what has none is none of ours.
+            let draft = path.with_extension(DRAFT);
+            drop(files.create(&draft)?);
+            let file = files.open_blocks(&draft)?;
             let mut half = Half::new(file);
             half.empty(self.next_generation())?;
             let mut at = BLOCK_BYTES as u64;
@@ -281,6 +288,7 @@ impl<F: Files> Redo<F> {
                 at += length;
             }
             half.file.sync_data()?;
+            files.rename(&draft, &path)?;
             io::Result::Ok(half)
         };
         let halves = [make(0)?, make(1)?];

@@ -80,14 +80,14 @@ fn what_was_synced_together_is_put_back_once_by_the_next_start() {
     drop(store);
     lose(dir.path(), &objects, 4);
     let looked_at = LocalRecordStore::existing(dir.path()).unwrap();
-    assert_eq!(looked_at.pending().unwrap(), 3);
+    assert_eq!(looked_at.pending().unwrap(), (3, Vec::new()));
     assert!(looked_at.strangers().unwrap().is_empty());
     assert_eq!(looked_at.logs().unwrap().len(), 2);
     drop(looked_at);
     let store = open(dir.path(), CONFIG);
     assert_eq!(whole(&store, objects[0]), "1234fivesix");
     assert_eq!(whole(&store, objects[1]), "1234five");
-    assert_eq!(store.pending().unwrap(), 0);
+    assert_eq!(store.pending().unwrap().0, 0);
     // The files are there already, and what is left in them is of no value.
     store.truncate(objects[0], 4).unwrap();
     store.sync(objects[0]).unwrap();
@@ -146,57 +146,70 @@ fn a_file_is_written_anew_only_once_what_it_holds_is_settled() {
 }
 
 #[test]
-fn a_damaged_record_takes_none_of_the_others_with_it() {
+fn what_cannot_be_put_back_stops_every_start_until_it_can_or_is_given_up() {
     let (dir, store, objects) = begun();
     append(&store, &objects[..1], 4, b"lost");
     append(&store, &objects[1..], 4, b"kept");
     append(&store, &objects[..1], 8, b"behind");
     drop(store);
-    flip(dir.path(), BLOCK_BYTES + 85);
-    // After a mere kill nothing is missing.
-    let store = open(dir.path(), RedoConfig { file_bytes: 0, ..CONFIG });
-    assert!(store.lacking(objects[0].log).is_none());
-    assert_eq!(whole(&store, objects[0]), "1234lostbehind");
-}
-
-#[test]
-fn what_cannot_be_put_back_is_kept_and_its_log_named_by_every_start() {
-    let (dir, store, objects) = begun();
-    append(&store, &objects[..1], 4, b"lost");
-    append(&store, &objects[1..], 4, b"kept");
-    append(&store, &objects[..1], 8, b"behind");
-    drop(store);
-    flip(dir.path(), BLOCK_BYTES + 85);
     lose(dir.path(), &objects, 4);
+    flip(dir.path(), BLOCK_BYTES + 85);
     for _ in 0..2 {
-        let store = open(dir.path(), CONFIG);
-        assert_eq!(whole(&store, objects[1]), "1234kept");
-        assert_eq!(whole(&store, objects[0]), "1234", "it has no hole");
-        assert!(store.lacking(objects[0].log).unwrap().contains("ends at 4"));
-        assert_eq!(store.lacking(objects[1].log), None);
-        let names = fs::read_dir(dir.path().join(DIR)).unwrap();
-        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
-        assert!(names.iter().any(|name| name.to_string_lossy().starts_with("kept-")), "{names:?}");
+        let error = LocalRecordStore::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("0-a: 1 records are damaged at byte 4096"), "{error}");
     }
-    // What lies before it came back: nothing is missing any more.
-    let path = dir.path().join(format!("{}/{:020}.log", objects[0].log, 0));
-    fs::write(path, b"1234lost").unwrap();
+    let looked_at = LocalRecordStore::existing(dir.path()).unwrap();
+    let (pending, faults) = looked_at.pending().unwrap();
+    assert_eq!((pending, faults.len()), (2, 1), "{faults:?}");
+    drop(looked_at);
+    // The damage was of the kind that passes.
+    flip(dir.path(), BLOCK_BYTES + 85);
     let store = open(dir.path(), CONFIG);
     assert_eq!(
-        (whole(&store, objects[0]), store.lacking(objects[0].log)),
-        ("1234lostbehind".into(), None)
+        (whole(&store, objects[0]), whole(&store, objects[1])),
+        ("1234lostbehind".into(), "1234kept".into())
     );
-    assert_eq!(store.pending().unwrap(), 0);
+    objects.iter().for_each(|object| store.sync(*object).unwrap());
+    append(&store, &objects[..1], 14, b"again");
+    append(&store, &objects[..1], 19, b"never");
+    drop(store);
+    lose(dir.path(), &objects[..1], 14);
+    flip(dir.path(), BLOCK_BYTES + 85);
+    let repaired = LocalRecordStore::existing(dir.path()).unwrap();
+    let told = repaired.repair_redo().unwrap();
+    assert!(told.iter().any(|told| told.contains("0-a is given-up-0 now")), "{told:?}");
+    assert_eq!(whole(&repaired, objects[0]), "1234lostbehind", "it has no hole");
+    assert!(repaired.repair_redo().unwrap().is_empty());
+    drop(repaired);
+    let store = open(dir.path(), CONFIG);
+    assert!(dir.path().join(DIR).join("given-up-0").exists());
+    assert_eq!(store.pending().unwrap(), (0, Vec::new()));
 }
 
 #[test]
-fn a_file_without_its_header_goes_by_its_first_record() {
+fn a_file_with_a_damaged_header_goes_by_its_first_record_or_stops_the_start() {
     let (dir, store, objects) = begun();
     append(&store, &objects, 4, b"five");
+    append(&store, &objects, 8, b"six");
     drop(store);
     flip(dir.path(), 20);
+    flip(dir.path(), BLOCK_BYTES + 85);
     lose(dir.path(), &objects, 4);
-    assert_eq!(whole(&open(dir.path(), CONFIG), objects[1]), "1234five");
+    let error = LocalRecordStore::open(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("0-a: its header and its first record are damaged"), "{error}");
+    flip(dir.path(), BLOCK_BYTES + 85);
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[1]), "1234fivesix");
+}
+
+#[test]
+fn a_record_that_is_torn_was_never_promised() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects, 4, b"five");
+    append(&store, &objects, 8, b"torn");
+    drop(store);
+    flip(dir.path(), 2 * BLOCK_BYTES + 85);
+    lose(dir.path(), &objects, 4);
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[0]), "1234five");
 }
 
 #[test]
@@ -205,7 +218,7 @@ fn what_was_deleted_stays_so() {
     append(&store, &objects, 4, b"five");
     store.delete(objects[0]).unwrap();
     store.delete_log(objects[1].log).unwrap();
-    assert_eq!(store.pending().unwrap(), 2);
+    assert_eq!(store.pending().unwrap().0, 2);
     drop(store);
     let store = open(dir.path(), CONFIG);
     assert!(store.list(objects[0].log).unwrap().objects.is_empty());
@@ -240,7 +253,7 @@ fn a_failed_sync_in_place_keeps_the_files_of_every_writer() {
     // No later sync, of which the system says that all is well, may give the others up.
     assert!(redo.settle(&Os, true, done).is_empty());
     assert!(!redo.put(1, &[&asked[1]]).is_done);
-    assert_eq!(store.pending().unwrap(), 5);
+    assert_eq!(store.pending().unwrap().0, 5);
 }
 
 #[test]
@@ -254,7 +267,7 @@ fn many_objects_are_settled_at_once() {
     assert_eq!(append(&store, &objects, 4, b"five").done, [true; 50]);
     store.delete(objects[7]).unwrap();
     assert!(store.settle(true).is_empty());
-    assert_eq!(store.pending().unwrap(), 0);
+    assert_eq!(store.pending().unwrap().0, 0);
     drop(store);
     assert_eq!(whole(&open(dir.path(), CONFIG), objects[49]), "1234five");
 }
@@ -264,9 +277,9 @@ fn a_stop_leaves_nothing_and_files_of_another_size_go() {
     let (dir, store, objects) = begun();
     append(&store, &objects, 4, b"five");
     assert!(store.settle(true).is_empty());
-    assert_eq!(store.pending().unwrap(), 0);
+    assert_eq!(store.pending().unwrap().0, 0);
     assert_eq!(append(&store, &objects, 8, b"six").done, [true, true]);
-    assert_eq!(store.pending().unwrap(), 2);
+    assert_eq!(store.pending().unwrap().0, 2);
     drop(store);
     lose(dir.path(), &objects, 8);
     drop(open(dir.path(), RedoConfig { file_bytes: 0, ..CONFIG }));

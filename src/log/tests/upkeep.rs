@@ -395,7 +395,7 @@ fn a_writer_that_syncs_often_gets_a_redo_log_and_a_stop_leaves_it_empty() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { log_redo_bytes: 64 << 10, ..config() };
     let logs = dir.path().join("logs");
-    let pending = || LocalRecordStore::existing(&logs).unwrap().pending().unwrap();
+    let pending = || LocalRecordStore::existing(&logs).unwrap().pending().unwrap().0;
     let fixture = Fixture::with(dir.path(), &config);
     let mut appended = 0;
     // Made by a thread of its own, so that it is not said when.
