@@ -1,7 +1,7 @@
 //! Many partitions: what their recovery shows, and what they cost while nobody uses them.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kafka_protocol::messages::fetch_request::FetchPartition;
@@ -237,12 +237,14 @@ const WRITTEN_STEP: i32 = 50;
 /// Files of partition logs that a process has open.
 fn open_log_files(broker: &Broker) -> Vec<PathBuf> {
     let logs = broker.data_dir().join("logs");
+    // These are there once, however many logs there are.
+    let is_shared = |path: &Path| *path == logs || path.starts_with(logs.join("redo"));
     let handles = fs::read_dir(format!("/proc/{}/fd", broker.id())).expect("its file handles");
     handles
         .flatten()
         // A handle may be closed while it is looked at.
         .filter_map(|handle| fs::read_link(handle.path()).ok())
-        .filter(|path| path.starts_with(&logs))
+        .filter(|path| path.starts_with(&logs) && !is_shared(path))
         .collect()
 }
 
