@@ -37,9 +37,8 @@ pub(super) fn run(path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
     for stranger in logs.strangers()? {
         writeln!(out, "note: {stranger} in {} is no log", claim.logs().display())?;
     }
-    let redo_faults = redo(&mut out, &logs, repair)?;
+    let failed = redo(&mut out, &logs, repair)?;
     let topics = TopicsAtRest::read(&logs)?;
-    let failed = redo_faults;
     let mut examination = Examination { out, logs, topics, tally: BTreeMap::new(), failed };
     let ids = examination.logs.logs()?;
     let watched = Progress::default();
@@ -91,7 +90,7 @@ struct Examination<'a> {
     logs: AtRest,
     topics: TopicsAtRest,
     tally: BTreeMap<TopicId, Tally>,
-    /// Logs that could not be examined or repaired.
+    /// Logs that could not be examined or repaired, and faults of the redo log.
     failed: u64,
 }
 

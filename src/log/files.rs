@@ -90,6 +90,25 @@ pub trait File: Send + Sync {
     fn set_len(&self, length: u64) -> io::Result<()>;
 }
 
+/// Fills `buffer` from `position` on, however many bytes `read` gives at a time; how many that were,
+/// fewer only at the end.
+pub fn fill(
+    buffer: &mut [u8],
+    position: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match read(rest, position + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
 /// A name in a directory.
 #[derive(Clone, Debug)]
 pub struct Entry {

@@ -26,7 +26,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::buffers::Buffers;
-use super::files::{Entry, File, Files, Os};
+use super::files::{self, Entry, File, Files, Os};
 use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Unsynced, Way};
 use super::redo::{Redo, RedoConfig};
 use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
@@ -151,19 +151,10 @@ impl<F: Files> LocalRecordStore<F> {
     fn fill(
         &self,
         location: Location,
-        mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+        read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
     ) -> io::Result<Bytes> {
         let mut buffer = self.buffers.lend(location.length);
-        let mut filled = 0;
-        while let Some(rest) = buffer.bytes_mut().get_mut(filled..).filter(|rest| !rest.is_empty())
-        {
-            match read(rest, location.position + filled as u64) {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
+        let filled = files::fill(buffer.bytes_mut(), location.position, read)?;
         Ok(buffer.filled(filled))
     }
 

@@ -62,7 +62,7 @@ pub(super) struct OwnedLog {
     /// The next bytes begin a new segment.
     roll_due: bool,
     /// What of the active segment may not survive power loss.
-    unsynced: Unsynced,
+    unsynced: SinceSync,
     /// Why nothing is written any more.
     refused: Option<Refusal>,
     /// What is not synced may never reach the disk: readers do not get to see it.
@@ -77,7 +77,7 @@ pub(super) struct OwnedLog {
 
 /// What was done to the active segment since it was synced.
 #[derive(Default)]
-struct Unsynced {
+struct SinceSync {
     /// Bytes at its end.
     bytes: u64,
     /// The last of them, in memory for as long as the cycle that wrote them.
@@ -87,7 +87,7 @@ struct Unsynced {
     is_cut: bool,
 }
 
-impl Unsynced {
+impl SinceSync {
     fn is_any(&self) -> bool {
         self.bytes > 0 || self.is_cut
     }
@@ -153,7 +153,7 @@ impl OwnedLog {
             view_due_bytes: recovered.view_due_bytes,
             view_aborted: recovered.view_aborted,
             roll_due: false,
-            unsynced: Unsynced::default(),
+            unsynced: SinceSync::default(),
             refused: recovered.refused,
             sync_failed: false,
             start_failed: None,

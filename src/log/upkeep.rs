@@ -58,18 +58,23 @@ pub(super) fn start(
 fn settle(open: &Arc<OpenLogs>, settings: &Arc<Settings>) -> io::Result<Rounds> {
     let (open, of_thread) = (open.clone(), settings.clone());
     let rounds = Rounds::start("log-settle", INTERVAL_MAX, move |_| {
-        for (object, error) in of_thread.store.settle(false) {
-            if let Some(log) = open.get(&object.log) {
-                let refusal = Refusal::disk(format!("a sync failed: {error}"));
-                // A writer that is gone appends no more anyway.
-                drop(log.shared.send(Command::Refuse(object.log, refusal)));
-            }
-        }
+        settle_round(&open, &of_thread);
         INTERVAL_MAX
     })?;
     // Set once: the logs of these settings are started once.
     let _ = settings.settling.set(rounds.alarm());
     Ok(rounds)
+}
+
+/// Settles what is due. A log of which a sync failed takes no more appends.
+pub(super) fn settle_round(open: &OpenLogs, settings: &Settings) {
+    for (object, error) in settings.store.settle(false) {
+        if let Some(log) = open.get(&object.log) {
+            let refusal = Refusal::disk(format!("a sync failed: {error}"));
+            // A writer that is gone appends no more anyway.
+            drop(log.shared.send(Command::Refuse(object.log, refusal)));
+        }
+    }
 }
 
 /// Idle files and retention, each at its own interval.

@@ -6,9 +6,9 @@ use std::io;
 use rustix::io::Errno;
 use tracing::{error, warn};
 
-use super::{OwnedLog, Unsynced};
+use super::{OwnedLog, SinceSync};
 use crate::log::outcome::{AppendError, Durable, OffsetSpan};
-use crate::log::record_store::{self, ObjectId};
+use crate::log::record_store::{ObjectId, Unsynced};
 use crate::log::refusals::Refusal;
 use crate::log::run::{KEPT_BATCHES_MAX, Waiting};
 use crate::log::settings::Settings;
@@ -82,15 +82,15 @@ impl OwnedLog {
 
     /// What callers wait for, if all that is not synced is at hand to be synced together with other
     /// logs.
-    pub(in crate::log) fn take_unsynced(&mut self) -> Option<record_store::Unsynced> {
-        let Unsynced { bytes, gathered, gathered_bytes, is_cut } = &mut self.unsynced;
+    pub(in crate::log) fn take_unsynced(&mut self) -> Option<Unsynced> {
+        let SinceSync { bytes, gathered, gathered_bytes, is_cut } = &mut self.unsynced;
         let object = self.active.filter(|_| !self.written.is_empty())?;
         let is_all = *bytes == *gathered_bytes && *bytes > 0;
         if self.sync_failed || *is_cut || !is_all {
             return None;
         }
         let position = self.active_bytes - *bytes;
-        Some(record_store::Unsynced { object, position, pieces: std::mem::take(gathered) })
+        Some(Unsynced { object, position, pieces: std::mem::take(gathered) })
     }
 
     /// What was to be synced together survives power loss.

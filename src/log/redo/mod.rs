@@ -88,6 +88,7 @@ struct Half<T> {
 }
 
 /// What became of bytes that were to be synced.
+#[derive(Default)]
 pub(super) struct Put {
     /// They survive power loss; else nothing was done.
     pub(super) is_done: bool,
@@ -152,9 +153,7 @@ impl<F: Files> Redo<F> {
 
     /// Makes bytes survive power loss, all of them or none.
     pub(super) fn put(&self, writer: usize, unsynced: &[&Unsynced]) -> Put {
-        let Some(lane) = self.lanes.get(writer) else {
-            return Put { is_done: false, is_settle_due: false };
-        };
+        let Some(lane) = self.lanes.get(writer) else { return Put::default() };
         let Lane { state, blocks } = &mut *lock(lane);
         let pair = match state {
             State::With(pair) => pair,
@@ -162,13 +161,13 @@ impl<F: Files> Redo<F> {
                 *syncs = syncs.saturating_add(1);
                 return Put { is_done: false, is_settle_due: *syncs >= self.config.syncs_min };
             }
-            State::Off => return Put { is_done: false, is_settle_due: false },
+            State::Off => return Put::default(),
         };
         let length = record_bytes(unsynced);
         let is_too_long = length > RECORD_BYTES_MAX;
         let length = length.next_multiple_of(BLOCK_BYTES) as u64;
         if is_too_long || length > self.config.file_bytes - BLOCK_BYTES as u64 {
-            return Put { is_done: false, is_settle_due: false };
+            return Put::default();
         }
         let Some(pass) = pair.pass_with_room(length, self.config.file_bytes, || self.next_pass())
         else {
@@ -184,7 +183,7 @@ impl<F: Files> Redo<F> {
                 // Nothing was promised of these bytes, and what was written before stays on the disk.
                 tracing::warn!(%error, "redo log failed, each log is synced by itself from now on");
                 *state = State::Off;
-                Put { is_done: false, is_settle_due: false }
+                Put::default()
             }
         }
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::format::{Blocks, Entry, Pass, RECORD_BYTES_MAX, RecordHead, entries};
 use super::{InPlace, writer_of};
 use crate::log::buffers::BLOCK_BYTES;
-use crate::log::files::{File, Files};
+use crate::log::files::{self, File, Files};
 use crate::log::record_store::ObjectId;
 use crate::types::IdHash;
 
@@ -289,15 +289,7 @@ impl<T: Target> Replay<'_, T> {
 /// Up to `length` bytes at `position`; fewer at the file's end.
 fn read(file: &impl File, position: u64, length: usize) -> io::Result<Bytes> {
     let mut bytes = vec![0; length];
-    let mut filled = 0;
-    while filled < length {
-        match file.read_at(&mut bytes[filled..], position + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let filled = files::fill(&mut bytes, position, |rest, at| file.read_at(rest, at))?;
     bytes.truncate(filled);
     Ok(bytes.into())
 }

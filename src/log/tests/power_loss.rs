@@ -254,10 +254,7 @@ impl Simulation {
     /// What the upkeep's thread does.
     fn settle(&mut self) {
         let Some((logs, writer)) = &mut self.logs else { return };
-        for (object, error) in logs.inner.settings.store.settle(false) {
-            let refusal = Refusal::disk(format!("a sync failed: {error}"));
-            drop(logs.inner.share(object.log).send(Command::Refuse(object.log, refusal)));
-        }
+        crate::log::upkeep::settle_round(&logs.inner.open, &logs.inner.settings);
         let _ = writer.cycle();
         self.disk.call_off_faults();
     }
