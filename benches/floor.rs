@@ -1,6 +1,9 @@
-//! The least that a broker can do with what producers send: receive it, write it, sync it, answer. One
-//! blocking thread per connection that checks nothing, knows no log and answers what it has read
-//! together. What it costs is the kernel's share, which no broker on the same machine gets below.
+//! The least that a broker can do with what producers send: receive it, write it, answer. One blocking
+//! thread per connection that checks nothing, knows no log and answers what it has read together. What
+//! it costs is the kernel's share, which no broker on the same machine gets below.
+//!
+//! `written` writes to the page cache. `synced` writes past it, over blocks that the file has already,
+//! and syncs these: the cheapest way to the disk that we know, and one that no reader finds anything by.
 //!
 //! ```text
 //! floor received|written|synced FILE
@@ -9,10 +12,10 @@
 //! It speaks just enough of the protocol for Kafka's own producer, with one topic of one partition, and
 //! says `floor ready kafka=ADDRESS`. `scripts/bench-floor` runs it beside Ottla.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -27,10 +30,15 @@ use kafka_protocol::messages::{
     MetadataResponse, ProduceResponse, ProducerId, RequestHeader,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
+use rustix::fs::OFlags;
 use uuid::Uuid;
 
 /// Room for what a producer with five requests in flight sends.
 const BUFFER_BYTES: usize = 2 << 20;
+/// What is written past the page cache consists of such blocks.
+const BLOCK_BYTES: usize = 4096;
+/// Positions at which such a write may begin, from the start of the file, which then is reused.
+const BLOCKS_BYTES: u64 = 64 << 20;
 /// The versions of each API; Produce names topics by id in its only one.
 const VERSIONS: [(ApiKey, i16, i16); 4] = [
     (ApiKey::Produce, 13, 13),
@@ -71,7 +79,7 @@ fn main() {
     };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let file = File::create(path).unwrap();
+    let file = if work == Work::Synced { blocks(path) } else { File::create(path).unwrap() };
     let (end, connections) = (AtomicU64::new(0), AtomicUsize::new(0));
     let floor = Arc::new(Floor { work, file, end, connections, address });
     println!("floor ready kafka={address}");
@@ -82,8 +90,7 @@ fn main() {
             floor.serve(stream.unwrap());
             // As a broker whose topic is deleted: what comes next finds memory that was used before.
             if floor.connections.fetch_sub(1, Ordering::Relaxed) == 1 {
-                floor.file.set_len(0).unwrap();
-                floor.end.store(0, Ordering::Relaxed);
+                floor.clear();
             }
         });
     }
@@ -93,7 +100,9 @@ impl Floor {
     /// Until the client closes.
     fn serve(&self, mut stream: TcpStream) {
         stream.set_nodelay(true).unwrap();
-        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut memory = vec![0; BUFFER_BYTES + BLOCK_BYTES];
+        let from = memory.as_ptr().align_offset(BLOCK_BYTES);
+        let buffer = &mut memory[from..from + BUFFER_BYTES];
         let mut filled = 0;
         loop {
             match stream.read(&mut buffer[filled..]) {
@@ -101,23 +110,43 @@ impl Floor {
                 Ok(read) => filled += read,
             }
             let mut answers = BytesMut::new();
-            let (mut taken, mut written) = (0, false);
+            let (mut taken, mut produced) = (0, false);
             while let Some((frame, rest)) = frame(&buffer[taken..filled]) {
-                if self.answer(frame, &mut answers) && self.work != Work::Received {
-                    let position = self.end.fetch_add(frame.len() as u64, Ordering::Relaxed);
-                    self.file.write_all_at(frame, position).unwrap();
-                    written = true;
-                }
+                produced |= self.answer(frame, &mut answers);
                 taken = filled - rest;
             }
-            if written && self.work == Work::Synced {
-                self.file.sync_data().unwrap();
+            if produced {
+                self.keep(buffer, taken);
             }
             buffer.copy_within(taken..filled, 0);
             filled -= taken;
             if !answers.is_empty() && stream.write_all(&answers).is_err() {
                 return;
             }
+        }
+    }
+
+    /// Does with the first `taken` bytes of the buffer what is to be done before they are answered.
+    fn keep(&self, buffer: &[u8], taken: usize) {
+        match self.work {
+            Work::Received => {}
+            Work::Written => {
+                let position = self.end.fetch_add(taken as u64, Ordering::Relaxed);
+                self.file.write_all_at(&buffer[..taken], position).unwrap();
+            }
+            Work::Synced => {
+                let length = taken.next_multiple_of(BLOCK_BYTES);
+                let position = self.end.fetch_add(length as u64, Ordering::Relaxed) % BLOCKS_BYTES;
+                self.file.write_all_at(&buffer[..length], position).unwrap();
+                self.file.sync_data().unwrap();
+            }
+        }
+    }
+
+    fn clear(&self) {
+        if self.work != Work::Synced {
+            self.file.set_len(0).unwrap();
+            self.end.store(0, Ordering::Relaxed);
         }
     }
 
@@ -184,6 +213,18 @@ impl Floor {
             .with_controller_id(me)
             .with_topics(topics.collect())
     }
+}
+
+/// A file that has its blocks, to be written past the page cache.
+fn blocks(path: &str) -> File {
+    let mut file = File::create(path).unwrap();
+    let zeros = vec![0; BUFFER_BYTES];
+    for _ in 0..=BLOCKS_BYTES / BUFFER_BYTES as u64 {
+        file.write_all(&zeros).unwrap();
+    }
+    file.sync_all().unwrap();
+    let direct = OFlags::DIRECT.bits().cast_signed();
+    OpenOptions::new().write(true).custom_flags(direct).open(path).unwrap()
 }
 
 /// The first whole frame, and how many bytes are behind it.

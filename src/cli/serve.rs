@@ -15,8 +15,12 @@ use crate::config::{Config, ConfigError, Sources};
 use crate::server::Server;
 use crate::types::Progress;
 
-/// File handles that connections leave alone: 512 of logs, 512 of HTTP, the view and the rest.
-const RESERVED_HANDLES: usize = 1280;
+/// File handles that connections and logs leave alone: 512 of HTTP, the view and the rest.
+const RESERVED_HANDLES: usize = 768;
+/// File handles that connections leave to logs, however few there are.
+const LOG_HANDLES_MIN: usize = 512;
+/// More files are not kept open, however many may be.
+const LOG_HANDLES_MAX: usize = 16_384;
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     start_logging()?;
@@ -74,8 +78,9 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Raises the soft limit of open files as far as this process may, and accepts only as many
-/// connections as leave handles for logs: a broker that cannot open a log serves nobody.
+/// Raises the soft limit of open files as far as this process may. Accepts only as many connections as
+/// leave handles for logs: a broker that cannot open a log serves nobody. What connections may not take
+/// keeps logs open.
 fn keep_handles_for_logs(config: &mut Config) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -86,10 +91,9 @@ fn keep_handles_for_logs(config: &mut Config) {
             limit.current
         }
     };
-    let Some(handles) = current.and_then(|handles| usize::try_from(handles).ok()) else {
-        return;
-    };
-    let connections_max = handles.saturating_sub(RESERVED_HANDLES).max(1);
+    let handles = current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let handles_left = handles.saturating_sub(RESERVED_HANDLES);
+    let connections_max = handles_left.saturating_sub(LOG_HANDLES_MIN).max(1);
     if connections_max < config.max_connections {
         warn!(
             handles,
@@ -100,6 +104,8 @@ fn keep_handles_for_logs(config: &mut Config) {
         );
         config.max_connections = connections_max;
     }
+    let log_handles = handles_left.saturating_sub(config.max_connections);
+    config.log_open_files_max = log_handles.clamp(LOG_HANDLES_MIN, LOG_HANDLES_MAX);
 }
 
 struct Signals {

@@ -58,6 +58,8 @@ pub struct Config {
     pub log_index_interval_bytes: u64,
     /// `log.writer.threads`.
     pub log_writer_threads: usize,
+    /// Files of logs that are kept open. No config of its own: what the limit of open files leaves.
+    pub log_open_files_max: usize,
     /// `log.append.queue.bytes`: bound of each writer's queue.
     pub log_append_queue_bytes: usize,
     /// `log.roll.ms`; `None` leaves it to the hours. See `Config::log_roll`.
@@ -153,7 +155,8 @@ impl Default for Config {
             message_max_bytes: 1_048_588,
             log_segment_bytes: 1 << 30,
             log_index_interval_bytes: 4096,
-            log_writer_threads: 2,
+            log_writer_threads: 1,
+            log_open_files_max: 512,
             log_append_queue_bytes: 64 << 20,
             log_roll_ms: None,
             log_roll_hours: 168,

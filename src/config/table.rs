@@ -132,7 +132,8 @@ pub(super) const KEYS: &[Key] = keys! {
         "log.index.interval.bytes" => log_index_interval_bytes: integer(0, INT_MAX),
             "Log bytes between two entries of the sparse offset index.";
         "log.writer.threads" => log_writer_threads: integer(1, 256),
-            "Threads that append. Each owns a share of the partitions.";
+            "Threads that append, each for a share of the partitions. What one of them appends is synced together; \
+             more pay where one cannot keep up with the disk.";
         "log.append.queue.bytes" => log_append_queue_bytes: integer(1 << 20, 1 << 36),
             "Bound of each writer's queue. When it is full, producers wait.";
         "log.roll.ms" => log_roll_ms: finer(&integer(1, LONG_MAX)),

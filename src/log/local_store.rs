@@ -23,6 +23,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use prometheus::IntGauge;
 use uuid::Uuid;
 
 use super::buffers::Buffers;
@@ -31,7 +32,7 @@ use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Un
 use super::redo::{Redo, RedoConfig};
 use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 
-/// Most files kept open; others are opened again when they are needed.
+/// Most files kept open unless told otherwise; others are opened again when they are needed.
 const OPEN_FILES_MAX: usize = 512;
 /// Bytes of which `read_once` asks whether they are in the page cache.
 const ONCE_STEP_BYTES: usize = 64 << 10;
@@ -71,6 +72,8 @@ struct Handles<T> {
     tick: u64,
     /// The tick of the last call of `rest`.
     rested: u64,
+    /// Most files kept open.
+    files_max: usize,
 }
 
 impl LocalRecordStore {
@@ -97,16 +100,27 @@ impl<F: Files> LocalRecordStore<F> {
         Ok(store)
     }
 
-    /// With a redo log.
-    pub(super) fn with_redo(mut self, config: RedoConfig) -> LocalRecordStore<F> {
-        self.redo = Some(Redo::open(&self.files, &self.dir, config, self.redo_generation));
+    /// With a redo log; `off` counts the writers that cannot use theirs any more.
+    pub(super) fn with_redo(mut self, config: RedoConfig, off: IntGauge) -> LocalRecordStore<F> {
+        self.redo = Some(Redo::open(&self.files, &self.dir, config, self.redo_generation, off));
+        self
+    }
+
+    /// Keeps at most so many files open.
+    pub(super) fn with_open_files(self, files_max: usize) -> LocalRecordStore<F> {
+        lock(&self.handles).files_max = files_max;
         self
     }
 
     fn unsynced(files: F, dir: &Path) -> io::Result<LocalRecordStore<F>> {
         let file_system = files.open_dir(dir)?;
-        let handles =
-            Handles { files: HashMap::default(), turns: VecDeque::new(), tick: 0, rested: 0 };
+        let handles = Handles {
+            files: HashMap::default(),
+            turns: VecDeque::new(),
+            tick: 0,
+            rested: 0,
+            files_max: OPEN_FILES_MAX,
+        };
         Ok(LocalRecordStore {
             files,
             dir: dir.to_owned(),
@@ -205,7 +219,7 @@ impl<F: Files> LocalRecordStore<F> {
 
 impl<T> Handles<T> {
     fn keep(&mut self, object: ObjectId, file: Arc<T>) {
-        while self.files.len() >= OPEN_FILES_MAX && self.close_one() {}
+        while self.files.len() >= self.files_max && self.close_one() {}
         self.tick += 1;
         if self.files.insert(object, (file, self.tick)).is_none() {
             self.turns.push_back((object, self.tick));

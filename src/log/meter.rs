@@ -1,12 +1,20 @@
-//! Counters of the partition store's faults. Sizes and offsets are the catalog's to tell: it knows
+//! Figures of the partition store's disk and its faults. Sizes and offsets are the catalog's to tell: it knows
 //! topics by name.
 
-use prometheus::{Gauge, IntCounter, Opts};
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts};
 
 use crate::metrics::Metrics;
 
+/// Bounds of the time that a sync takes, in seconds: a flush of fast flash to a disk that hangs.
+const SYNC_SECONDS: [f64; 14] = [
+    50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0,
+    5.0,
+];
+
 /// See the module's header.
 pub(super) struct Meter {
+    /// How long a writer waited for the disk, once for all that it synced together.
+    pub(super) sync_seconds: Histogram,
     /// Reads that met a damaged batch.
     pub(super) corrupt_reads: IntCounter,
     /// Logs that stopped taking appends, at their opening or later.
@@ -36,7 +44,17 @@ impl Meter {
             "When the background scrub last came to the end of all logs; 0 before.",
         ))?;
         metrics.registry().register(Box::new(scrub_ended.clone()))?;
+        let sync_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "ottla_log_sync_seconds",
+                "How long a writer waited for the disk to keep what acks=all waits for; once for all \
+                 that was synced together.",
+            )
+            .buckets(SYNC_SECONDS.to_vec()),
+        )?;
+        metrics.registry().register(Box::new(sync_seconds.clone()))?;
         Ok(Meter {
+            sync_seconds,
             corrupt_reads: counter(
                 "ottla_log_corrupt_reads_total",
                 "Reads that met a damaged batch on disk.",
@@ -65,4 +83,14 @@ impl Meter {
             )?,
         })
     }
+}
+
+/// Counts the writers whose redo log is off; registered with `metrics`.
+pub(super) fn redo_off(metrics: &Metrics) -> Result<IntGauge, prometheus::Error> {
+    let off = IntGauge::with_opts(Opts::new(
+        "ottla_log_redo_off",
+        "Writers whose redo log has failed: they sync each log by itself until the next start.",
+    ))?;
+    metrics.registry().register(Box::new(off.clone()))?;
+    Ok(off)
 }

@@ -138,11 +138,13 @@ impl Logs {
             path: dir.display().to_string(),
             source,
         })?;
-        let records = records.with_redo(RedoConfig {
+        let redo = RedoConfig {
             writers: config.log_writer_threads.max(1),
             file_bytes: config.log_redo_bytes / 2,
             syncs_min: REDO_SYNCS_MIN,
-        });
+        };
+        let redo_off = meter::redo_off(metrics).map_err(unregistered)?;
+        let records = records.with_open_files(config.log_open_files_max).with_redo(redo, redo_off);
         Logs::over(Arc::new(records), store, config, clock, epoch, metrics)
     }
 

@@ -32,7 +32,7 @@ pub(super) use upkeep::{Replacement, Survey, Trimmed};
 
 /// Bytes written at once, but for a single larger batch. Small ones are copied together for it, and
 /// readers hold on to whole runs while they send them.
-const RUN_BYTES_MAX: usize = 64 << 10;
+const RUN_BYTES_MAX: usize = 128 << 10;
 /// What markers say of their coordinator: one node owns all of them.
 const COORDINATOR_EPOCH: i32 = 0;
 

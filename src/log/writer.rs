@@ -336,12 +336,22 @@ impl Writer {
                 log.answer_unsynced(&self.settings);
             }
         }
+        let began = Instant::now();
         if self.settings.sync {
             self.sync_together(&touched);
         }
+        let mut has_synced = false;
+        // The last one first, as each log answers: a connection waits for its first request.
+        for id in touched.iter().rev() {
+            if let Some(log) = self.logs.get_mut(id) {
+                has_synced |= log.answer_synced(&self.settings);
+            }
+        }
+        if has_synced {
+            self.settings.meter.sync_seconds.observe(began.elapsed().as_secs_f64());
+        }
         for id in &touched {
             if let Some(log) = self.logs.get_mut(id) {
-                log.answer_synced(&self.settings);
                 log.keep_view_if_due(&self.settings);
             }
         }

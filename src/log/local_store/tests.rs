@@ -148,12 +148,12 @@ fn a_file_deleted_while_it_is_opened_is_not_kept_open() {
 #[test]
 fn more_objects_than_handles_stay_readable() {
     let dir = tempfile::tempdir().unwrap();
-    let store = LocalRecordStore::open(dir.path()).unwrap();
-    let count = OPEN_FILES_MAX as u64 + 10;
+    let store = LocalRecordStore::open(dir.path()).unwrap().with_open_files(20);
+    let count = 30;
     for base in 0..count {
         store.append(object(base), 0, &base.to_be_bytes()).unwrap();
     }
-    assert_eq!(lock(&store.handles).files.len(), OPEN_FILES_MAX);
+    assert_eq!(lock(&store.handles).files.len(), 20);
     for base in 0..count {
         let location = Location { object: object(base), position: 0, length: 8 };
         assert_eq!(store.read(location).unwrap()[..], base.to_be_bytes());

@@ -98,10 +98,11 @@ impl OwnedLog {
         self.unsynced.clear();
     }
 
-    /// Syncs for those that wait for it, moves the high watermark and answers them.
-    pub(in crate::log) fn answer_synced(&mut self, settings: &Settings) {
+    /// Syncs for those that wait for it, moves the high watermark and answers them; whether anybody
+    /// did.
+    pub(in crate::log) fn answer_synced(&mut self, settings: &Settings) -> bool {
         if self.written.is_empty() {
-            return;
+            return false;
         }
         self.unsynced.let_go();
         let synced = self.sync(settings);
@@ -111,6 +112,7 @@ impl OwnedLog {
             Err(_) => self.publish_end(),
         }
         self.answer_all(synced);
+        true
     }
 
     /// The last one first: a connection waits for its first request in flight, and so is woken once,

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use prometheus::IntGauge;
 use uuid::Uuid;
 
 use self::format::{Blocks, Pass, RECORD_BYTES_MAX, record_bytes};
@@ -40,7 +41,7 @@ pub(super) struct RedoConfig {
     pub(super) writers: usize,
     /// Bytes of each of a writer's two files; 0 is none.
     pub(super) file_bytes: u64,
-    /// Only a writer that has synced so often gets its files: who writes little needs none.
+    /// Only a writer that has synced logs so often gets its files: who writes little needs none.
     pub(super) syncs_min: u32,
 }
 
@@ -51,6 +52,8 @@ pub(super) struct Redo<F: Files> {
     lanes: Vec<Mutex<Lane<F::File>>>,
     /// The last one that was given to a file.
     generation: AtomicU64,
+    /// Counts the lanes that are off.
+    off: IntGauge,
 }
 
 /// One writer's files.
@@ -61,7 +64,7 @@ struct Lane<T> {
 }
 
 enum State<T> {
-    /// Without files; so many syncs were seen.
+    /// Without files; so many logs' syncs were seen.
     Without(u32),
     With(Pair<T>),
     /// Not used any more: files could not be made, or failed. They stay for the next start.
@@ -123,8 +126,15 @@ enum Due {
 
 impl<F: Files> Redo<F> {
     /// In the directory `dir` of the logs. Files that a replay has left there, empty, are used again
-    /// where they fit; `generation` is the last one that any of them had.
-    pub(super) fn open(files: &F, dir: &Path, config: RedoConfig, generation: u64) -> Redo<F> {
+    /// where they fit; `generation` is the last one that any of them had. `off` counts the writers
+    /// whose files are not used any more.
+    pub(super) fn open(
+        files: &F,
+        dir: &Path,
+        config: RedoConfig,
+        generation: u64,
+        off: IntGauge,
+    ) -> Redo<F> {
         let file_bytes = config.file_bytes.next_multiple_of(BLOCK_BYTES as u64);
         let config = RedoConfig { file_bytes, ..config };
         let writers = if file_bytes == 0 { 0 } else { config.writers };
@@ -148,7 +158,7 @@ impl<F: Files> Redo<F> {
             }
         }
         let lanes = lanes.into_iter().map(Mutex::new).collect();
-        Redo { config, dir, lanes, generation: AtomicU64::new(generation) }
+        Redo { config, dir, lanes, generation: AtomicU64::new(generation), off }
     }
 
     /// Makes bytes survive power loss, all of them or none.
@@ -158,7 +168,7 @@ impl<F: Files> Redo<F> {
         let pair = match state {
             State::With(pair) => pair,
             State::Without(syncs) => {
-                *syncs = syncs.saturating_add(1);
+                *syncs = syncs.saturating_add(u32::try_from(unsynced.len()).unwrap_or(u32::MAX));
                 return Put { is_done: false, is_settle_due: *syncs >= self.config.syncs_min };
             }
             State::Off => return Put::default(),
@@ -182,7 +192,7 @@ impl<F: Files> Redo<F> {
             Err(error) => {
                 // Nothing was promised of these bytes, and what was written before stays on the disk.
                 tracing::warn!(%error, "redo log failed, each log is synced by itself from now on");
-                *state = State::Off;
+                self.turn_off(state);
                 Put::default()
             }
         }
@@ -192,7 +202,13 @@ impl<F: Files> Redo<F> {
     /// lost there.
     pub(super) fn preserve(&self) {
         for lane in &self.lanes {
-            lock(lane).state = State::Off;
+            self.turn_off(&mut lock(lane).state);
+        }
+    }
+
+    fn turn_off(&self, state: &mut State<F::File>) {
+        if !matches!(std::mem::replace(state, State::Off), State::Off) {
+            self.off.inc();
         }
     }
 
@@ -252,10 +268,10 @@ impl<F: Files> Redo<F> {
         if let State::Off = state {
             return;
         }
-        *state = match made {
+        match made {
             Ok(pair) => {
                 tracing::info!(writer, bytes = self.config.file_bytes, "redo log is ready");
-                State::With(pair)
+                *state = State::With(pair);
             }
             Err(error) => {
                 for path in [0, 1].map(|half| self.dir.join(name(writer, half))) {
@@ -264,9 +280,9 @@ impl<F: Files> Redo<F> {
                     let _ = files.remove_file(&path);
                 }
                 tracing::warn!(%error, "no redo log could be made, each log is synced by itself");
-                State::Off
+                self.turn_off(state);
             }
-        };
+        }
     }
 
     fn try_make_files(&self, files: &F, writer: usize) -> io::Result<Pair<F::File>> {

@@ -15,13 +15,17 @@ use crate::types::{LogId, Offset, PartitionId, TopicId};
 const FILE_BYTES: u64 = 32 << 10;
 const CONFIG: RedoConfig = RedoConfig { writers: 2, file_bytes: FILE_BYTES, syncs_min: 1 };
 
+fn gauge() -> IntGauge {
+    IntGauge::new("off", "Lanes that are off.").unwrap()
+}
+
 fn object(partition: u32) -> ObjectId {
     let log = LogId { topic: TopicId::random(), partition: PartitionId(partition) };
     ObjectId::appended(log, Offset::ZERO)
 }
 
 fn open(dir: &Path, config: RedoConfig) -> LocalRecordStore {
-    LocalRecordStore::open(dir).unwrap().with_redo(config)
+    LocalRecordStore::open(dir).unwrap().with_redo(config, gauge())
 }
 
 /// A store whose first writer has its files, and two objects of four bytes that were synced.
@@ -228,7 +232,8 @@ fn what_was_deleted_stays_so() {
 #[test]
 fn a_failed_sync_in_place_keeps_the_files_of_every_writer() {
     let (dir, store, _) = begun();
-    let redo = Redo::open(&Os, dir.path(), CONFIG, 100);
+    let off = gauge();
+    let redo = Redo::open(&Os, dir.path(), CONFIG, 100, off.clone());
     let done = |_: &[ObjectId]| InPlace::default();
     let objects = [object(2), object(3)];
     for writer in [0, 1] {
@@ -250,9 +255,12 @@ fn a_failed_sync_in_place_keeps_the_files_of_every_writer() {
     };
     let failed = redo.settle(&Os, false, fails);
     assert_eq!(failed.iter().map(|(object, _)| *object).collect::<Vec<_>>(), objects[..1]);
+    assert_eq!(off.get(), 2);
     // No later sync, of which the system says that all is well, may give the others up.
     assert!(redo.settle(&Os, true, done).is_empty());
     assert!(!redo.put(1, &[&asked[1]]).is_done);
+    redo.preserve();
+    assert_eq!(off.get(), 2, "each is counted once");
     assert_eq!(store.pending().unwrap().0, 5);
 }
 
@@ -285,6 +293,20 @@ fn a_stop_leaves_nothing_and_files_of_another_size_go() {
     drop(open(dir.path(), RedoConfig { file_bytes: 0, ..CONFIG }));
     assert_eq!(fs::read_dir(dir.path().join(DIR)).unwrap().count(), 0);
     assert_eq!(whole(&open(dir.path(), CONFIG), objects[0]), "1234fivesix");
+}
+
+#[test]
+fn who_has_synced_enough_logs_gets_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RedoConfig { syncs_min: 5, ..CONFIG };
+    let redo = Redo::open(&Os, dir.path(), config, 0, gauge());
+    let asked = [unsynced(object(0), 0, b"a"), unsynced(object(1), 0, b"b")];
+    let due = |asked: &[&Unsynced]| redo.put(0, asked).is_settle_due;
+    let [first, second] = &asked;
+    assert_eq!(
+        [due(&[first, second]), due(&[first, second]), due(&[second])],
+        [false, false, true]
+    );
 }
 
 #[test]

@@ -578,6 +578,8 @@ fn retention_and_deletion_in_the_middle_of_a_compaction_do_not_trip_it() {
         log.on_disk();
         assert_eq!(log.uncommitted(), left(start), "at {moment}");
         log.logs.shutdown();
+        // Its view would be waited for.
+        drop(log);
         let again = Compacted::open(dir.path(), NOW);
         assert_eq!(again.uncommitted(), left(start), "at {moment}");
         assert_eq!(again.log.span().start, Offset::new(start));

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use prometheus::IntGauge;
 
 use self::disk::Disk;
 use self::model::{Fate, Model, body, marker_key};
@@ -606,7 +607,8 @@ impl Simulation {
     fn start(&mut self) -> Result<(), String> {
         let store =
             LocalRecordStore::over(self.disk.clone(), Path::new("")).map_err(|e| e.to_string())?;
-        let store = store.with_redo(self.redo);
+        let store =
+            store.with_redo(self.redo, IntGauge::new("off", "Lanes that are off.").unwrap());
         let clock = self.clock.clone();
         let (view, epoch) = (self.view.clone(), LeaderEpoch(3));
         let settings =
