@@ -206,8 +206,11 @@ fn a_failed_sync_is_never_acknowledged_fences_its_log_and_says_so() {
         for by_kill in [true, false] {
             let mut scene = Scene::start();
             let path = scene.log();
+            assert!(scene.broker.metric("ottla_log_sync_seconds_count") >= 3.0);
+            assert_eq!(scene.broker.metric("ottla_log_redo_off"), 0.0);
             let failing = scene.shim.order(Order::fail(Calls::SYNC, &path, EIO).times(times));
             scene.refuses();
+            assert_eq!(scene.broker.metric("ottla_log_redo_off"), 1.0);
             for _ in 0..3 {
                 scene.refuses();
                 assert_eq!(scene.append(1, 0), KAFKA_STORAGE_ERROR);
