@@ -21,6 +21,9 @@ const LENGTH_BYTES: usize = 4;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// Least room for one read. A buffer with less is not read into any more.
 const READ_BYTES_MIN: usize = 4 << 10;
+/// Reads, one behind the other, that needed little of their room before the next ones get less. What a
+/// client sends at once may end with a small one.
+const SMALL_READS_MAX: u8 = 16;
 /// So much of a large frame must be there before the rest takes its share of the budgets.
 const EARNEST_BYTES: usize = 16 << 10;
 
@@ -40,6 +43,8 @@ pub(super) struct Frames {
     buffer: BytesMut,
     /// Room for the next read.
     read_bytes: usize,
+    /// Reads that needed little of it since the last one that needed more.
+    small_reads: u8,
 }
 
 /// What stands at the front of it.
@@ -57,7 +62,7 @@ pub(super) enum Front {
 
 impl Frames {
     pub(super) fn new() -> Frames {
-        Frames { buffer: BytesMut::new(), read_bytes: READ_BYTES_MIN }
+        Frames { buffer: BytesMut::new(), read_bytes: READ_BYTES_MIN, small_reads: 0 }
     }
 
     /// What is at the front; the sizes of frames are without their lengths.
@@ -136,8 +141,11 @@ impl Frames {
             self.read_bytes = LENGTH_BYTES + EARNEST_BYTES;
         } else if read == room {
             self.read_bytes = (2 * self.read_bytes).min(READ_BYTES_MAX);
-        } else if read < self.read_bytes / 4 {
+        }
+        self.small_reads = if read < self.read_bytes / 4 { self.small_reads + 1 } else { 0 };
+        if self.small_reads == SMALL_READS_MAX {
             self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
+            self.small_reads = 0;
         }
         Poll::Ready(Ok(read))
     }
@@ -236,10 +244,33 @@ mod tests {
         assert_eq!(frames.buffer.capacity(), large.len());
     }
 
+    #[tokio::test]
+    async fn what_comes_at_once_is_soon_read_at_once_until_less_comes() {
+        let (mut client, mut stream) = pair().await;
+        let mut frames = Frames::new();
+        let together = [&500u32.to_be_bytes()[..], &[0; 500]].concat().repeat(11);
+        assert!((READ_BYTES_MIN..READ_BYTES_MIN * 3 / 2).contains(&together.len()));
+        for _ in 0..3 {
+            client.write_all(&together).await.unwrap();
+            for _ in 0..11 {
+                assert_eq!(next(&mut frames, &mut stream).await, 500);
+            }
+            // The first time takes two reads.
+            assert_eq!(frames.read_bytes, 2 * READ_BYTES_MIN);
+        }
+        assert_eq!(frames.small_reads, 0, "one read took all");
+        for small in 0..SMALL_READS_MAX {
+            assert_eq!((frames.read_bytes, frames.small_reads), (2 * READ_BYTES_MIN, small));
+            client.write_all(&together[..504]).await.unwrap();
+            assert_eq!(next(&mut frames, &mut stream).await, 500);
+        }
+        assert_eq!((frames.read_bytes, frames.small_reads), (READ_BYTES_MIN, 0));
+    }
+
     #[test]
     fn a_frame_is_told_by_what_of_it_is_there() {
         let front = |bytes: &[u8]| {
-            Frames { buffer: BytesMut::from(bytes), read_bytes: READ_BYTES_MIN }
+            Frames { buffer: BytesMut::from(bytes), ..Frames::new() }
                 .front(&Config::default())
                 .unwrap()
         };
