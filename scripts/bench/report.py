@@ -38,7 +38,8 @@ def targets(results):
         outcome = judge(target, results)
         theirs, ours = (f"{shown(value)} {target.unit()}" if value is not None else ""
                         for value in (outcome.theirs, outcome.ours))
-        verdict = {None: "not measured", True: "met", False: "**missed**"}[outcome.met]
+        why = f", [why](missed.md#{target.why})" if target.why else ""
+        verdict = {None: "not measured", True: "met", False: f"**missed**{why}"}[outcome.met]
         lines.append(f"| {target.work} | {theirs} | {ours} | {spread(outcome.times)} "
                      f"| {target.goal()} | {verdict} |")
     return "\n".join(lines)
@@ -138,8 +139,8 @@ Where several cases belong to a target, the one with the least ratio, or the lar
 
 {targets(everything)}
 
-Why some are missed: [where Ottla's time goes](profile.md), [the floor under any broker's cost here](floor.md),
-[what was tried](../adr/0010-where-the-cost-is.md).
+[Why some are missed](missed.md), [where Ottla's time goes](profile.md), [the floor under any broker's cost
+here](floor.md), [what was tried](../adr/0010-where-the-cost-is.md).
 
 ## Cases
 

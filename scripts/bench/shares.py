@@ -7,9 +7,10 @@ import brokers, report
 from cases import CASES, Bench
 
 # By any frame of the stack, the first that fits: what the kernel does, and for whom.
-KERNEL = [("sync to the disk", r"fdatasync|fsync|iomap_dio"), ("write to the page cache", r"sys_pwrite"),
+KERNEL = [("read files", r"sys_pread|do_preadv|filemap_read"),
+          ("sync to the disk", r"fdatasync|fsync|iomap_dio"), ("write to the page cache", r"sys_pwrite"),
           ("send answers", r"sys_writev|do_writev|tcp_sendmsg|sys_sendto"), ("receive requests", r"sys_recv|tcp_recvmsg"),
-          ("read from the page cache", r"sys_pread|do_preadv|filemap_read"), ("wait for sockets", r"sys_epoll"),
+          ("wait for sockets", r"sys_epoll"),
           ("change threads", r"sys_futex|sys_write$|sched_yield"), ("touch new memory", r"exc_page_fault")]
 # By the function that runs.
 USER = [("check CRCs", r"^crc32c"), ("allocate and copy memory", r"^_?mi_|mem(move|cpy|set)|^bytes::|bytes_mut"),

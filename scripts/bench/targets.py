@@ -14,6 +14,8 @@ class Target:
     cases: list
     times: float = None
     most: float = None
+    # The heading in docs/benchmarks/missed.md that says why it is missed, should it be.
+    why: str = ""
 
     def unit(self):
         return "times" if self.figure.endswith(" to 1") else self.figure.split()[-1]
@@ -65,23 +67,25 @@ CONSUME = ["consume, 1 KiB records, 16 KiB batches, hot", "consume, 1 KiB record
 END_TO_END = ["end to end, librdkafka, 1 KiB, acks=all"]
 TARGETS = [
     *(Target(f"broker CPU, produce, {name}, acks={acks}", figure,
-             named(Produce, lambda case: plain(case) and (case.batch, case.acks) == (batch, acks)), times=times)
+             named(Produce, lambda case: plain(case) and (case.batch, case.acks) == (batch, acks)), times=times,
+             why="cpu-of-producing")
       for name, batch, figure, times in (("16 KiB batches", 16384, "CPU ms/MB", 6),
                                          ("256 KiB batches", 262144, "CPU ms/MB", 8),
                                          ("one record per request", 0, "CPU µs/request", 5))
       for acks in ("1", "all")),
-    Target("broker CPU, consume", "CPU ms/MB", CONSUME, times=2),
+    Target("broker CPU, consume", "CPU ms/MB", CONSUME, times=2, why="cpu-of-consuming"),
     Target("produce throughput, any setting, Kafka in the page cache", "MB/s",
-           named(Produce, lambda case: not case.flush), times=1),
-    Target("durable produce, 16 KiB batches", "MB/s", [f"durable produce, 16 KiB batches {KAFKA_FLUSHES}"], times=5),
+           named(Produce, lambda case: not case.flush), times=1, why="throughput"),
+    Target("durable produce, 16 KiB batches", "MB/s", [f"durable produce, 16 KiB batches {KAFKA_FLUSHES}"], times=5,
+           why="durable-produce"),
     Target("durable produce, one record per request", "MB/s",
-           [f"durable produce, one record per request {KAFKA_FLUSHES}"], times=5),
+           [f"durable produce, one record per request {KAFKA_FLUSHES}"], times=5, why="durable-produce"),
     Target("durable produce, 16 connections", "records/s", named(Sockets), times=10),
-    Target("end to end, acks=all, 99th percentile", "p99 µs", END_TO_END, times=3),
-    Target("end to end, acks=all, 99.9th percentile", "p99.9 µs", END_TO_END, times=3),
+    Target("end to end, acks=all, 99th percentile", "p99 µs", END_TO_END, times=3, why="end-to-end"),
+    Target("end to end, acks=all, 99.9th percentile", "p99.9 µs", END_TO_END, times=3, why="end-to-end"),
     Target("start, until ready", "ms", ["start, until ready"], most=50),
     Target("memory, idle", "MiB", ["memory, idle"], most=32),
     Target("memory, after the whole run", "MiB", ["memory, at the end"], most=200),
-    Target("CPU per MB, 1 to 10,000 partitions", "most relative to 1", named(PartitionGrowth), most=1.33),
+    Target("CPU per MB, 1 to 10,000 partitions", "most relative to 1", named(PartitionGrowth), most=1.33, why="growth"),
     Target("CPU per MB, 1 to 1,000 connections", "most relative to 1", named(ConnectionGrowth), most=1.33),
 ]

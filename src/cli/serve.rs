@@ -21,6 +21,8 @@ const RESERVED_HANDLES: usize = 768;
 const LOG_HANDLES_MIN: usize = 512;
 /// More files are not kept open, however many may be.
 const LOG_HANDLES_MAX: usize = 16_384;
+/// File handles for reads of what is not kept open.
+const READ_HANDLES: usize = 512;
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     start_logging()?;
@@ -92,8 +94,8 @@ fn keep_handles_for_logs(config: &mut Config) {
         }
     };
     let handles = current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let handles_left = handles.saturating_sub(RESERVED_HANDLES);
-    let connections_max = handles_left.saturating_sub(LOG_HANDLES_MIN).max(1);
+    let (connections_max, log_files_max) = shares(handles, config.max_connections);
+    config.log_open_files_max = log_files_max;
     if connections_max < config.max_connections {
         warn!(
             handles,
@@ -104,8 +106,15 @@ fn keep_handles_for_logs(config: &mut Config) {
         );
         config.max_connections = connections_max;
     }
-    let log_handles = handles_left.saturating_sub(config.max_connections);
-    config.log_open_files_max = log_handles.clamp(LOG_HANDLES_MIN, LOG_HANDLES_MAX);
+}
+
+/// How many connections are accepted of those that are `wanted`, and how many files of logs are kept
+/// open, where a process may have `handles`.
+fn shares(handles: usize, wanted: usize) -> (usize, usize) {
+    let left = handles.saturating_sub(RESERVED_HANDLES);
+    let connections = wanted.min(left.saturating_sub(LOG_HANDLES_MIN).max(1));
+    let log_files = left.saturating_sub(connections).saturating_sub(READ_HANDLES);
+    (connections, log_files.clamp(LOG_HANDLES_MIN, LOG_HANDLES_MAX))
 }
 
 struct Signals {
@@ -195,4 +204,18 @@ fn log_panics() {
 /// One worker per core; at least two, so that one busy task cannot stall all sockets.
 fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(2, NonZeroUsize::get).max(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_handles_to_logs_and_logs_take_what_they_leave() {
+        let of = |handles| shares(handles, 10_000);
+        assert_eq!([of(256), of(1_280)], [(1, 512); 2]);
+        assert_eq!(of(2_000), (720, 512));
+        assert_eq!(of(20_000), (10_000, 8_720));
+        assert_eq!([of(1 << 20), of(usize::MAX)], [(10_000, 16_384); 2]);
+    }
 }

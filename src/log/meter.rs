@@ -13,7 +13,7 @@ const SYNC_SECONDS: [f64; 14] = [
 
 /// See the module's header.
 pub(super) struct Meter {
-    /// How long a writer waited for the disk, once for all that it synced together.
+    /// How long a writer waited for each sync.
     pub(super) sync_seconds: Histogram,
     /// Reads that met a damaged batch.
     pub(super) corrupt_reads: IntCounter,
@@ -47,8 +47,8 @@ impl Meter {
         let sync_seconds = Histogram::with_opts(
             HistogramOpts::new(
                 "ottla_log_sync_seconds",
-                "How long a writer waited for the disk to keep what acks=all waits for; once for all \
-                 that was synced together.",
+                "How long a writer waited for the disk, each time that it synced one log, or several \
+                 together.",
             )
             .buckets(SYNC_SECONDS.to_vec()),
         )?;
@@ -89,7 +89,8 @@ impl Meter {
 pub(super) fn redo_off(metrics: &Metrics) -> Result<IntGauge, prometheus::Error> {
     let off = IntGauge::with_opts(Opts::new(
         "ottla_log_redo_off",
-        "Writers whose redo log has failed: they sync each log by itself until the next start.",
+        "Writers that sync each log by itself until the next start, since a sync or their redo log \
+         has failed.",
     ))?;
     metrics.registry().register(Box::new(off.clone()))?;
     Ok(off)

@@ -15,6 +15,7 @@ use crate::config::Durability;
 use crate::types::{ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp};
 
 mod admission;
+mod answers;
 mod cold;
 mod compaction;
 mod cursor;

@@ -336,22 +336,18 @@ impl Writer {
                 log.answer_unsynced(&self.settings);
             }
         }
-        let began = Instant::now();
         if self.settings.sync {
             self.sync_together(&touched);
         }
-        let mut has_synced = false;
         // The last one first, as each log answers: a connection waits for its first request.
         for id in touched.iter().rev() {
-            if let Some(log) = self.logs.get_mut(id) {
-                has_synced |= log.answer_synced(&self.settings);
+            if let Some(log) = self.logs.get_mut(id).filter(|log| log.is_synced()) {
+                log.answer_synced(&self.settings);
             }
-        }
-        if has_synced {
-            self.settings.meter.sync_seconds.observe(began.elapsed().as_secs_f64());
         }
         for id in &touched {
             if let Some(log) = self.logs.get_mut(id) {
+                log.answer_synced(&self.settings);
                 log.keep_view_if_due(&self.settings);
             }
         }
@@ -367,8 +363,12 @@ impl Writer {
         if unsynced.is_empty() {
             return;
         }
+        let began = Instant::now();
         let Together { done, is_settle_due } =
             self.settings.store.sync_together(self.index, &unsynced);
+        if done.contains(&true) {
+            self.settings.meter.sync_seconds.observe(began.elapsed().as_secs_f64());
+        }
         for (unsynced, _) in unsynced.iter().zip(done).filter(|(_, done)| *done) {
             if let Some(log) = self.logs.get_mut(&unsynced.object.log) {
                 log.is_synced_together();

@@ -21,8 +21,8 @@ const LENGTH_BYTES: usize = 4;
 const READ_BYTES_MAX: usize = 64 << 10;
 /// Least room for one read. A buffer with less is not read into any more.
 const READ_BYTES_MIN: usize = 4 << 10;
-/// Reads, one behind the other, that needed little of their room before the next ones get less. What a
-/// client sends at once may end with a small one.
+/// Reads, one behind the other, that needed little of their room before the next ones get the least. What
+/// a client sends at once may end with a small one.
 const SMALL_READS_MAX: u8 = 16;
 /// So much of a large frame must be there before the rest takes its share of the budgets.
 const EARNEST_BYTES: usize = 16 << 10;
@@ -142,10 +142,10 @@ impl Frames {
         } else if read == room {
             self.read_bytes = (2 * self.read_bytes).min(READ_BYTES_MAX);
         }
-        self.small_reads = if read < self.read_bytes / 4 { self.small_reads + 1 } else { 0 };
+        let is_small = read < room && read < self.read_bytes / 4;
+        self.small_reads = if is_small { self.small_reads + 1 } else { 0 };
         if self.small_reads == SMALL_READS_MAX {
-            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES_MIN);
-            self.small_reads = 0;
+            (self.read_bytes, self.small_reads) = (READ_BYTES_MIN, 0);
         }
         Poll::Ready(Ok(read))
     }

@@ -10,8 +10,9 @@ use crate::log::redo::{self, InPlace};
 
 /// Bytes of one object from which on they are not synced together with others.
 const TOGETHER_BYTES_MAX: usize = 128 << 10;
-/// Objects up to which each is synced by itself, rather than the whole file system.
-const SYNC_ONE_BY_ONE_MAX: usize = 32;
+/// Objects up to which each is synced by itself, rather than the whole file system, where others may have
+/// much to write back.
+const SYNC_ONE_BY_ONE_MAX: usize = 512;
 
 impl<F: Files> LocalRecordStore<F> {
     /// Puts what the redo log holds in its place, for good; its last generation.

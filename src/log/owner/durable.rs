@@ -2,6 +2,7 @@
 //! that fails at it makes of the log.
 
 use std::io;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use tracing::{error, warn};
@@ -98,11 +99,15 @@ impl OwnedLog {
         self.unsynced.clear();
     }
 
-    /// Syncs for those that wait for it, moves the high watermark and answers them; whether anybody
-    /// did.
-    pub(in crate::log) fn answer_synced(&mut self, settings: &Settings) -> bool {
+    /// Whether nothing of it waits for a sync.
+    pub(in crate::log) fn is_synced(&self) -> bool {
+        !self.unsynced.is_any()
+    }
+
+    /// Syncs for those that wait for it, moves the high watermark and answers them.
+    pub(in crate::log) fn answer_synced(&mut self, settings: &Settings) {
         if self.written.is_empty() {
-            return false;
+            return;
         }
         self.unsynced.let_go();
         let synced = self.sync(settings);
@@ -112,7 +117,6 @@ impl OwnedLog {
             Err(_) => self.publish_end(),
         }
         self.answer_all(synced);
-        true
     }
 
     /// The last one first: a connection waits for its first request in flight, and so is woken once,
@@ -139,7 +143,12 @@ impl OwnedLog {
         if let Some(refusal) = self.refused.as_ref().filter(|_| self.sync_failed) {
             return Err(refusal.to_string());
         }
-        match settings.store.sync(active) {
+        let began = Instant::now();
+        let synced = settings.store.sync(active);
+        if !synced.as_ref().is_err_and(out_of_handles) {
+            settings.meter.sync_seconds.observe(began.elapsed().as_secs_f64());
+        }
+        match synced {
             Ok(()) => {
                 self.unsynced.clear();
                 Ok(())

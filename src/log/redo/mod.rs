@@ -201,15 +201,23 @@ impl<F: Files> Redo<F> {
     /// Takes no more, and keeps what there is for the next start: what was synced in its place may be
     /// lost there.
     pub(super) fn preserve(&self) {
-        for lane in &self.lanes {
-            self.turn_off(&mut lock(lane).state);
+        let turned_off =
+            self.lanes.iter().filter(|lane| self.turn_off(&mut lock(lane).state)).count();
+        if turned_off > 0 {
+            tracing::warn!(
+                writers = turned_off,
+                "a sync failed: the redo log is off and kept for the next start, each log is synced by itself"
+            );
         }
     }
 
-    fn turn_off(&self, state: &mut State<F::File>) {
-        if !matches!(std::mem::replace(state, State::Off), State::Off) {
+    /// Whether it was not off before.
+    fn turn_off(&self, state: &mut State<F::File>) -> bool {
+        let is_news = !matches!(std::mem::replace(state, State::Off), State::Off);
+        if is_news {
             self.off.inc();
         }
+        is_news
     }
 
     /// Does what is due: makes files, and settles those that are not written now, with `all` also the
@@ -235,10 +243,6 @@ impl<F: Files> Redo<F> {
                     } else if !in_place.failed.is_empty() || in_place.is_doubtful {
                         // The system may have told of objects of other writers, too, once.
                         self.preserve();
-                        tracing::warn!(
-                            failed = in_place.failed.len(),
-                            "a sync failed: the redo log is kept for the next start, each log is synced by itself"
-                        );
                         return in_place.failed;
                     }
                 }

@@ -267,17 +267,17 @@ fn a_failed_sync_in_place_keeps_the_files_of_every_writer() {
 #[test]
 fn many_objects_are_settled_at_once() {
     let (dir, store, _) = begun();
-    let objects: Vec<ObjectId> = (10..60).map(object).collect();
+    let objects: Vec<ObjectId> = (10..590).map(object).collect();
     for object in &objects {
         store.append(*object, 0, b"1234").unwrap();
         store.sync(*object).unwrap();
     }
-    assert_eq!(append(&store, &objects, 4, b"five").done, [true; 50]);
+    assert_eq!(append(&store, &objects, 4, b"five").done, [true; 580]);
     store.delete(objects[7]).unwrap();
     assert!(store.settle(true).is_empty());
     assert_eq!(store.pending().unwrap().0, 0);
     drop(store);
-    assert_eq!(whole(&open(dir.path(), CONFIG), objects[49]), "1234five");
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[579]), "1234five");
 }
 
 #[test]
@@ -307,6 +307,20 @@ fn who_has_synced_enough_logs_gets_files() {
         [due(&[first, second]), due(&[first, second]), due(&[second])],
         [false, false, true]
     );
+}
+
+#[test]
+fn what_a_writer_promised_holds_when_there_are_fewer() {
+    let (dir, store, objects) = begun();
+    assert!(store.sync_together(1, &[unsynced(objects[0], 4, b"five")]).is_settle_due);
+    assert!(store.settle(false).is_empty());
+    store.append(objects[0], 4, b"five").unwrap();
+    assert_eq!(store.sync_together(1, &[unsynced(objects[0], 4, b"five")]).done, [true]);
+    drop(store);
+    lose(dir.path(), &objects[..1], 4);
+    let store = open(dir.path(), RedoConfig { writers: 1, ..CONFIG });
+    assert_eq!(whole(&store, objects[0]), "1234five");
+    assert!(!dir.path().join(DIR).join("1-a").exists());
 }
 
 #[test]
