@@ -13,7 +13,7 @@ class WrongAnswer(Exception):
     """What was read is not what was written."""
 
 
-def create_topic(broker, topic, partitions, configs, seconds=60):
+def create_topic(broker, topic, partitions, configs, seconds=300):
     """Creates a topic, and waits until each of its partitions answers."""
     admin = AdminClient({"bootstrap.servers": broker.address, **QUIET})
     new = NewTopic(topic, num_partitions=partitions, replication_factor=1, config=configs)
@@ -26,7 +26,8 @@ def create_topic(broker, topic, partitions, configs, seconds=60):
                 answer.result(30)
             return
         except KafkaException:
-            # Kafka says that a topic is there before all of its partitions have a leader.
+            # Kafka says that a topic is there before all of its partitions have a leader: minutes before, when
+            # thousands were deleted just now.
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
