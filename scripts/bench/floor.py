@@ -112,7 +112,8 @@ page cache in every row.
 
 {costs}
 
-`Kafka ÷ floor` is the most that any broker could reach beside Kafka here.
+`Kafka ÷ floor` is about the most that a broker could reach beside Kafka here: this is the cheapest server that we
+could write.
 
 {rates}
 
