@@ -1,6 +1,6 @@
 //! The least that a broker can do with what producers send: receive it, write it, answer. One blocking
 //! thread per connection that checks nothing, knows no log and answers what it has read together. What
-//! it costs is the kernel's share, which no broker on the same machine gets below.
+//! it costs is the kernel's share, about the least that a broker costs on the same machine.
 //!
 //! `written` writes to the page cache. `synced` writes past it, over blocks that the file has already,
 //! and syncs these: the cheapest way to the disk that we know, and one that no reader finds anything by.
@@ -38,7 +38,7 @@ const BUFFER_BYTES: usize = 2 << 20;
 /// What is written past the page cache consists of such blocks.
 const BLOCK_BYTES: usize = 4096;
 /// Positions at which such a write may begin, from the start of the file, which then is reused.
-const BLOCKS_BYTES: u64 = 64 << 20;
+const SPAN_BYTES: u64 = 64 << 20;
 /// The versions of each API; Produce names topics by id in its only one.
 const VERSIONS: [(ApiKey, i16, i16); 4] = [
     (ApiKey::Produce, 13, 13),
@@ -136,7 +136,7 @@ impl Floor {
             }
             Work::Synced => {
                 let length = taken.next_multiple_of(BLOCK_BYTES);
-                let position = self.end.fetch_add(length as u64, Ordering::Relaxed) % BLOCKS_BYTES;
+                let position = self.end.fetch_add(length as u64, Ordering::Relaxed) % SPAN_BYTES;
                 self.file.write_all_at(&buffer[..length], position).unwrap();
                 self.file.sync_data().unwrap();
             }
@@ -219,7 +219,7 @@ impl Floor {
 fn blocks(path: &str) -> File {
     let mut file = File::create(path).unwrap();
     let zeros = vec![0; BUFFER_BYTES];
-    for _ in 0..=BLOCKS_BYTES / BUFFER_BYTES as u64 {
+    for _ in 0..=SPAN_BYTES / BUFFER_BYTES as u64 {
         file.write_all(&zeros).unwrap();
     }
     file.sync_all().unwrap();

@@ -1,9 +1,10 @@
 """Ottla and Kafka beside the least that a broker can do; see scripts/bench-floor."""
-import json, os, shutil, statistics, subprocess, sys, tempfile
+import json, os, shutil, subprocess, sys, tempfile
 from datetime import date
 
 import brokers, rdkafka, report, tools
 from cases import Bench, costed
+from figures import median, ratio, shown, spread
 
 ROUNDS = 3
 # Records of 1 KiB: what a batch is called, its size, and records sent.
@@ -73,30 +74,24 @@ def main():
         bench.close()
         shutil.rmtree(data, ignore_errors=True)
     # A request of one record: ms per MB of 1,000 records is µs per request.
-    tables = (tabled(costs, "CPU, producing 1 KiB records", "Kafka ÷ floor", "Kafka ÷ Ottla", ratio,
-                     lambda value, batch: f"{value:.2f} ms/MB" if batch else f"{value:.1f} µs"),
-              tabled(rates, "throughput, the same work", "floor ÷ Kafka", "Ottla ÷ Kafka",
-                     lambda ours, theirs: ratio(theirs, ours), lambda value, _: f"{value:.1f} MB/s"))
+    tables = (tabled(costs, "CPU ms/MB", "CPU, producing 1 KiB records", "Kafka ÷ floor", "Kafka ÷ Ottla",
+                     lambda batch: "ms/MB" if batch else "µs"),
+              tabled(rates, "MB/s", "throughput, the same work", "floor ÷ Kafka", "Ottla ÷ Kafka", lambda _: "MB/s"))
     print("\n" + "\n\n".join(tables))
     if len(sys.argv) == 1:
         (report.FOLDER / "floor.md").write_text(text(tables, rounds))
 
 
-def tabled(figures, work, of_floor, of_ottla, better, shown):
-    """`better` makes how much better than Kafka of two lists of figures, `shown` a cell of a figure."""
+def tabled(measured, figure, work, of_floor, of_ottla, unit):
+    """A row for each kind of batch and acks: medians, and how many times better than Kafka."""
     lines = [f"| {work} | the floor | Ottla | Apache Kafka | {of_floor} | {of_ottla} |", "|---|---:|---:|---:|---:|---:|"]
     for name, batch, _ in BATCHES:
         for acks in WORK:
-            floor, ottla, kafka = (figures[name, acks][server] for server in SERVERS)
-            cells = " | ".join(shown(statistics.median(values), batch) for values in (floor, ottla, kafka))
-            lines.append(f"| {name}, acks={acks} | {cells} | {better(floor, kafka)} | {better(ottla, kafka)} |")
+            floor, ottla, kafka = (measured[name, acks][server] for server in SERVERS)
+            cells = " | ".join(f"{shown(median(values))} {unit(batch)}" for values in (floor, ottla, kafka))
+            better = " | ".join(spread(ratio(figure, ours, kafka)) for ours in (floor, ottla))
+            lines.append(f"| {name}, acks={acks} | {cells} | {better} |")
     return "\n".join(lines)
-
-
-def ratio(ours, theirs):
-    """The median of the rounds' ratios, and their spread."""
-    ratios = [b / a for a, b in zip(ours, theirs)]
-    return f"{statistics.median(ratios):.1f} ({min(ratios):.1f}-{max(ratios):.1f})"
 
 
 def text(tables, rounds):

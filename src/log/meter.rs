@@ -1,5 +1,5 @@
-//! Figures of the partition store's disk and its faults. Sizes and offsets are the catalog's to tell: it knows
-//! topics by name.
+//! Figures of the partition store's disk and its faults. Sizes and offsets are the catalog's to tell: it
+//! knows topics by name.
 
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts};
 

@@ -82,7 +82,8 @@ pub(crate) use run::OWN_BYTES_MIN;
 /// page cache: more memory of our own would only push both out of the processor's caches.
 const TAIL_BYTES_MAX: usize = 8 << 20;
 
-/// Syncs of single logs after which a writer gets a redo log: a broker that is tried out needs no room for one.
+/// Syncs of single logs after which a writer gets a redo log: a broker that is tried out needs no room
+/// for one.
 const REDO_SYNCS_MIN: u32 = 256;
 
 /// The logs that are open.

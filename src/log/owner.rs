@@ -30,7 +30,8 @@ use crate::types::{LogId, Offset, Timestamp};
 pub(super) use durable::out_of_handles;
 pub(super) use upkeep::{Replacement, Survey, Trimmed};
 
-/// Bytes written at once, but for a single larger batch. Small ones are copied together for it, and
+/// Bytes written at once, but for a single larger batch: five of a producer's default batches, which it
+/// has in flight, are one write. Small ones are copied together for it, and
 /// readers hold on to whole runs while they send them.
 const RUN_BYTES_MAX: usize = 128 << 10;
 /// What markers say of their coordinator: one node owns all of them.

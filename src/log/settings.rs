@@ -1,14 +1,17 @@
 //! What all writers, the recovery and the upkeep share: where bytes lie, time, and what topics ask.
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
 use super::age::AgeClock;
 use super::config::LogConfig;
 use super::meter::Meter;
-use super::record_store::RecordStore;
+use super::owner::out_of_handles;
+use super::record_store::{ObjectId, RecordStore};
 use super::refusals::{Refusal, RefusalCollector, Refusals};
 use super::rounds::Alarm;
 use super::topics::Topics;
@@ -77,6 +80,16 @@ impl Settings {
             refusals,
             settling: OnceLock::new(),
         })
+    }
+
+    /// Syncs an object, and tells how long its writer waited for the disk; not where it was not asked.
+    pub(super) fn sync_object(&self, object: ObjectId) -> io::Result<()> {
+        let began = Instant::now();
+        let synced = self.store.sync(object);
+        if !synced.as_ref().is_err_and(out_of_handles) {
+            self.meter.sync_seconds.observe(began.elapsed().as_secs_f64());
+        }
+        synced
     }
 
     /// Tells health and metrics of a log that takes no appends.

@@ -2,7 +2,6 @@
 //! that fails at it makes of the log.
 
 use std::io;
-use std::time::Instant;
 
 use rustix::io::Errno;
 use tracing::{error, warn};
@@ -32,7 +31,7 @@ impl OwnedLog {
             Err(e) if e.kind() == io::ErrorKind::NotFound && position == 0 => Ok(()),
             // A power loss may else bring back what was taken back: behind the end of a segment
             // that was given up for the next one meanwhile, where nobody may cut it.
-            Ok(()) => match settings.store.sync(object) {
+            Ok(()) => match settings.sync_object(object) {
                 // The next sync does it: nothing was asked of the disk yet.
                 Err(again) if out_of_handles(&again) => {
                     self.unsynced.is_cut = true;
@@ -143,12 +142,7 @@ impl OwnedLog {
         if let Some(refusal) = self.refused.as_ref().filter(|_| self.sync_failed) {
             return Err(refusal.to_string());
         }
-        let began = Instant::now();
-        let synced = settings.store.sync(active);
-        if !synced.as_ref().is_err_and(out_of_handles) {
-            settings.meter.sync_seconds.observe(began.elapsed().as_secs_f64());
-        }
-        match synced {
+        match settings.sync_object(active) {
             Ok(()) => {
                 self.unsynced.clear();
                 Ok(())

@@ -119,7 +119,7 @@ impl OwnedLog {
         // next. A later trim would take an empty one beside it for the one that does.
         self.roll_due = true;
         settings.store.append(object, 0, &[]).map_err(|error| error.to_string())?;
-        if let Err(error) = settings.store.sync(object) {
+        if let Err(error) = settings.sync_object(object) {
             if out_of_handles(&error) {
                 return Err(error.to_string());
             }

@@ -9,14 +9,16 @@ use tempfile::TempDir;
 use super::*;
 use crate::log::files::Os;
 use crate::log::local_store::LocalRecordStore;
+use crate::log::meter::redo_off;
 use crate::log::record_store::{Location, RecordStore, Together};
+use crate::metrics::Metrics;
 use crate::types::{LogId, Offset, PartitionId, TopicId};
 
 const FILE_BYTES: u64 = 32 << 10;
 const CONFIG: RedoConfig = RedoConfig { writers: 2, file_bytes: FILE_BYTES, syncs_min: 1 };
 
 fn gauge() -> IntGauge {
-    IntGauge::new("off", "Lanes that are off.").unwrap()
+    redo_off(&Metrics::default()).unwrap()
 }
 
 fn object(partition: u32) -> ObjectId {

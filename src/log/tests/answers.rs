@@ -1,10 +1,8 @@
 //! In which order callers are answered.
 
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::task::{Context, Wake, Waker};
-
-use prometheus::IntGauge;
 
 use super::*;
 use crate::log::local_store::LocalRecordStore;
@@ -20,7 +18,7 @@ struct Caller {
 
 impl Wake for Caller {
     fn wake(self: Arc<Self>) {
-        self.woken.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
+        self.woken.lock().unwrap().push(self.number);
     }
 }
 
@@ -43,11 +41,11 @@ fn woken(logs: &[&Partition], writer: &mut Writer) -> Vec<usize> {
 fn of_those_that_share_a_sync_the_first_one_is_answered_last() {
     let dir = tempfile::tempdir().unwrap();
     let redo = RedoConfig { writers: 1, file_bytes: 64 << 10, syncs_min: 1 };
-    let off = IntGauge::new("off", "Lanes that are off.").unwrap();
-    let records = LocalRecordStore::open(&dir.path().join("logs")).unwrap().with_redo(redo, off);
+    let (config, metrics) = (config(), Metrics::default());
+    let records = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
+    let records = records.with_redo(redo, meter::redo_off(&metrics).unwrap());
     let view = Store::open(&dir.path().join("view")).unwrap();
     let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
-    let (config, metrics) = (config(), Metrics::default());
     let settings =
         Settings::new(Arc::new(records), view, &config, clock, LeaderEpoch(3), &metrics).unwrap();
     let (logs, mut writers) = Logs::with(Arc::new(settings), &config, 0);

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use prometheus::IntGauge;
 
 use self::disk::Disk;
 use self::model::{Fate, Model, body, marker_key};
@@ -607,12 +606,11 @@ impl Simulation {
     fn start(&mut self) -> Result<(), String> {
         let store =
             LocalRecordStore::over(self.disk.clone(), Path::new("")).map_err(|e| e.to_string())?;
-        let store =
-            store.with_redo(self.redo, IntGauge::new("off", "Lanes that are off.").unwrap());
+        let metrics = Metrics::default();
+        let store = store.with_redo(self.redo, meter::redo_off(&metrics).unwrap());
         let clock = self.clock.clone();
         let (view, epoch) = (self.view.clone(), LeaderEpoch(3));
-        let settings =
-            Settings::new(Arc::new(store), view, &self.config, clock, epoch, &Metrics::default());
+        let settings = Settings::new(Arc::new(store), view, &self.config, clock, epoch, &metrics);
         let mut settings = settings.map_err(|e| e.to_string())?;
         settings.view_interval_bytes = self.view_interval_bytes;
         let (logs, mut writers) = Logs::with(Arc::new(settings), &self.config, self.tail_bytes);
