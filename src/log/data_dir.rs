@@ -10,8 +10,8 @@ use serde::Deserialize;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::files::{Files, Os};
-use super::local_store::create_dir;
+use crate::log::object::files::{Files, Os};
+use crate::log::object::local_store::create_dir;
 use crate::types::LeaderEpoch;
 
 /// Why a directory cannot be served.

@@ -11,25 +11,25 @@ use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tracing::warn;
 
-use super::admit;
-use super::batch::BatchHeader;
-use super::cold::Passed;
-use super::config::LogConfig;
-use super::cursor::Cursors;
-use super::outcome::{
+use crate::log::append::owner::Trimmed;
+use crate::log::append::queue::{Closed, block_on};
+use crate::log::append::tail::Tail;
+use crate::log::append::turn::Turn;
+use crate::log::append::writer::{Append, Batches, Command, End, Trim};
+use crate::log::config::LogConfig;
+use crate::log::format::admit;
+use crate::log::format::batch::BatchHeader;
+use crate::log::format::validate;
+use crate::log::object::record_store::ObjectId;
+use crate::log::outcome::{
     AbortedTxn, AppendError, AppendOptions, Appended, Durable, Marker, OffsetSpan, OpenTxn,
     ReadError, ReadRequest, ReadResult, TimestampOffset, TrimError,
 };
-use super::owner::Trimmed;
-use super::queue::{Closed, block_on};
-use super::record_store::ObjectId;
-use super::segment::{LargestTimestamp, Segment};
-use super::settings::Settings;
-use super::tail::Tail;
-use super::topics::TopicSettings;
-use super::turn::Turn;
-use super::validate;
-use super::writer::{Append, Batches, Command, End, Trim};
+use crate::log::read::cold::Passed;
+use crate::log::read::cursor::Cursors;
+use crate::log::segment::{LargestTimestamp, Segment};
+use crate::log::settings::Settings;
+use crate::log::topics::TopicSettings;
 use crate::types::{LogId, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// An append that holds its place in the log's order; await it for the outcome. Dropping it does

@@ -1,8 +1,8 @@
 //! A segment's extent and its sparse index: every so many bytes, where a batch begins and which
 //! timestamps came before it. One index answers look-ups by offset and by time.
 
-use super::batch::BatchHeader;
-use super::record_store::ObjectId;
+use crate::log::format::batch::BatchHeader;
+use crate::log::object::record_store::ObjectId;
 use crate::store::{SegmentEntry, SegmentId};
 use crate::types::{LogId, Offset, Timestamp};
 

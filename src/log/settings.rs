@@ -7,16 +7,16 @@ use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-use super::age::AgeClock;
-use super::config::LogConfig;
-use super::meter::Meter;
-use super::owner::out_of_handles;
-use super::record_store::{ObjectId, RecordStore};
-use super::refusals::{Refusal, RefusalCollector, Refusals};
-use super::rounds::Alarm;
-use super::topics::Topics;
-use super::{LogError, unregistered};
 use crate::config::{Config, Durability};
+use crate::log::append::owner::out_of_handles;
+use crate::log::config::LogConfig;
+use crate::log::logs::{LogError, unregistered};
+use crate::log::meter::Meter;
+use crate::log::object::record_store::{ObjectId, RecordStore};
+use crate::log::refusals::{Refusal, RefusalCollector, Refusals};
+use crate::log::topics::Topics;
+use crate::log::upkeep::age::AgeClock;
+use crate::log::upkeep::rounds::Alarm;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::types::{Clock, LeaderEpoch, LogId, Progress};

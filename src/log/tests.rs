@@ -1,18 +1,29 @@
 //! Drives whole logs over temporary directories.
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
-use super::batch::{self, NewRecord, Producer};
-use super::queue::block_on;
-use super::tail::Window;
+use super::append::writer::{Command, Writer};
+use super::object::local_store::LocalRecordStore;
+use super::object::record_store::RecordStore;
+use super::settings::Settings;
 use super::*;
-use crate::config::Durability;
-use crate::types::{ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId, Timestamp};
+use crate::config::{Config, Durability};
+use crate::log::append::queue::block_on;
+use crate::log::append::tail::Window;
+use crate::log::format::batch::{self, NewRecord, Producer};
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::types::{
+    Clock, LeaderEpoch, LogId, ManualClock, Offset, PartitionId, ProducerEpoch, ProducerId,
+    Timestamp, TopicId,
+};
 
 mod admission;
 mod answers;

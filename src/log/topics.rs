@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
-use super::config::LogConfig;
+use crate::log::config::LogConfig;
 use crate::types::TopicId;
 
 /// One topic.

@@ -2,7 +2,7 @@
 //! around damage.
 
 use super::*;
-use crate::log::batch::BatchHeader;
+use crate::log::format::batch::BatchHeader;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap()

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use std::task::{Context, Wake, Waker};
 
 use super::*;
-use crate::log::local_store::LocalRecordStore;
-use crate::log::redo::RedoConfig;
+use crate::log::append::writer::Writer;
+use crate::log::object::local_store::LocalRecordStore;
 use crate::log::settings::Settings;
-use crate::log::writer::Writer;
+use crate::log::wal::RedoConfig;
 
 /// Notes when a caller is woken.
 struct Caller {

@@ -3,7 +3,7 @@
 use rustix::fs::Advice;
 
 use super::*;
-use crate::log::record_store::{Location, ObjectId, Way};
+use crate::log::object::record_store::{Location, ObjectId, Way};
 
 const BATCHES: u64 = 60;
 

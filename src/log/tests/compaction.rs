@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::log::record_store::{Listing, Location, ObjectId, RecordStore};
-use crate::log::scan::{Found, Scan};
-use crate::log::{compression, recovery};
+use crate::log::format::compression;
+use crate::log::format::scan::{Found, Scan};
+use crate::log::object::record_store::{Listing, Location, ObjectId, RecordStore};
+use crate::log::recover::recovery;
 use crate::types::{Clock, SystemClock};
 
 mod property;

@@ -6,8 +6,8 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use super::*;
-use crate::log::record_store::{Listing, Location, ObjectId};
-use crate::log::writer::{QUICK_WRITE_MAX, SLOW_WRITES_PAUSE};
+use crate::log::append::writer::{QUICK_WRITE_MAX, SLOW_WRITES_PAUSE};
+use crate::log::object::record_store::{Listing, Location, ObjectId};
 use crate::types::Offset;
 
 mod changes;

@@ -19,13 +19,13 @@ use bytes::Bytes;
 use self::disk::Disk;
 use self::model::{Fate, Model, body, marker_key};
 use super::*;
-use crate::log::batch::{BatchHeader, NewRecord, Producer};
-use crate::log::local_store::LocalRecordStore;
-use crate::log::owner::Replacement;
-use crate::log::record_store::{Location, ObjectId};
-use crate::log::redo::RedoConfig;
-use crate::log::scan::{Found as Scanned, Scan};
+use crate::log::append::owner::Replacement;
+use crate::log::format::batch::{BatchHeader, NewRecord, Producer};
+use crate::log::format::scan::{Found as Scanned, Scan};
+use crate::log::object::local_store::LocalRecordStore;
+use crate::log::object::record_store::{Location, ObjectId};
 use crate::log::segment::Segment;
+use crate::log::wal::RedoConfig;
 use crate::types::{ManualClock, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// Seeds of a usual run.

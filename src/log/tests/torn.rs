@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::compaction::compressed;
 use super::*;
+use crate::log::append::writer::Command;
 use crate::log::config::Codec;
-use crate::log::record_store::{Listing, Location, ObjectId, RecordStore};
-use crate::log::writer::Command;
+use crate::log::object::record_store::{Listing, Location, ObjectId, RecordStore};
 use crate::store::{AbortedEntry, IndexEntry, LogSnapshot, LogUpdate, SegmentId};
 
 mod flips;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::log::data_dir::DataDir;
-use crate::log::record_store::ObjectId;
+use crate::log::object::record_store::ObjectId;
 use crate::types::Progress;
 
 /// One batch of two records per segment.

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::*;
-use crate::log::rounds::Pace;
-use crate::log::scrub::Scrub;
+use crate::log::upkeep::rounds::Pace;
+use crate::log::upkeep::scrub::Scrub;
 use crate::types::Clock;
 
 /// One batch per segment.

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::Random;
-use crate::log::files::{Entry, File, Files};
+use crate::log::object::files::{Entry, File, Files};
 use crate::types::Timestamp;
 
 const EIO: i32 = 5;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use crate::log::Durable;
 use crate::log::Marker;
-use crate::log::batch::{BatchHeader, marker_of};
-use crate::log::producer::REMEMBERED_BATCHES;
+use crate::log::append::producer::REMEMBERED_BATCHES;
+use crate::log::format::batch::{BatchHeader, marker_of};
 use crate::types::{Offset, ProducerEpoch, ProducerId};
 
 /// A batch as the log must keep it: all but its base offset, length and leader epoch.

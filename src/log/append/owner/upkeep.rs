@@ -1,0 +1,282 @@
+//! How a log loses records: its start is raised, segments are replaced by what compaction left of
+//! them, and damage found at rest is noted.
+
+use std::io;
+
+use rustix::io::Errno;
+use tracing::{error, info};
+
+use super::OwnedLog;
+use super::durable::{is_one_of, out_of_handles};
+use crate::log::append::writer::Fault;
+use crate::log::object::record_store::ObjectId;
+use crate::log::outcome::TrimError;
+use crate::log::partition;
+use crate::log::refusals::Refusal;
+use crate::log::segment::{Damage, Segment};
+use crate::log::settings::Settings;
+use crate::store::ProducerEntry;
+use crate::types::Offset;
+
+/// A log whose start was raised.
+#[derive(Debug)]
+pub(in crate::log) struct Trimmed {
+    /// Where it starts now.
+    pub(in crate::log) start: Offset,
+    /// What it needs no more: to be deleted by whoever asked.
+    pub(in crate::log) objects: Vec<ObjectId>,
+}
+
+/// What a compaction must know besides the segments.
+#[derive(Debug)]
+pub(in crate::log) struct Survey {
+    /// Every producer, with its last batches.
+    pub(in crate::log) producers: Vec<ProducerEntry>,
+    /// Up to where the log is compacted.
+    pub(in crate::log) cleaned_to: Offset,
+}
+
+/// Segments and what takes their place.
+#[derive(Debug)]
+pub(in crate::log) struct Replacement {
+    /// Consecutive segments, none of them the active one.
+    pub(in crate::log) removed: Vec<ObjectId>,
+    /// Their one successor, published, with all of its index; it holds the same offsets.
+    pub(in crate::log) segment: Segment,
+    /// Up to where the log is compacted then.
+    pub(in crate::log) cleaned_to: Offset,
+}
+
+impl OwnedLog {
+    /// Raises the log's start to `before`, for good: whole segments below it are let go. At the
+    /// log's end the active segment goes too, and an empty one takes its place.
+    pub(in crate::log) fn trim(
+        &mut self,
+        before: Offset,
+        settings: &Settings,
+    ) -> Result<Trimmed, TrimError> {
+        let log = self.shared.id;
+        let storage = |reason: String| TrimError::Storage { log, reason };
+        if before > self.end {
+            return Err(TrimError::OutOfRange { before, end: self.end });
+        }
+        if before > self.start {
+            // A start that survives what lies before it would leave a log that lost its end.
+            self.force_sync(settings).map_err(storage)?;
+            if before == self.end {
+                self.begin_empty(settings).map_err(storage)?;
+            }
+            if let Some(reason) = &self.start_failed {
+                return Err(storage(reason.clone()));
+            }
+            if let Err(error) = settings.store.set_start(log, before) {
+                return Err(storage(self.note_failed(&error, settings)));
+            }
+            self.start = before;
+            self.publish();
+        }
+        let objects = self.drop_before_start();
+        if !objects.is_empty() {
+            self.keep_view(settings);
+        }
+        Ok(Trimmed { start: self.start, objects })
+    }
+
+    /// Fences a log whose start the disk did not note, but for a lack of room or file handles: asked
+    /// again, the disk may say that it has noted what it has lost.
+    fn note_failed(&mut self, error: &io::Error, settings: &Settings) -> String {
+        if out_of_handles(error) || is_one_of(error, &[Errno::NOSPC, Errno::DQUOT]) {
+            return error.to_string();
+        }
+        let reason = format!("its start could not be noted: {error}");
+        let reason = self.refuse(Refusal::disk(reason), settings);
+        self.start_failed = Some(reason.clone());
+        reason
+    }
+
+    /// Ends the active segment, if it has anything.
+    pub(in crate::log) fn roll(&mut self, settings: &Settings) -> Result<(), String> {
+        if let Some(refusal) = &self.refused {
+            return Err(refusal.to_string());
+        }
+        // Only the last segment may have a torn end.
+        self.force_sync(settings)?;
+        self.begin_empty(settings)?;
+        self.keep_view(settings);
+        Ok(())
+    }
+
+    /// Ends the active segment and begins the next one, which is empty.
+    fn begin_empty(&mut self, settings: &Settings) -> Result<(), String> {
+        if self.active_bytes == 0 {
+            return Ok(());
+        }
+        if let Some(refusal) = self.refused.as_ref().filter(|_| self.sync_failed) {
+            return Err(refusal.to_string());
+        }
+        let object = ObjectId::appended(self.shared.id, self.end);
+        // Whatever fails from here on: an object of that base may exist, so it holds what is appended
+        // next. A later trim would take an empty one beside it for the one that does.
+        self.roll_due = true;
+        settings.store.append(object, 0, &[]).map_err(|error| error.to_string())?;
+        if let Err(error) = settings.sync_object(object) {
+            if out_of_handles(&error) {
+                return Err(error.to_string());
+            }
+            // What is appended to it next could never be known to be on the disk: a later sync
+            // says so, whatever became of the pages of this one.
+            self.sync_failed = true;
+            return Err(self.refuse(Refusal::disk(format!("a sync failed: {error}")), settings));
+        }
+        self.active = Some(object);
+        self.active_bytes = 0;
+        self.active_since = None;
+        self.active_begun = settings.age.now();
+        self.anchor = None;
+        self.roll_due = false;
+        self.shared.readable_mut().segments.push(Segment::new(object));
+        Ok(())
+    }
+
+    fn drop_before_start(&mut self) -> Vec<ObjectId> {
+        let start = self.start;
+        let mut readable = self.shared.readable_mut();
+        let holding = readable.segments.partition_point(|segment| segment.object.base <= start);
+        let gone = readable.segments.drain(..holding.saturating_sub(1));
+        let objects: Vec<ObjectId> = gone.map(|segment| segment.object).collect();
+        if objects.is_empty() {
+            return objects;
+        }
+        readable.departures += 1;
+        let ended = readable.aborted.partition_point(|txn| txn.last_offset < start);
+        readable.aborted.drain(..ended);
+        let published = readable.published_largest;
+        readable.published_largest = published.filter(|largest| largest.batch >= start);
+        drop(readable);
+        self.view_aborted = self.view_aborted.saturating_sub(ended);
+        self.dropped.extend(objects.iter().map(ObjectId::segment));
+        objects
+    }
+
+    /// What a compaction must know.
+    pub(in crate::log) fn survey(&self) -> Survey {
+        Survey { producers: self.producers.entries(), cleaned_to: self.cleaned_to }
+    }
+
+    /// Puts a compacted segment in the place of those it was made of. Whether it could: they may
+    /// have been let go meanwhile. Readers in the middle of one look their place up again.
+    pub(in crate::log) fn replace(
+        &mut self,
+        replacement: Replacement,
+        settings: &Settings,
+    ) -> bool {
+        let Replacement { removed, segment, cleaned_to } = replacement;
+        let mut readable = self.shared.readable_mut();
+        let first = removed.first().and_then(|object| {
+            readable.segments.iter().position(|segment| segment.object == *object)
+        });
+        let Some(first) = first else { return false };
+        let range = first..first + removed.len();
+        let are_there = readable.segments.get(range.clone()).is_some_and(|there| {
+            there.iter().map(|segment| segment.object).eq(removed.iter().copied())
+        });
+        if !are_there || range.end >= readable.segments.len() {
+            return false;
+        }
+        let before: u64 = removed_bytes(&readable.segments[range.clone()]);
+        let after = segment.bytes;
+        readable.segments.splice(range, [segment]);
+        readable.departures += 1;
+        // Readers at the tail would else see records of transactions that are no longer named.
+        let behind = readable.segments.get(first + 1).map_or(self.end, |next| next.object.base);
+        readable.tail.forget_before(behind);
+        if readable.published_largest.is_some_and(|largest| largest.batch < behind) {
+            let sealed = readable.segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
+            readable.published_largest = partition::largest(sealed);
+        }
+        // Nothing of the transactions that were aborted before is left to skip.
+        let ended = readable.aborted.partition_point(|txn| txn.last_offset < cleaned_to);
+        readable.aborted.drain(..ended);
+        drop(readable);
+        self.view_aborted = self.view_aborted.saturating_sub(ended);
+        self.cleaned_to = self.cleaned_to.max(cleaned_to);
+        self.dropped.extend(removed.iter().map(ObjectId::segment));
+        self.keep_view(settings);
+        info!(
+            log = settings.label(self.shared.id), segments = removed.len(), bytes_before = before,
+            bytes_after = after, cleaned_to = %cleaned_to, "compacted"
+        );
+        true
+    }
+
+    /// Takes note of what is wrong with a segment at rest: nothing is appended to a log that is not
+    /// whole. Whether it is noted: the segment may have been let go, replaced or appended to.
+    pub(in crate::log) fn note(
+        &mut self,
+        object: ObjectId,
+        fault: Fault,
+        settings: &Settings,
+    ) -> bool {
+        let has_it = self.shared.readable().segments.iter().any(|has| has.object == object);
+        match fault {
+            _ if !has_it => false,
+            Fault::Damage { damage, to_the_end } => {
+                self.note_damage(object, damage, to_the_end, settings)
+            }
+            Fault::Disk(reason) => {
+                if self.refused.is_none() {
+                    self.refuse(Refusal::disk(reason), settings);
+                }
+                true
+            }
+        }
+    }
+
+    /// The damaged batches answer readers with an error that says where it goes on.
+    fn note_damage(
+        &mut self,
+        object: ObjectId,
+        mut damage: Damage,
+        to_the_end: bool,
+        settings: &Settings,
+    ) -> bool {
+        let mut readable = self.shared.readable_mut();
+        let index = readable.segments.iter().position(|segment| segment.object == object);
+        let Some(index) = index else { return false };
+        let following = readable.segments.get(index + 1).map(|next| next.object.base);
+        let Some(segment) = readable.segments.get_mut(index) else { return false };
+        if segment.damaged.iter().any(|known| known.position == damage.position) {
+            return true;
+        }
+        if to_the_end {
+            // What was appended behind it meanwhile is whole.
+            if segment.bytes != damage.end {
+                return false;
+            }
+            damage.next = following.unwrap_or(self.end);
+        }
+        let Damage { offset, next, position, .. } = damage;
+        let reason = format!("segment {object} is damaged at byte {position}: {}", damage.reason);
+        segment.damaged.push(damage);
+        segment.damaged.sort_by_key(|damage| damage.position);
+        drop(readable);
+        settings.meter.damaged.inc();
+        error!(
+            log = settings.label(self.shared.id), %offset, %next, reason,
+            "a batch at rest is damaged: readers get an error for it, and may go on behind it"
+        );
+        self.give_up(Refusal::damage(reason), settings);
+        true
+    }
+
+    /// Takes no more appends; what was found first stays the reason.
+    pub(in crate::log) fn give_up(&mut self, refusal: Refusal, settings: &Settings) {
+        if self.refused.is_none() {
+            self.refuse(refusal, settings);
+        }
+    }
+}
+
+fn removed_bytes(segments: &[Segment]) -> u64 {
+    segments.iter().map(|segment| segment.bytes).sum()
+}

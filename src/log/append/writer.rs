@@ -1,0 +1,423 @@
+//! A writer owns the logs of its share: it drains its queue, writes every log's batches together, syncs
+//! those that must be on disk together, and answers all (group commit).
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::owner::{OwnedLog, Replacement, Survey, Trimmed};
+use super::queue::{Receiver, Room};
+use super::tail::TailBudget;
+use crate::log::format::batch::BatchHeader;
+use crate::log::object::record_store::{ObjectId, Together, Unsynced};
+use crate::log::outcome::{AppendError, Appended, Durable, Marker, TrimError};
+use crate::log::refusals::Refusal;
+use crate::log::segment::Damage;
+use crate::log::settings::Settings;
+use crate::types::{IdHash, LogId, Offset, ProducerEpoch, ProducerId};
+
+/// Most bytes taken from the queue before they are written and answered.
+const CYCLE_BYTES_MAX: usize = 8 << 20;
+/// The longest wait for appends that would share a sync.
+const GROUP_WAIT_MAX: Duration = Duration::from_micros(500);
+/// Most groups that are not waited for after waits in vain.
+const GROUPS_ALONE_MAX: u32 = 64;
+/// A write that takes longer than this is slow: the page cache waits for the disk.
+pub(in crate::log) const QUICK_WRITE_MAX: Duration = Duration::from_millis(5);
+/// How long slow writes are left to the writer thread.
+pub(in crate::log) const SLOW_WRITES_PAUSE: Duration = Duration::from_secs(1);
+
+/// Batches to append, already validated.
+pub(in crate::log) struct Batches {
+    /// One behind the other.
+    pub(in crate::log) bytes: Bytes,
+    /// One for each.
+    pub(in crate::log) headers: Vec<BatchHeader>,
+}
+
+/// What became of an append.
+pub(in crate::log) type Written = Result<Appended, AppendError>;
+
+/// Batches that wait to be appended.
+pub(in crate::log) struct Append {
+    pub(in crate::log) log: LogId,
+    pub(in crate::log) batches: Batches,
+    pub(in crate::log) durable: Durable,
+    pub(in crate::log) reply: oneshot::Sender<Written>,
+    pub(in crate::log) room: Room,
+}
+
+/// A transaction to end by a marker.
+pub(in crate::log) struct End {
+    pub(in crate::log) log: LogId,
+    pub(in crate::log) producer: ProducerId,
+    pub(in crate::log) epoch: ProducerEpoch,
+    pub(in crate::log) marker: Marker,
+    pub(in crate::log) reply: oneshot::Sender<Result<Option<Appended>, AppendError>>,
+    pub(in crate::log) room: Room,
+}
+
+/// A log whose start is to be raised.
+pub(in crate::log) struct Trim {
+    pub(in crate::log) log: LogId,
+    pub(in crate::log) before: Offset,
+    pub(in crate::log) reply: oneshot::Sender<Result<Trimmed, TrimError>>,
+    pub(in crate::log) room: Room,
+}
+
+/// Something wrong with a segment at rest.
+pub(in crate::log) struct Discovery {
+    pub(in crate::log) object: ObjectId,
+    pub(in crate::log) fault: Fault,
+    /// Whether it was noted, or known before.
+    pub(in crate::log) reply: oneshot::Sender<bool>,
+}
+
+/// What is wrong.
+pub(in crate::log) enum Fault {
+    Damage {
+        damage: Damage,
+        /// Nothing valid was found between it and the end that the segment had.
+        to_the_end: bool,
+    },
+    /// It cannot be read.
+    Disk(String),
+}
+
+/// What a writer thread is told.
+pub(in crate::log) enum Command {
+    /// Owns a log from now on.
+    Adopt(Box<OwnedLog>),
+    Append(Append),
+    End(End),
+    Trim(Trim),
+    /// Says what a compaction must know; nothing of a log that is not here.
+    Survey(LogId, oneshot::Sender<Survey>),
+    /// Puts a compacted segment in; answers whether it could.
+    Replace(LogId, Replacement, oneshot::Sender<bool>),
+    /// Ends the active segment, so that it may be compacted or let go.
+    Roll(LogId, oneshot::Sender<Result<(), String>>),
+    /// Takes no more appends to a log of which a reader has met a damaged batch.
+    Refuse(LogId, Refusal),
+    /// Takes note of what is wrong with a segment.
+    Discovered(Discovery),
+    /// Gives a log up: it is being deleted. Answers when nothing writes to it any more.
+    Forget(LogId, oneshot::Sender<()>),
+    /// Syncs and keeps everything, then ends.
+    Stop,
+    /// Ends at once, as a crash would.
+    Halt,
+}
+
+/// The state of one share of the logs; whoever has its turn drives it.
+pub(in crate::log) struct Writer {
+    /// Its number among the writers.
+    index: usize,
+    receiver: Receiver<Command>,
+    settings: Arc<Settings>,
+    logs: HashMap<LogId, OwnedLog, IdHash>,
+    tails: TailBudget,
+    /// Logs with outcomes that wait for the end of the cycle.
+    touched: Vec<LogId>,
+    /// The last cycle that had something to sync.
+    group: Group,
+    /// Writes were slow: until then they are left to the writer thread.
+    slow_until: Option<Instant>,
+}
+
+/// What the last syncs tell of the next one. Clients that wait for their answers send as many
+/// requests again as were answered, beside those that came during the sync: if they share the next
+/// sync, it costs the same for all of them.
+#[derive(Default)]
+struct Group {
+    /// How many appends may come together.
+    expected: usize,
+    /// How long the last sync took: waiting longer for others would cost more than it saves.
+    sync: Duration,
+    /// Groups that are not waited for after the next wait in vain, doubled each time.
+    alone: u32,
+    /// So many groups are not waited for.
+    skip: u32,
+}
+
+impl Group {
+    /// A group of `appends` was synced, and `queued` came meanwhile.
+    fn is_synced(&mut self, appends: usize, queued: usize, sync: Duration) {
+        (self.expected, self.sync) = (appends + queued, sync);
+    }
+
+    /// How long to wait for the rest of a group of which `appends` are there.
+    fn patience(&mut self, appends: usize) -> Option<Duration> {
+        if appends == 0 || appends >= self.expected {
+            return None;
+        }
+        if self.skip > 0 {
+            self.skip -= 1;
+            return None;
+        }
+        Some(self.sync.min(GROUP_WAIT_MAX))
+    }
+
+    /// The group was waited for; `is_whole` if it came.
+    fn is_waited_for(&mut self, is_whole: bool) {
+        self.skip = if is_whole { 0 } else { self.alone };
+        self.alone = if is_whole { 1 } else { (2 * self.alone).clamp(1, GROUPS_ALONE_MAX) };
+    }
+}
+
+impl Writer {
+    pub(in crate::log) fn new(
+        index: usize,
+        receiver: Receiver<Command>,
+        settings: Arc<Settings>,
+        tail_bytes_max: usize,
+    ) -> Writer {
+        Writer {
+            index,
+            receiver,
+            settings,
+            logs: HashMap::default(),
+            tails: TailBudget::new(tail_bytes_max),
+            touched: Vec::new(),
+            group: Group::default(),
+            slow_until: None,
+        }
+    }
+
+    /// Takes what is queued as one group, carries it out and answers all of it. Breaks when it is
+    /// told to stop.
+    pub(in crate::log) fn cycle(&mut self) -> ControlFlow<()> {
+        let mut bytes = 0;
+        let mut to_sync = 0;
+        let mut has_waited = false;
+        while bytes < CYCLE_BYTES_MAX
+            && let Some(command) = self.next(to_sync, &mut has_waited)
+        {
+            match command {
+                Command::Append(append) => {
+                    bytes += append.batches.bytes.len();
+                    to_sync += usize::from(self.waits_for_disk(&append));
+                    self.append(append);
+                }
+                Command::End(end) => self.end(end),
+                Command::Trim(trim) => self.trim(trim),
+                Command::Survey(id, reply) => {
+                    self.finish();
+                    if let Some(log) = self.logs.get(&id) {
+                        let _ = reply.send(log.survey());
+                    }
+                }
+                Command::Replace(id, replacement, reply) => {
+                    self.finish();
+                    let settings = &self.settings;
+                    let replaced = self.logs.get_mut(&id);
+                    let replaced = replaced.is_some_and(|log| log.replace(replacement, settings));
+                    let _ = reply.send(replaced);
+                }
+                Command::Roll(id, reply) => {
+                    self.finish();
+                    if let Some(log) = self.logs.get_mut(&id) {
+                        let _ = reply.send(log.roll(&self.settings));
+                    }
+                }
+                Command::Refuse(id, refusal) => {
+                    self.finish();
+                    if let Some(log) = self.logs.get_mut(&id) {
+                        log.give_up(refusal, &self.settings);
+                    }
+                }
+                Command::Discovered(discovery) => self.note(discovery),
+                Command::Adopt(log) => {
+                    self.logs.insert(log.id(), *log);
+                }
+                Command::Forget(id, done) => {
+                    self.finish();
+                    if let Some(log) = self.logs.remove(&id) {
+                        self.tails.forget(log.shared());
+                    }
+                    // Whoever asked may have given up waiting.
+                    let _ = done.send(());
+                }
+                Command::Stop => {
+                    self.stop();
+                    return ControlFlow::Break(());
+                }
+                Command::Halt => return ControlFlow::Break(()),
+            }
+        }
+        let began = Instant::now();
+        self.finish();
+        if to_sync > 0 {
+            self.group.is_synced(to_sync, self.receiver.len(), began.elapsed());
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The next command of a cycle that has `to_sync` appends to sync. Before the sync it waits a
+    /// little, once in all, for those that would share it.
+    fn next(&mut self, to_sync: usize, has_waited: &mut bool) -> Option<Command> {
+        let next = self.receiver.ready();
+        if next.is_some() || *has_waited {
+            return next;
+        }
+        *has_waited = true;
+        let patience = self.group.patience(to_sync)?;
+        let is_whole = self.receiver.wait_for(self.group.expected - to_sync, patience);
+        self.group.is_waited_for(is_whole);
+        self.receiver.ready()
+    }
+
+    fn waits_for_disk(&self, append: &Append) -> bool {
+        append.durable == Durable::Synced && self.settings.sync
+    }
+
+    /// Appends between two cycles what needs no disk and no new segment, on a thread that has other
+    /// things to do; or gives it back, where it would not be next, or where writes are slow.
+    pub(in crate::log) fn append_here(
+        &mut self,
+        id: LogId,
+        batches: Batches,
+    ) -> Result<Written, Batches> {
+        let began = Instant::now();
+        let is_slow = self.slow_until.is_some_and(|until| began < until);
+        let log = self.logs.get_mut(&id).filter(|_| !is_slow && self.receiver.len() == 0);
+        let Some(log) = log else { return Err(batches) };
+        let written = log.append_here(batches, &self.settings, &mut self.tails)?;
+        if began.elapsed() > QUICK_WRITE_MAX {
+            self.slow_until = Some(began + SLOW_WRITES_PAUSE);
+        }
+        Ok(written)
+    }
+
+    fn append(&mut self, append: Append) {
+        let Some(log) = self.logs.get_mut(&append.log) else {
+            let _ = append.reply.send(Err(AppendError::Deleted));
+            return;
+        };
+        if log.stage_append(append, &self.settings, &mut self.tails) {
+            self.touched.push(log.id());
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        let Some(log) = self.logs.get_mut(&end.log) else {
+            let _ = end.reply.send(Err(AppendError::Deleted));
+            return;
+        };
+        if log.stage_end(end, &self.settings, &mut self.tails) {
+            self.touched.push(log.id());
+        }
+    }
+
+    fn trim(&mut self, trim: Trim) {
+        // What was staged before must be written before it can be let go.
+        self.finish();
+        let trimmed = match self.logs.get_mut(&trim.log) {
+            Some(log) => log.trim(trim.before, &self.settings),
+            None => Err(TrimError::Deleted),
+        };
+        let _ = trim.reply.send(trimmed);
+        drop(trim.room);
+    }
+
+    fn note(&mut self, discovery: Discovery) {
+        self.finish();
+        let Discovery { object, fault, reply } = discovery;
+        let log = self.logs.get_mut(&object.log);
+        let _ = reply.send(log.is_some_and(|log| log.note(object, fault, &self.settings)));
+    }
+
+    /// Writes, syncs, publishes and answers what the cycle staged.
+    fn finish(&mut self) {
+        let touched = std::mem::take(&mut self.touched);
+        for id in &touched {
+            if let Some(log) = self.logs.get_mut(id) {
+                log.write_staged(&self.settings, &mut self.tails);
+                log.answer_unsynced(&self.settings);
+            }
+        }
+        if self.settings.sync {
+            self.sync_together(&touched);
+        }
+        // The last one first, as each log answers: a connection waits for its first request.
+        for id in touched.iter().rev() {
+            if let Some(log) = self.logs.get_mut(id).filter(|log| log.is_synced()) {
+                log.answer_synced(&self.settings);
+            }
+        }
+        for id in &touched {
+            if let Some(log) = self.logs.get_mut(id) {
+                log.answer_synced(&self.settings);
+                log.keep_view_if_due(&self.settings);
+            }
+        }
+        self.touched = touched;
+        self.touched.clear();
+    }
+
+    /// Syncs as many logs as can be by one sync. The others are left to do it themselves.
+    fn sync_together(&mut self, touched: &[LogId]) {
+        let logs = &mut self.logs;
+        let unsynced = touched.iter().filter_map(|id| logs.get_mut(id)?.take_unsynced());
+        let unsynced: Vec<Unsynced> = unsynced.collect();
+        if unsynced.is_empty() {
+            return;
+        }
+        let began = Instant::now();
+        let Together { done, is_settle_due } =
+            self.settings.store.sync_together(self.index, &unsynced);
+        if done.contains(&true) {
+            self.settings.meter.sync_seconds.observe(began.elapsed().as_secs_f64());
+        }
+        for (unsynced, _) in unsynced.iter().zip(done).filter(|(_, done)| *done) {
+            if let Some(log) = self.logs.get_mut(&unsynced.object.log) {
+                log.is_synced_together();
+            }
+        }
+        if is_settle_due && let Some(settling) = self.settings.settling.get() {
+            settling.wake();
+        }
+    }
+
+    fn stop(&mut self) {
+        self.finish();
+        for log in self.logs.values_mut() {
+            log.close(&self.settings);
+        }
+        // A view that is not on disk yet only makes the next start scan more.
+        if let Err(error) = self.settings.view.flush() {
+            tracing::warn!(%error, "view was not flushed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_waits_for_as_many_as_are_in_flight_and_ever_less_often_in_vain() {
+        let sync = Duration::from_micros(300);
+        let mut group = Group::default();
+        assert_eq!(group.patience(1), None);
+        group.is_synced(3, 2, sync);
+        assert_eq!(group.patience(0), None);
+        assert_eq!(group.patience(2), Some(sync));
+        assert_eq!(group.patience(5), None);
+        group.is_synced(3, 2, Duration::from_secs(1));
+        assert_eq!(group.patience(2), Some(GROUP_WAIT_MAX));
+        for skipped in [0, 1, 2, 4] {
+            group.is_waited_for(false);
+            for _ in 0..skipped {
+                assert_eq!(group.patience(2), None);
+            }
+            assert_eq!(group.patience(2), Some(GROUP_WAIT_MAX), "after {skipped}");
+        }
+        group.is_waited_for(true);
+        assert_eq!(group.patience(2), Some(GROUP_WAIT_MAX));
+    }
+}

@@ -1,0 +1,289 @@
+//! Batch bodies inflated, within a bound, and deflated: gzip, snappy (raw and xerial framing), lz4
+//! and zstd. A compressed bomb ends as an error after at most the bound, never as an allocation.
+
+use std::io::{self, Read, Write};
+
+use bytes::{Buf, Bytes};
+
+use crate::log::config::Codec;
+
+/// Why a body could not be inflated.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::log) enum InflateError {
+    /// The codec refused.
+    Corrupt(String),
+    /// More than the bound.
+    TooLarge,
+}
+
+/// The stream header that Java's snappy library writes, followed by two version numbers.
+const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\0";
+const XERIAL_HEADER_BYTES: usize = 16;
+/// Its version, and the oldest one that can read the stream.
+const XERIAL_VERSION: u32 = 1;
+/// How much of the body a block of its stream holds, as in that library.
+const XERIAL_BLOCK_BYTES: usize = 32 << 10;
+/// More bytes than any one of a snappy block stands for: a copy of 64 bytes takes three.
+const SNAPPY_RATIO_MAX: usize = 32;
+/// Largest window a zstd frame may ask for: 2^27 bytes, zstd's own default limit.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// Inflates `body` by the codec number of a batch's attributes; 0 shares the bytes.
+pub(in crate::log) fn inflate(
+    codec: i16,
+    body: Bytes,
+    bytes_max: usize,
+) -> Result<Bytes, InflateError> {
+    match codec {
+        0 => Ok(body),
+        1 => drain(flate2::read::MultiGzDecoder::new(&body[..]), bytes_max),
+        2 => snappy(&body, bytes_max),
+        3 => drain(lz4_flex::frame::FrameDecoder::new(&body[..]), bytes_max),
+        4 => {
+            let corrupt = |e: std::io::Error| InflateError::Corrupt(e.to_string());
+            let mut decoder = zstd::stream::read::Decoder::new(&body[..]).map_err(corrupt)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(corrupt)?;
+            drain(decoder, bytes_max)
+        }
+        other => Err(InflateError::Corrupt(format!("unknown compression codec {other}"))),
+    }
+}
+
+/// `body` inflated while it is read, in little memory however much it holds.
+pub(in crate::log) fn inflating(codec: i16, body: Bytes) -> io::Result<Box<dyn Read>> {
+    Ok(match codec {
+        0 => Box::new(body.reader()),
+        1 => Box::new(flate2::read::MultiGzDecoder::new(body.reader())),
+        2 => {
+            let framed = body.starts_with(XERIAL_MAGIC);
+            let rest = body.slice(if framed { XERIAL_HEADER_BYTES.min(body.len()) } else { 0 }..);
+            Box::new(SnappyReader { rest, framed, block: io::Cursor::default() })
+        }
+        3 => Box::new(lz4_flex::frame::FrameDecoder::new(body.reader())),
+        4 => {
+            let mut decoder = zstd::stream::read::Decoder::new(body.reader())?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+            Box::new(decoder)
+        }
+        other => return Err(io::Error::other(format!("unknown compression codec {other}"))),
+    })
+}
+
+/// Snappy, block by block.
+struct SnappyReader {
+    rest: Bytes,
+    /// Whether blocks have their length in front; else the rest is one block.
+    framed: bool,
+    block: io::Cursor<Vec<u8>>,
+}
+
+impl Read for SnappyReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // A block may be empty.
+        while self.block.position() == self.block.get_ref().len() as u64 {
+            if self.rest.is_empty() {
+                return Ok(0);
+            }
+            let mut length = self.rest.len();
+            if self.framed {
+                length = self.rest.try_get_u32().map_err(io::Error::other)? as usize;
+            }
+            if length > self.rest.len() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let block = self.rest.split_to(length);
+            let mut inflated = std::mem::take(&mut self.block).into_inner();
+            inflated.clear();
+            // No element stands for more bytes than this: a larger block is a lie.
+            let bytes_max = block.len().saturating_mul(SNAPPY_RATIO_MAX);
+            snappy_block(&block, bytes_max, &mut inflated)
+                .map_err(|e| io::Error::other(format!("{e:?}")))?;
+            self.block = io::Cursor::new(inflated);
+        }
+        self.block.read(buffer)
+    }
+}
+
+fn drain(reader: impl Read, bytes_max: usize) -> Result<Bytes, InflateError> {
+    let mut out = Vec::new();
+    let limit = (bytes_max as u64).saturating_add(1);
+    reader.take(limit).read_to_end(&mut out).map_err(|e| InflateError::Corrupt(e.to_string()))?;
+    if out.len() > bytes_max { Err(InflateError::TooLarge) } else { Ok(Bytes::from(out)) }
+}
+
+fn snappy(body: &[u8], bytes_max: usize) -> Result<Bytes, InflateError> {
+    let mut out = Vec::new();
+    if !body.starts_with(XERIAL_MAGIC) {
+        snappy_block(body, bytes_max, &mut out)?;
+        return Ok(Bytes::from(out));
+    }
+    let truncated = || InflateError::Corrupt("snappy stream is truncated".to_owned());
+    let mut rest = body.get(XERIAL_HEADER_BYTES..).ok_or_else(truncated)?;
+    while !rest.is_empty() {
+        let (length, after) = rest.split_first_chunk::<4>().ok_or_else(truncated)?;
+        let length = u32::from_be_bytes(*length) as usize;
+        let block = after.get(..length).ok_or_else(truncated)?;
+        snappy_block(block, bytes_max, &mut out)?;
+        rest = &after[length..];
+    }
+    Ok(Bytes::from(out))
+}
+
+/// Appends one inflated block to `out`, which may not grow over `bytes_max`.
+fn snappy_block(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), InflateError> {
+    let corrupt = |e: snap::Error| InflateError::Corrupt(e.to_string());
+    let length = snap::raw::decompress_len(block).map_err(corrupt)?;
+    if length > bytes_max - out.len() {
+        return Err(InflateError::TooLarge);
+    }
+    let from = out.len();
+    out.resize(from + length, 0);
+    snap::raw::Decoder::new().decompress(block, &mut out[from..]).map_err(corrupt)?;
+    Ok(())
+}
+
+/// Appends `body` to `out`, compressed as Kafka's clients expect it of a producer.
+pub(in crate::log) fn deflate(codec: Codec, body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    match codec {
+        Codec::Uncompressed => out.extend_from_slice(body),
+        Codec::Gzip(level) => {
+            let level = u32::try_from(level).map_or(flate2::Compression::default(), |level| {
+                flate2::Compression::new(level.min(9))
+            });
+            let mut encoder = flate2::write::GzEncoder::new(out, level);
+            encoder.write_all(body)?;
+            encoder.finish()?;
+        }
+        Codec::Snappy => xerial(body, out)?,
+        Codec::Lz4 => {
+            // Java's reader refuses linked blocks, and allocates a whole block before it reads one.
+            let frame = lz4_flex::frame::FrameInfo::new()
+                .block_mode(lz4_flex::frame::BlockMode::Independent)
+                .block_size(lz4_flex::frame::BlockSize::Max64KB);
+            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(frame, out);
+            encoder.write_all(body)?;
+            encoder.finish()?;
+        }
+        Codec::Zstd(level) => {
+            let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
+            // The frame then says how much it holds, and readers allocate once.
+            encoder.set_pledged_src_size(Some(body.len() as u64))?;
+            encoder.include_contentsize(true)?;
+            encoder.write_all(body)?;
+            encoder.finish()?;
+        }
+    }
+    Ok(())
+}
+
+fn xerial(body: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    out.extend_from_slice(XERIAL_MAGIC);
+    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
+    out.extend_from_slice(&XERIAL_VERSION.to_be_bytes());
+    let mut encoder = snap::raw::Encoder::new();
+    let mut block = vec![0; snap::raw::max_compress_len(XERIAL_BLOCK_BYTES.min(body.len()))];
+    for chunk in body.chunks(XERIAL_BLOCK_BYTES) {
+        let length = encoder.compress(chunk, &mut block).map_err(io::Error::other)?;
+        out.extend_from_slice(&(length as u32).to_be_bytes());
+        out.extend_from_slice(&block[..length]);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CODECS: [Codec; 8] = [
+        Codec::Uncompressed,
+        Codec::Gzip(-1),
+        Codec::Gzip(1),
+        Codec::Gzip(9),
+        Codec::Snappy,
+        Codec::Lz4,
+        Codec::Zstd(3),
+        Codec::Zstd(-7),
+    ];
+
+    /// Text that compresses, noise that does not, and one byte over and over.
+    fn bodies(length: usize) -> [Vec<u8>; 3] {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let noise = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        });
+        let text = b"the quick brown fox jumps over the lazy dog ".iter().copied().cycle();
+        [text.take(length).collect(), noise.take(length).collect(), vec![7; length]]
+    }
+
+    #[test]
+    fn bodies_of_every_size_come_back_under_every_codec_and_level() {
+        let edges = [XERIAL_BLOCK_BYTES, 64 << 10, 128 << 10, 1 << 20];
+        let sizes = edges.iter().flat_map(|edge| [edge - 1, *edge, edge + 1]);
+        for size in [0, 1, 2, 61, 1000].into_iter().chain(sizes) {
+            for body in bodies(size) {
+                for codec in CODECS {
+                    let mut out = b"header".to_vec();
+                    deflate(codec, &body, &mut out).unwrap();
+                    let deflated = Bytes::from(out).split_off(6);
+                    let inflated = inflate(codec.number(), deflated.clone(), size);
+                    assert!(inflated.is_ok_and(|back| back == body), "{codec:?} {size}");
+                    let mut read = Vec::new();
+                    let mut reader = inflating(codec.number(), deflated.clone()).unwrap();
+                    reader.read_to_end(&mut read).unwrap();
+                    assert!(read == body, "{codec:?} {size}");
+                    if size > 0 && codec != Codec::Uncompressed {
+                        let short = inflate(codec.number(), deflated, size - 1);
+                        assert_eq!(short, Err(InflateError::TooLarge), "{codec:?} {size}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn snappy_is_read_without_a_frame_too_and_cut_streams_are_errors() {
+        let [text, ..] = bodies(100 << 10);
+        let raw = Bytes::from(snap::raw::Encoder::new().compress_vec(&text).unwrap());
+        let read = |body: Bytes| {
+            let mut read = Vec::new();
+            inflating(2, body)?.read_to_end(&mut read).map(|_| read)
+        };
+        assert!(read(raw.clone()).unwrap() == text);
+        let mut framed = Vec::new();
+        deflate(Codec::Snappy, &text, &mut framed).unwrap();
+        for body in [raw, Bytes::from(framed)] {
+            assert!(read(body.slice(..body.len() - 1)).is_err());
+        }
+        // A block that claims 4 GiB.
+        assert!(read(Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0])).is_err());
+    }
+
+    #[test]
+    fn text_gets_smaller_and_noise_hardly_grows() {
+        let [text, noise, _] = bodies(1 << 20);
+        for codec in CODECS.into_iter().filter(|codec| *codec != Codec::Uncompressed) {
+            let mut out = Vec::new();
+            deflate(codec, &text, &mut out).unwrap();
+            assert!(out.len() < text.len() / 10, "{codec:?}: {}", out.len());
+            out.clear();
+            deflate(codec, &noise, &mut out).unwrap();
+            assert!(out.len() < noise.len() + (4 << 10), "{codec:?}: {}", out.len());
+        }
+    }
+
+    #[test]
+    fn lz4_frames_have_independent_blocks_of_64_kib_and_snappy_streams_javas_header() {
+        let [text, ..] = bodies(200 << 10);
+        let mut lz4 = Vec::new();
+        deflate(Codec::Lz4, &text, &mut lz4).unwrap();
+        // The frame's magic, then version 1 with independent blocks and nothing optional, then the
+        // size of a block.
+        assert_eq!(lz4[..6], [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40]);
+        let mut snappy = Vec::new();
+        deflate(Codec::Snappy, &text, &mut snappy).unwrap();
+        assert_eq!(snappy[..16], *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01");
+    }
+}

@@ -1,0 +1,252 @@
+//! A batch's records as raw slices, and batches written from some of them: what compaction and
+//! recompression need. Keys, values and headers stay opaque, and inflation is bounded.
+
+use std::io;
+
+use bytes::Bytes;
+
+use super::batch::{self, BatchHeader, Changes, HEADER_BYTES};
+use super::compression::{self, InflateError};
+use super::records::DecodeError;
+use super::varint::{self, Cursor};
+use crate::log::config::Codec;
+use crate::types::{Offset, Timestamp};
+
+/// The smallest record: seven fields of one byte each.
+const RECORD_BYTES_MIN: usize = 7;
+
+/// One record inside a batch's inflated body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::log) struct RawRecord<'a> {
+    /// Its offset minus the batch's base offset.
+    pub(in crate::log) offset_delta: u32,
+    /// Create or append time, as the batch says.
+    pub(in crate::log) timestamp: Timestamp,
+    /// `None` is a null key.
+    pub(in crate::log) key: Option<&'a [u8]>,
+    /// `None` is a tombstone.
+    pub(in crate::log) value: Option<&'a [u8]>,
+    /// The number of headers and the headers, not looked at.
+    pub(in crate::log) headers: &'a [u8],
+    /// All of it, with the length in front.
+    whole: &'a [u8],
+}
+
+/// A batch whose body is inflated.
+#[derive(Clone, Debug)]
+pub(in crate::log) struct RawBatch {
+    header: BatchHeader,
+    /// The header as it is stored.
+    head: Bytes,
+    body: Bytes,
+    count: usize,
+}
+
+impl RawBatch {
+    /// Inflates the body of one whole batch, whose header is given, to at most
+    /// `inflated_bytes_max`. The records are not looked at yet.
+    pub(in crate::log) fn open(
+        header: &BatchHeader,
+        batch: &Bytes,
+        inflated_bytes_max: usize,
+    ) -> Result<RawBatch, DecodeError> {
+        let base = header.base_offset;
+        if batch.len() != header.bytes {
+            return Err(DecodeError::Corrupt(
+                base,
+                format!("it has {} bytes and says {}", batch.len(), header.bytes),
+            ));
+        }
+        let compressed = batch.slice(HEADER_BYTES..);
+        let body = if compressed.is_empty() {
+            // A batch that compaction emptied; no codec writes nothing at all.
+            compressed
+        } else {
+            compression::inflate(header.compression(), compressed, inflated_bytes_max).map_err(
+                |e| match e {
+                    InflateError::Corrupt(reason) => DecodeError::Corrupt(base, reason),
+                    InflateError::TooLarge => DecodeError::TooLarge(base, inflated_bytes_max),
+                },
+            )?
+        };
+        let count = usize::try_from(header.record_count)
+            .ok()
+            .filter(|count| *count <= body.len() / RECORD_BYTES_MIN)
+            .ok_or_else(|| {
+                let count = header.record_count;
+                DecodeError::Corrupt(
+                    base,
+                    format!("{count} records do not fit {} bytes", body.len()),
+                )
+            })?;
+        Ok(RawBatch { header: *header, head: batch.slice(..HEADER_BYTES), body, count })
+    }
+
+    /// The inflated records.
+    pub(in crate::log) fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// How many records the header says there are; they would fit.
+    pub(in crate::log) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Its records in order; an error ends them.
+    pub(in crate::log) fn records(&self) -> RawRecords<'_> {
+        RawRecords { batch: self, cursor: Cursor::new(&self.body), index: 0, failed: false }
+    }
+
+    /// The batch with only `kept`, which are records of its own in their order. Base offset, leader
+    /// epoch, last offset delta, producer, sequence, codec, transactional and timestamp type stay,
+    /// as with Kafka's cleaner; records keep their offset deltas. The maximum timestamp becomes that
+    /// of the records kept, except with append time. With nothing kept the batch is a bare header,
+    /// which still tells its producer's sequence.
+    ///
+    /// `delete_horizon` is written in place of the base timestamp, and the records' timestamps are
+    /// counted from it (KIP-534); `None` leaves a horizon that the batch already has.
+    pub(in crate::log) fn keep<'a>(
+        &self,
+        kept: impl IntoIterator<Item = RawRecord<'a>>,
+        delete_horizon: Option<Timestamp>,
+    ) -> io::Result<Bytes> {
+        let header = &self.header;
+        let base_timestamp = delete_horizon.unwrap_or(header.base_timestamp);
+        // Append times are not counted from anything.
+        let shift = if header.log_append_time() { None } else { delete_horizon };
+        let mut body = Vec::new();
+        let mut record_count = 0;
+        let mut max_timestamp = None;
+        for record in kept {
+            match shift {
+                None => body.extend_from_slice(record.whole),
+                Some(horizon) => put_shifted(&mut body, &record, horizon)?,
+            }
+            record_count += 1;
+            max_timestamp = max_timestamp.max(Some(record.timestamp));
+        }
+        let max_timestamp = match max_timestamp {
+            Some(max) if !header.log_append_time() => max,
+            _ => header.max_timestamp,
+        };
+        let mut out = self.head.to_vec();
+        let codec = match Codec::of(header.compression()) {
+            Some(codec) if !body.is_empty() => codec,
+            _ => Codec::Uncompressed,
+        };
+        compression::deflate(codec, &body, &mut out)?;
+        let changes = Changes {
+            codec: codec.number(),
+            base_timestamp,
+            delete_horizon: delete_horizon.is_some() || header.delete_horizon().is_some(),
+            max_timestamp,
+            record_count,
+            ..Changes::none(header)
+        };
+        batch::rewrite(&mut out, &changes);
+        Ok(Bytes::from(out))
+    }
+
+    /// The same records under another codec. `changes` are the header's; the codec's number among
+    /// them is set here.
+    pub(in crate::log) fn recompress(&self, codec: Codec, changes: Changes) -> io::Result<Bytes> {
+        let mut out = Vec::with_capacity(HEADER_BYTES + self.body.len());
+        out.extend_from_slice(&self.head);
+        compression::deflate(codec, &self.body, &mut out)?;
+        batch::rewrite(&mut out, &Changes { codec: codec.number(), ..changes });
+        Ok(Bytes::from(out))
+    }
+}
+
+/// A record whose timestamp is counted from `horizon`.
+fn put_shifted(out: &mut Vec<u8>, record: &RawRecord<'_>, horizon: Timestamp) -> io::Result<()> {
+    let delta = record.timestamp.0.checked_sub(horizon.0).ok_or_else(|| {
+        let reason = format!("{} is too far from {horizon}", record.timestamp);
+        io::Error::new(io::ErrorKind::InvalidData, reason)
+    })?;
+    let mut fields = Vec::with_capacity(record.whole.len() + 10);
+    // Record attributes: none are defined.
+    fields.push(0);
+    varint::put(&mut fields, delta);
+    varint::put(&mut fields, i64::from(record.offset_delta));
+    varint::put_nullable(&mut fields, record.key);
+    varint::put_nullable(&mut fields, record.value);
+    fields.extend_from_slice(record.headers);
+    varint::put(out, fields.len() as i64);
+    out.extend_from_slice(&fields);
+    Ok(())
+}
+
+/// See [`RawBatch::records`].
+pub(in crate::log) struct RawRecords<'a> {
+    batch: &'a RawBatch,
+    cursor: Cursor<'a>,
+    index: usize,
+    failed: bool,
+}
+
+impl<'a> Iterator for RawRecords<'a> {
+    type Item = Result<RawRecord<'a>, DecodeError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let corrupt = |base: Offset, reason| Some(Err(DecodeError::Corrupt(base, reason)));
+        if self.failed {
+            return None;
+        }
+        let base = self.batch.header.base_offset;
+        if self.index == self.batch.count {
+            let trailing = self.cursor.remaining();
+            self.failed = true;
+            if trailing > 0 {
+                return corrupt(base, format!("{trailing} bytes follow its last record"));
+            }
+            return None;
+        }
+        let record = record(&self.batch.header, &self.batch.body, &mut self.cursor);
+        self.failed = record.is_none();
+        let index = self.index;
+        self.index += 1;
+        match record {
+            Some(record) => Some(Ok(record)),
+            None => corrupt(base, format!("record {index} of {} is malformed", self.batch.count)),
+        }
+    }
+}
+
+/// One record; `None` when its bytes contradict each other.
+fn record<'a>(
+    header: &BatchHeader,
+    body: &'a [u8],
+    cursor: &mut Cursor<'a>,
+) -> Option<RawRecord<'a>> {
+    let from = cursor.position();
+    let length = usize::try_from(cursor.varint()?).ok()?;
+    if length > cursor.remaining() {
+        return None;
+    }
+    let end = cursor.position() + length;
+    let _attributes = cursor.byte()?;
+    let timestamp_delta = cursor.varlong()?;
+    let offset_delta = u32::try_from(cursor.varint()?).ok()?;
+    let key = cursor.nullable()?;
+    let value = cursor.nullable()?;
+    // At least the number of headers is there.
+    let headers = cursor.position()..end;
+    cursor.take(headers.len()).filter(|range| !range.is_empty() && range.end == end)?;
+    let timestamp = if header.log_append_time() {
+        header.max_timestamp
+    } else {
+        Timestamp(header.base_timestamp.0.checked_add(timestamp_delta)?)
+    };
+    Some(RawRecord {
+        offset_delta,
+        timestamp,
+        key: key.map(|range| &body[range]),
+        value: value.map(|range| &body[range]),
+        headers: &body[headers],
+        whole: &body[from..end],
+    })
+}
+
+#[cfg(test)]
+mod tests;

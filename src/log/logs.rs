@@ -1,0 +1,396 @@
+//! Every log of this node: opens, recovers and deletes logs, and owns the threads that write them and
+//! look after them. A record is never seen here: `partition.rs` is where one log is appended to and
+//! read.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use dashmap::DashMap;
+use tokio::sync::{oneshot, watch};
+
+use super::append::owner::{OwnedLog, Recovered};
+use super::append::queue;
+use super::append::turn::Turn;
+use super::append::writer::{Command, Writer};
+use super::config::LogConfig;
+use super::meter;
+use super::object::local_store::LocalRecordStore;
+use super::object::record_store::RecordStore;
+use super::outcome::OffsetSpan;
+use super::partition::{Partition, Readable, Shared};
+use super::recover::recovery;
+use super::refusals::{Refusal, Refusals};
+use super::settings::Settings;
+use super::upkeep;
+use super::upkeep::clean::CleanMeter;
+use super::upkeep::retention::Retainer;
+use super::upkeep::rounds::Rounds;
+use super::wal::RedoConfig;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::types::{Clock, IdHash, LeaderEpoch, LogId, Progress, TopicId};
+
+/// Bytes of recent appends kept in memory for readers, over all logs. What is older they find in the
+/// page cache: more memory of our own would only push both out of the processor's caches.
+const TAIL_BYTES_MAX: usize = 8 << 20;
+
+/// Syncs of single logs after which a writer gets a redo log: a broker that is tried out needs no room
+/// for one.
+const REDO_SYNCS_MIN: u32 = 256;
+
+/// The logs that are open.
+pub(super) type OpenLogs = DashMap<LogId, Partition, IdHash>;
+
+/// Every partition log of this node. Cheap to clone; writer threads stop with `shutdown`.
+#[derive(Clone)]
+pub struct Logs {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) settings: Arc<Settings>,
+    /// Shared with the upkeep's threads, which may not keep the rest alive.
+    pub(super) open: Arc<OpenLogs>,
+    /// Always empty: a log's entry is held while it is opened or deleted, so that only one caller
+    /// does so at a time, and `open` stays free for whoever looks a log up.
+    turns: DashMap<LogId, ()>,
+    pub(super) shares: Vec<Turn>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Ends before the writers do.
+    upkeep: Mutex<Vec<Rounds>>,
+}
+
+/// What can go wrong when a log is opened, created or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// A file operation failed.
+    #[error("{action} {path}: {source}")]
+    Io {
+        /// What was tried, as a verb phrase.
+        action: &'static str,
+        /// On which path.
+        path: String,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+impl Logs {
+    /// Starts the writer threads over `dir` (created if absent). `epoch` is this node's leader
+    /// epoch for every log. Opens no log yet.
+    pub fn start(
+        dir: &Path,
+        store: Store,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        epoch: LeaderEpoch,
+        metrics: &Metrics,
+    ) -> Result<Logs, LogError> {
+        let records = LocalRecordStore::open(dir).map_err(|source| LogError::Io {
+            action: "open log directory",
+            path: dir.display().to_string(),
+            source,
+        })?;
+        let redo = RedoConfig {
+            writers: config.log_writer_threads.max(1),
+            file_bytes: config.log_redo_bytes / 2,
+            syncs_min: REDO_SYNCS_MIN,
+        };
+        let redo_off = meter::redo_off(metrics).map_err(unregistered)?;
+        let records = records.with_open_files(config.log_open_files_max).with_redo(redo, redo_off);
+        Logs::over(Arc::new(records), store, config, clock, epoch, metrics)
+    }
+
+    /// `start` over any record store.
+    pub fn over(
+        records: Arc<dyn RecordStore>,
+        view: Store,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        epoch: LeaderEpoch,
+        metrics: &Metrics,
+    ) -> Result<Logs, LogError> {
+        let clean_meter = CleanMeter::register(metrics).map_err(unregistered)?;
+        let settings = Arc::new(Settings::new(records, view, config, clock, epoch, metrics)?);
+        let (logs, writers) = Logs::with(settings, config, TAIL_BYTES_MAX);
+        let mut threads = Vec::with_capacity(writers.len());
+        for (index, (turn, writer)) in logs.inner.shares.iter().zip(writers).enumerate() {
+            let name = format!("log-writer-{index}");
+            turn.begin(writer);
+            let turn = turn.clone();
+            let thread = std::thread::Builder::new()
+                .name(name.clone())
+                .spawn(move || turn.serve())
+                .map_err(|source| LogError::Io { action: "start thread", path: name, source })?;
+            threads.push(thread);
+        }
+        *logs.inner.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+        let upkeep = logs.start_upkeep(config, clean_meter).map_err(|source| LogError::Io {
+            action: "start threads of",
+            path: "upkeep".to_owned(),
+            source,
+        })?;
+        *logs.inner.upkeep.lock().unwrap_or_else(PoisonError::into_inner) = upkeep;
+        Ok(logs)
+    }
+
+    /// Logs, and their writers, which nothing drives yet.
+    pub(super) fn with(
+        settings: Arc<Settings>,
+        config: &Config,
+        tail_bytes_max: usize,
+    ) -> (Logs, Vec<Writer>) {
+        let count = config.log_writer_threads.max(1);
+        let (shares, writers) = (0..count)
+            .map(|index| {
+                let (queue, receiver) = queue::queue(config.log_append_queue_bytes);
+                let tail_bytes_max = tail_bytes_max / count;
+                let writer = Writer::new(index, receiver, settings.clone(), tail_bytes_max);
+                (Turn::new(queue), writer)
+            })
+            .unzip();
+        let inner = Inner {
+            settings,
+            open: Arc::default(),
+            turns: DashMap::new(),
+            shares,
+            threads: Mutex::default(),
+            upkeep: Mutex::default(),
+        };
+        (Logs { inner: Arc::new(inner) }, writers)
+    }
+
+    /// The threads that look after logs at rest. They hold no handle: logs that nobody has any more
+    /// are not kept up.
+    fn start_upkeep(&self, config: &Config, clean_meter: CleanMeter) -> io::Result<Vec<Rounds>> {
+        let Inner { open, settings, .. } = &*self.inner;
+        upkeep::start(open, settings, config, clean_meter)
+    }
+
+    /// Lets go of what retention does not ask to keep, in all open logs, as the upkeep does now and
+    /// then. Blocking.
+    pub fn apply_retention(&self) {
+        let Inner { open, settings, .. } = &*self.inner;
+        Retainer::new(open.clone(), settings.clone()).round(|| true);
+    }
+
+    /// Counts what recovery reads in `progress` from now on; only the first call has an effect.
+    pub fn report_to(&self, progress: &Progress) {
+        let _ = self.inner.settings.progress.set(progress.clone());
+    }
+
+    /// Where recovery counts what it reads.
+    pub fn progress(&self) -> &Progress {
+        self.inner.settings.progress()
+    }
+
+    /// The logs that take no appends.
+    pub fn refusals(&self) -> Refusals {
+        self.inner.settings.refusals.clone()
+    }
+
+    /// Tells what a topic is called, for log lines about its logs; best before they are opened.
+    pub fn name_topic(&self, topic: TopicId, name: &str) {
+        self.inner.settings.topics.name(topic, name);
+    }
+
+    /// Tells what a topic is called and asks of its logs; best before they are opened, and again
+    /// whenever that changes: it holds from the next append on.
+    pub fn configure(&self, topic: TopicId, name: &str, config: LogConfig) {
+        self.inner.settings.topics.configure(topic, name, config);
+    }
+
+    /// Opens a log, recovering it if it exists and creating it if not. Blocking: call it at
+    /// start-up or inside `spawn_blocking`. Opening an open log returns the same handle.
+    pub fn open(&self, id: LogId) -> Result<Partition, LogError> {
+        let _turn = self.inner.turns.entry(id);
+        if let Some(open) = self.partition(id) {
+            return Ok(open);
+        }
+        let partition = self.inner.recover(id)?;
+        self.inner.open.insert(id, partition.clone());
+        Ok(partition)
+    }
+
+    /// `open` at start-up, where one log that cannot be read must stop no other: it stays closed
+    /// until the next start, and its reason is told.
+    pub fn open_or_refuse(&self, id: LogId) {
+        let Err(error) = self.open(id) else { return };
+        let settings = &self.inner.settings;
+        let refusal = Refusal::disk(format!("the log cannot be opened: {error}"));
+        settings.note_refusal(id, &refusal);
+        let Refusal { reason, next_step } = refusal;
+        let log = settings.label(id);
+        tracing::error!(log, reason, next_step, "partition is offline until the next start");
+    }
+
+    /// The handle of an open log.
+    pub fn partition(&self, id: LogId) -> Option<Partition> {
+        self.inner.open.get(&id).map(|partition| partition.clone())
+    }
+
+    /// Ids of all logs found on disk, open or not.
+    pub fn on_disk(&self) -> Result<Vec<LogId>, LogError> {
+        self.inner.settings.store.logs().map_err(|source| LogError::Io {
+            action: "list",
+            path: "logs".to_owned(),
+            source,
+        })
+    }
+
+    /// Closes and deletes every log of a topic; readers in the middle get
+    /// `ReadError::Deleted`. Blocking.
+    pub fn delete_topic(&self, topic: TopicId) -> Result<(), LogError> {
+        let open = self.inner.open.iter().map(|entry| *entry.key());
+        let mut ids: Vec<LogId> = open.filter(|id| id.topic == topic).collect();
+        ids.extend(self.on_disk()?.into_iter().filter(|id| id.topic == topic));
+        ids.sort_unstable();
+        ids.dedup();
+        for id in ids {
+            self.inner.delete(id)?;
+        }
+        self.inner.settings.topics.forget(topic);
+        Ok(())
+    }
+
+    /// Closes every file that is kept open for speed: after a start, logs that nobody uses yet must
+    /// not hold any. Blocking.
+    pub fn rest(&self) {
+        // The first call lets go of what was not used since the last one, the second one of what
+        // was.
+        self.inner.settings.store.rest();
+        self.inner.settings.store.rest();
+    }
+
+    /// Drains the queues, syncs every log, writes the view, stops the threads. Blocking.
+    pub fn shutdown(&self) {
+        self.inner.end_upkeep();
+        self.inner.end_threads(|| Command::Stop);
+        for (object, error) in self.inner.settings.store.settle(true) {
+            let log = self.inner.settings.label(object.log);
+            tracing::error!(log, segment = %object, %error, "last sync failed, the next start repeats it");
+        }
+    }
+}
+
+pub(super) fn unregistered(error: prometheus::Error) -> LogError {
+    LogError::Io {
+        action: "register metrics of",
+        path: "logs".to_owned(),
+        source: io::Error::other(error),
+    }
+}
+
+impl Inner {
+    fn recover(&self, id: LogId) -> Result<Partition, LogError> {
+        let replayed = recovery::replay(id, &self.settings)?;
+        let readable = Readable {
+            segments: replayed.segments,
+            aborted: replayed.aborted,
+            open: replayed.producers.open_transactions(),
+            ..Readable::default()
+        };
+        let (span, seen) = watch::channel(OffsetSpan::default());
+        let settings = &self.settings;
+        let turn = self.share(id).clone();
+        let shared = Arc::new(Shared::new(id, settings.clone(), seen, readable, turn));
+        let recovered = Recovered {
+            producers: replayed.producers,
+            start: replayed.start,
+            end: replayed.end,
+            cleaned_to: replayed.cleaned_to,
+            anchor: replayed.anchor,
+            view_due_bytes: replayed.scanned_bytes,
+            view_aborted: replayed.view_aborted,
+            refused: replayed.refused,
+        };
+        let mut owned = OwnedLog::new(shared.clone(), span, recovered);
+        owned.keep_view_if_due(settings);
+        // A writer that is gone drops the log: its appends answer `Stopping`.
+        drop(self.share(id).send(Command::Adopt(Box::new(owned))));
+        Ok(Partition { shared })
+    }
+
+    fn delete(&self, id: LogId) -> Result<(), LogError> {
+        let _turn = self.turns.entry(id);
+        if let Some(forgotten) = self.close(id) {
+            // An error means that the writer ended, which forgets as well.
+            drop(queue::block_on(forgotten));
+        }
+        self.erase(id)
+    }
+
+    /// Takes an open log from its readers and its writer; tells when the writer has let go of it.
+    pub(super) fn close(&self, id: LogId) -> Option<oneshot::Receiver<()>> {
+        let (_, partition) = self.open.remove(&id)?;
+        partition.shared.mark_deleted();
+        let (done, forgotten) = oneshot::channel();
+        self.share(id).send(Command::Forget(id, done)).ok()?;
+        Some(forgotten)
+    }
+
+    /// Removes a closed log from the disk and the view.
+    pub(super) fn erase(&self, id: LogId) -> Result<(), LogError> {
+        self.settings.refusals.forget(id);
+        self.settings.store.delete_log(id).map_err(|source| LogError::Io {
+            action: "delete",
+            path: id.to_string(),
+            source,
+        })?;
+        // Topic ids never come back, so what stays in a failing view is never looked up.
+        if let Err(error) = self.settings.view.forget_log(id) {
+            tracing::warn!(log = %id, %error, "view still holds a deleted log");
+        }
+        Ok(())
+    }
+
+    /// The share that a log belongs to. Partitions of one topic are spread evenly.
+    pub(super) fn share(&self, id: LogId) -> &Turn {
+        let (high, low) = id.topic.0.as_u64_pair();
+        let spread = (high ^ low).wrapping_add(u64::from(id.partition.0));
+        &self.shares[(spread % self.shares.len() as u64) as usize]
+    }
+
+    fn end_upkeep(&self) {
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn end_threads(&self, command: impl Fn() -> Command) {
+        for share in &self.shares {
+            // A writer that is gone already needs no telling.
+            drop(share.send(command()));
+        }
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        for thread in threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a log writer thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.end_upkeep();
+        self.end_threads(|| Command::Halt);
+    }
+}
+
+#[cfg(test)]
+impl Logs {
+    /// Logs over `dir` with their view in `view`, for tests of rooms that may not use `store/`.
+    pub(crate) fn over_directories(
+        dir: &Path,
+        view: &Path,
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        epoch: LeaderEpoch,
+        metrics: &Metrics,
+    ) -> Logs {
+        let store = Store::open(view).expect("the view opens");
+        Logs::start(dir, store, config, clock, epoch, metrics).expect("the logs open")
+    }
+}

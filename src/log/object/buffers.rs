@@ -1,0 +1,122 @@
+//! Buffers for large reads, used again and again: memory that was not touched for a while is dear. They
+//! begin where a disk can read into them by itself.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+/// What a read or write past the page cache begins, ends and lies in memory at multiples of, as far as the disks
+/// are known that people have.
+pub(in crate::log) const BLOCK_BYTES: usize = 4 << 10;
+/// The size of a buffer: what consumers ask of a partition by default, in whole blocks.
+const BUFFER_BYTES: usize = (1 << 20) + 2 * BLOCK_BYTES;
+/// The same with room to begin at a block.
+const MEMORY_BYTES: usize = BUFFER_BYTES + BLOCK_BYTES;
+/// Smaller reads get memory of their own, which begins anywhere: they would keep much more alive than
+/// they have.
+pub(in crate::log) const BYTES_MIN: usize = 512 << 10;
+/// Most buffers that are kept for the next reads.
+const IDLE_MAX: usize = 8;
+
+/// Buffers that nobody uses. Cheap to clone.
+#[derive(Clone, Default)]
+pub(in crate::log) struct Buffers {
+    idle: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+/// A buffer on loan; it comes back when the bytes made of it are dropped.
+pub(in crate::log) struct Loan {
+    bytes: Vec<u8>,
+    /// Where it begins in `bytes`.
+    from: usize,
+    length: usize,
+    owner: Buffers,
+}
+
+impl Buffers {
+    /// A buffer of `length` bytes, whatever they are; it begins at a block unless it is small.
+    pub(in crate::log) fn lend(&self, length: usize) -> Loan {
+        let bytes = match length {
+            0..BYTES_MIN => vec![0; length],
+            // The one that came back last: it is the most likely to be in the processor's cache.
+            BYTES_MIN..=BUFFER_BYTES => self.idle().pop().unwrap_or_else(|| vec![0; MEMORY_BYTES]),
+            _ => vec![0; length + BLOCK_BYTES],
+        };
+        let from = bytes.as_ptr().align_offset(BLOCK_BYTES).min(bytes.len() - length);
+        Loan { bytes, from, length, owner: self.clone() }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Loan {
+    /// All of it.
+    pub(in crate::log) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.from..self.from + self.length]
+    }
+
+    /// Its first `length` bytes, for whoever reads them.
+    pub(in crate::log) fn filled(mut self, length: usize) -> Bytes {
+        self.length = self.length.min(length);
+        Bytes::from_owner(self)
+    }
+}
+
+/// `part` of `whole`, by itself where it would keep much more alive than it has.
+pub(in crate::log) fn part_of(whole: &Bytes, part: Bytes) -> Bytes {
+    if part.len() < whole.len() / 2 { Bytes::copy_from_slice(&part) } else { part }
+}
+
+impl AsRef<[u8]> for Loan {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[self.from..self.from + self.length]
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        let mut idle = self.owner.idle();
+        if self.bytes.len() == MEMORY_BYTES && idle.len() < IDLE_MAX {
+            idle.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_buffers_come_back_when_the_last_bytes_of_them_go() {
+        let buffers = Buffers::default();
+        let mut loan = buffers.lend(BYTES_MIN);
+        loan.bytes_mut().fill(7);
+        let bytes = loan.filled(3);
+        let part = bytes.slice(1..);
+        drop(bytes);
+        assert_eq!((&part[..], buffers.idle().len()), (&[7, 7][..], 0));
+        drop(part);
+        assert_eq!(buffers.idle().len(), 1);
+        assert_eq!(buffers.lend(BUFFER_BYTES).bytes_mut().len(), BUFFER_BYTES);
+        // Others are not kept.
+        drop((buffers.lend(BYTES_MIN - 1), buffers.lend(BUFFER_BYTES + 1)));
+        assert_eq!(buffers.idle().len(), 1);
+        drop((0..20).map(|_| buffers.lend(BUFFER_BYTES)).collect::<Vec<_>>());
+        assert_eq!(buffers.idle().len(), IDLE_MAX);
+    }
+
+    #[test]
+    fn large_buffers_begin_at_a_block() {
+        let buffers = Buffers::default();
+        for length in [BYTES_MIN, BUFFER_BYTES, BUFFER_BYTES + 1, 3 * BUFFER_BYTES] {
+            let mut loan = buffers.lend(length);
+            assert_eq!(loan.bytes_mut().len(), length);
+            assert!(loan.bytes_mut().as_ptr().addr().is_multiple_of(BLOCK_BYTES));
+        }
+        for length in [0, 1, BYTES_MIN - 1] {
+            assert_eq!(buffers.lend(length).bytes_mut().len(), length);
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! Record objects as local files below `<topic uuid>-<partition>/`. The only place that knows their paths.
+//! Handles are opened on demand and kept in a bounded cache.
+//!
+//! ```text
+//! 00000000000000000000.log          a segment by its base offset, as it was appended
+//! 00000000000000000000-2.log        the same, compacted twice
+//! 00000000000000000000-3.log.draft  the same, being compacted; of no value after a crash
+//! start-00000000000000000120        empty: the log starts at offset 120
+//! 00000000000000000000.damaged-at-7040  bytes that a repair took out of the first, at byte 7040
+//! ```
+//!
+//! Beside them, `redo/` holds appends that several logs have synced together (`wal/`).
+
+mod at_rest;
+mod past;
+mod together;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use prometheus::IntGauge;
+use uuid::Uuid;
+
+use super::buffers::Buffers;
+use super::files::{self, Entry, File, Files, Os};
+use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Unsynced, Way};
+use crate::log::wal::{Redo, RedoConfig};
+use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
+
+/// Most files kept open unless told otherwise; others are opened again when they are needed.
+const OPEN_FILES_MAX: usize = 512;
+/// Bytes of which `read_once` asks whether they are in the page cache.
+const ONCE_STEP_BYTES: usize = 64 << 10;
+const SUFFIX: &str = ".log";
+const DRAFT_SUFFIX: &str = ".log.draft";
+const START_PREFIX: &str = "start-";
+
+/// Files below one directory, of the operating system or of a simulation.
+pub struct LocalRecordStore<F: Files = Os> {
+    files: F,
+    dir: PathBuf,
+    handles: Mutex<Handles<F::File>>,
+    /// Files whose directory entries this process has synced. Of others nobody knows: whoever made
+    /// them may have been killed before.
+    entered: Mutex<HashSet<ObjectId, IdHash>>,
+    /// Logs whose directories this process has made and not synced the entries of.
+    made: Mutex<HashSet<LogId>>,
+    buffers: Buffers,
+    /// What is synced together.
+    redo: Option<Redo<F>>,
+    /// The last generation of the redo log that was found.
+    redo_generation: u64,
+    /// Objects of which a sync failed in the background.
+    failed: Mutex<HashSet<ObjectId, IdHash>>,
+    /// Where the file system tells of what it could not write back since the start.
+    file_system: F::File,
+    /// The file system cannot read past its cache.
+    past_refused: AtomicBool,
+}
+
+struct Handles<T> {
+    /// With the tick of their last use.
+    files: HashMap<ObjectId, (Arc<T>, u64), IdHash>,
+    /// Whose turn it is to be closed, with the tick up to which its uses are known. Every open file
+    /// is here; others may be, too.
+    turns: VecDeque<(ObjectId, u64)>,
+    tick: u64,
+    /// The tick of the last call of `rest`.
+    rested: u64,
+    /// Most files kept open.
+    files_max: usize,
+}
+
+impl LocalRecordStore {
+    /// Over `dir`, created if absent.
+    pub fn open(dir: &Path) -> io::Result<LocalRecordStore> {
+        create_dir(dir)?;
+        LocalRecordStore::over(Os, dir)
+    }
+
+    /// Over `dir`, which must exist.
+    pub fn existing(dir: &Path) -> io::Result<LocalRecordStore> {
+        fs::metadata(dir)?;
+        LocalRecordStore::unsynced(Os, dir)
+    }
+}
+
+impl<F: Files> LocalRecordStore<F> {
+    /// Over the directory `dir` of `files`, which must exist.
+    pub(in crate::log) fn over(files: F, dir: &Path) -> io::Result<LocalRecordStore<F>> {
+        // The entries of all logs that are there: whoever made them may have been killed before.
+        files.sync_dir(dir)?;
+        let mut store = LocalRecordStore::unsynced(files, dir)?;
+        store.redo_generation = store.replay_redo()?;
+        Ok(store)
+    }
+
+    /// With a redo log; `off` counts the writers that cannot use theirs any more.
+    pub(in crate::log) fn with_redo(
+        mut self,
+        config: RedoConfig,
+        off: IntGauge,
+    ) -> LocalRecordStore<F> {
+        self.redo = Some(Redo::open(&self.files, &self.dir, config, self.redo_generation, off));
+        self
+    }
+
+    /// Keeps at most so many files open.
+    pub(in crate::log) fn with_open_files(self, files_max: usize) -> LocalRecordStore<F> {
+        lock(&self.handles).files_max = files_max;
+        self
+    }
+
+    fn unsynced(files: F, dir: &Path) -> io::Result<LocalRecordStore<F>> {
+        let file_system = files.open_dir(dir)?;
+        let handles = Handles {
+            files: HashMap::default(),
+            turns: VecDeque::new(),
+            tick: 0,
+            rested: 0,
+            files_max: OPEN_FILES_MAX,
+        };
+        Ok(LocalRecordStore {
+            files,
+            dir: dir.to_owned(),
+            handles: Mutex::new(handles),
+            entered: Mutex::default(),
+            made: Mutex::default(),
+            buffers: Buffers::default(),
+            redo: None,
+            redo_generation: 0,
+            failed: Mutex::default(),
+            file_system,
+            past_refused: AtomicBool::new(false),
+        })
+    }
+
+    fn path(&self, object: ObjectId) -> PathBuf {
+        self.log_dir(object.log).join(file_name(object, SUFFIX))
+    }
+
+    fn draft_path(&self, object: ObjectId) -> PathBuf {
+        self.log_dir(object.log).join(file_name(object, DRAFT_SUFFIX))
+    }
+
+    fn log_dir(&self, log: LogId) -> PathBuf {
+        self.dir.join(log.to_string())
+    }
+
+    /// Makes a file's entry survive power loss, and its directory's, without which it would not.
+    fn enter(&self, object: ObjectId) -> io::Result<()> {
+        self.files.sync_dir(&self.log_dir(object.log))?;
+        // A guard in the condition would be held, too, while the disk works.
+        let is_made = lock(&self.made).contains(&object.log);
+        if is_made {
+            self.files.sync_dir(&self.dir)?;
+            lock(&self.made).remove(&object.log);
+        }
+        lock(&self.entered).insert(object);
+        Ok(())
+    }
+
+    /// Up to `location.length` bytes, however many `read` gives at a time; fewer only at the end.
+    fn fill(
+        &self,
+        location: Location,
+        read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+    ) -> io::Result<Bytes> {
+        let mut buffer = self.buffers.lend(location.length);
+        let filled = files::fill(buffer.bytes_mut(), location.position, read)?;
+        Ok(buffer.filled(filled))
+    }
+
+    /// The file, if it is open.
+    fn open_file(&self, object: ObjectId) -> Option<Arc<F::File>> {
+        let mut handles = lock(&self.handles);
+        handles.tick += 1;
+        let tick = handles.tick;
+        let (file, used) = handles.files.get_mut(&object)?;
+        *used = tick;
+        Some(file.clone())
+    }
+
+    fn file(&self, object: ObjectId, create: bool) -> io::Result<Arc<F::File>> {
+        if let Some(file) = self.open_file(object) {
+            return Ok(file);
+        }
+        let path = self.path(object);
+        let file = match self.files.open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound && create => {
+                // Noted first: of a directory that is made twice, each maker syncs the entry.
+                lock(&self.made).insert(object.log);
+                self.files.create_dir_all(&self.log_dir(object.log))?;
+                self.files.create(&path)?
+            }
+            other => other?,
+        };
+        let file = Arc::new(file);
+        lock(&self.handles).keep(object, file.clone());
+        // Deleted while it was being opened: whoever deleted it did not find this handle, which
+        // would keep the space. Asked last, so that one of the two sees the other.
+        if file.is_removed()? {
+            lock(&self.handles).files.remove(&object);
+        }
+        Ok(file)
+    }
+}
+
+impl<F: Files> LocalRecordStore<F> {
+    /// Everything that lies in a log's directory; nothing if there is none.
+    fn entries(&self, log: LogId) -> io::Result<Vec<Entry>> {
+        match self.files.list(&self.log_dir(log)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            listed => listed,
+        }
+    }
+}
+
+impl<T> Handles<T> {
+    fn keep(&mut self, object: ObjectId, file: Arc<T>) {
+        while self.files.len() >= self.files_max && self.close_one() {}
+        self.tick += 1;
+        if self.files.insert(object, (file, self.tick)).is_none() {
+            self.turns.push_back((object, self.tick));
+        }
+    }
+
+    /// Closes the file that has not been used for the longest time, about: one that was used since
+    /// it had its turn gets another. Every step is paid for by an opening or a use. Whether there
+    /// was one to close.
+    fn close_one(&mut self) -> bool {
+        while let Some((object, known)) = self.turns.pop_front() {
+            match self.files.get(&object) {
+                None => {}
+                Some((_, used)) if *used > known => self.turns.push_back((object, *used)),
+                Some(_) => {
+                    self.files.remove(&object);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+}
+
+impl<F: Files> RecordStore for LocalRecordStore<F> {
+    fn append(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<Location> {
+        self.file(object, position == 0)?.write_all_at(bytes, position)?;
+        Ok(Location { object, position, length: bytes.len() })
+    }
+
+    fn read(&self, location: Location) -> io::Result<Bytes> {
+        let file = self.file(location.object, false)?;
+        self.fill(location, |rest, position| file.read_at(rest, position))
+    }
+
+    fn read_ready(&self, location: Location) -> Option<Bytes> {
+        // Opening a file may wait, too.
+        let file = self.open_file(location.object)?;
+        // Asked for much that is not there, the kernel would begin to read it into the cache.
+        let end = location.position + location.length as u64;
+        let is_there = || file.read_ready_at(&mut [0], end - 1).is_ok_and(|read| read == 1);
+        if location.length >= past::BYTES_MIN && !is_there() {
+            return None;
+        }
+        let read = |rest: &mut [u8], position| match file.read_ready_at(rest, position) {
+            // What was read until then is an answer.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
+            read => read,
+        };
+        self.fill(location, read).ok().filter(|bytes| !bytes.is_empty())
+    }
+
+    fn read_past(&self, location: Location) -> Option<(Bytes, Way)> {
+        self.past_cache(location)
+    }
+
+    /// By a handle of its own, which evicts none. What the page cache holds already stays in it,
+    /// whoever put it there; what had to be read from the disk is dropped again.
+    fn read_once(&self, location: Location) -> io::Result<Bytes> {
+        let file = self.files.open_once(&self.path(location.object))?;
+        self.fill(location, |rest, position| {
+            let step = rest.len().min(ONCE_STEP_BYTES);
+            file.read_once_at(&mut rest[..step], position)
+        })
+    }
+
+    fn written_at(&self, object: ObjectId) -> io::Result<Timestamp> {
+        self.files.written_at(&self.path(object))
+    }
+
+    fn sync(&self, object: ObjectId) -> io::Result<()> {
+        let file = self.file(object, false)?;
+        if let Err(error) = file.sync_data() {
+            // The system tells of it once, and forgets what it could not write: of that the redo log
+            // may have the only copy.
+            if let Some(redo) = &self.redo {
+                redo.preserve();
+            }
+            return Err(error);
+        }
+        if lock(&self.failed).contains(&object) {
+            return Err(io::Error::other("an earlier sync of it failed in the background"));
+        }
+        if !lock(&self.entered).contains(&object) {
+            self.enter(object)?;
+        }
+        Ok(())
+    }
+
+    fn sync_together(&self, writer: usize, unsynced: &[Unsynced]) -> Together {
+        self.put_together(writer, unsynced)
+    }
+
+    fn settle(&self, all: bool) -> Vec<(ObjectId, io::Error)> {
+        match &self.redo {
+            Some(redo) => redo.settle(&self.files, all, |objects| self.sync_in_place(objects)),
+            None => Vec::new(),
+        }
+    }
+
+    fn truncate(&self, object: ObjectId, length: u64) -> io::Result<()> {
+        self.file(object, false)?.set_len(length)
+    }
+
+    fn delete(&self, object: ObjectId) -> io::Result<()> {
+        let removed = absent_is_fine(self.files.remove_file(&self.path(object)));
+        // Last, since a reader may have opened it until now: an open file would keep its space.
+        // Closed when nobody is held up by it: the space of a removed file is freed then.
+        let _closed = lock(&self.handles).files.remove(&object);
+        lock(&self.entered).remove(&object);
+        lock(&self.failed).remove(&object);
+        removed
+    }
+
+    fn delete_log(&self, log: LogId) -> io::Result<()> {
+        let removed = absent_is_fine(self.files.remove_dir_all(&self.log_dir(log)));
+        // Last, since a reader may have opened a file until now: an open one would keep its space.
+        let of_log = |object: &ObjectId, _: &mut _| object.log == log;
+        let _closed: Vec<_> = lock(&self.handles).files.extract_if(of_log).collect();
+        lock(&self.entered).retain(|object| object.log != log);
+        lock(&self.made).remove(&log);
+        lock(&self.failed).retain(|object| object.log != log);
+        removed
+    }
+
+    fn append_draft(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()> {
+        let path = self.draft_path(object);
+        let file = match position {
+            0 => self.files.create(&path)?,
+            _ => self.files.open(&path)?,
+        };
+        if position == 0 {
+            file.set_len(0)?;
+        }
+        file.write_all_at(bytes, position)
+    }
+
+    fn publish(&self, object: ObjectId) -> io::Result<()> {
+        let draft = self.draft_path(object);
+        self.files.open(&draft)?.sync_data()?;
+        self.files.rename(&draft, &self.path(object))?;
+        self.enter(object)
+    }
+
+    fn discard_drafts(&self, log: LogId) -> io::Result<()> {
+        let entries = self.entries(log)?;
+        let drafts = entries.iter().filter(|entry| entry.name.ends_with(DRAFT_SUFFIX));
+        drafts
+            .map(|draft| self.files.remove_file(&self.log_dir(log).join(&draft.name)))
+            .try_for_each(absent_is_fine)
+    }
+
+    fn set_start(&self, log: LogId, start: Offset) -> io::Result<()> {
+        let dir = self.log_dir(log);
+        let note = dir.join(format!("{START_PREFIX}{:020}", start.get()));
+        // The old note is renamed: there is one at any time, and no content that could be torn.
+        match self.list(log)?.start {
+            Some(before) => {
+                let before = dir.join(format!("{START_PREFIX}{:020}", before.get()));
+                self.files.rename(&before, &note)?;
+            }
+            None => drop(self.files.create(&note)?),
+        }
+        self.files.sync_dir(&dir)
+    }
+
+    fn list(&self, log: LogId) -> io::Result<Listing> {
+        let mut listing = Listing::default();
+        for Entry { name, bytes } in self.entries(log)? {
+            if let Some(object) = name.strip_suffix(SUFFIX).and_then(|stem| parse_object(log, stem))
+            {
+                listing.objects.push((object, bytes));
+            } else if let Some(start) = name.strip_prefix(START_PREFIX) {
+                // Two notes are what a crash in an earlier version may leave: starts only rise.
+                listing.start = listing.start.max(start.parse().ok().map(Offset::new));
+            } else if name.ends_with(DRAFT_SUFFIX) {
+                listing.drafts = true;
+            }
+        }
+        listing.objects.sort_unstable();
+        Ok(listing)
+    }
+
+    fn logs(&self) -> io::Result<Vec<LogId>> {
+        let entries = self.files.list(&self.dir)?;
+        let mut logs: Vec<LogId> =
+            entries.iter().filter_map(|entry| parse_log_id(&entry.name)).collect();
+        logs.sort_unstable();
+        Ok(logs)
+    }
+
+    fn rest(&self) {
+        let mut handles = lock(&self.handles);
+        let tick = handles.tick;
+        let rested = std::mem::replace(&mut handles.rested, tick);
+        let is_idle = |_: &ObjectId, (_, used): &mut (Arc<F::File>, u64)| *used <= rested;
+        let closed: Vec<_> = handles.files.extract_if(is_idle).collect();
+        let mut turns: Vec<_> =
+            handles.files.iter().map(|(object, (_, used))| (*object, *used)).collect();
+        turns.sort_unstable_by_key(|(_, used)| *used);
+        handles.turns = turns.into();
+        drop(handles);
+        drop(closed);
+    }
+}
+
+fn file_name(object: ObjectId, suffix: &str) -> String {
+    let base = object.base.get();
+    match object.revision {
+        0 => format!("{base:020}{suffix}"),
+        revision => format!("{base:020}-{revision}{suffix}"),
+    }
+}
+
+/// The inverse of `file_name`, without the suffix.
+fn parse_object(log: LogId, stem: &str) -> Option<ObjectId> {
+    let (base, revision) = stem.split_once('-').unwrap_or((stem, "0"));
+    let (base, revision) = (Offset::new(base.parse().ok()?), revision.parse().ok()?);
+    Some(ObjectId { log, base, revision })
+}
+
+/// The inverse of `LogId`'s `Display`.
+fn parse_log_id(name: &str) -> Option<LogId> {
+    let (topic, partition) = name.rsplit_once('-')?;
+    Some(LogId {
+        topic: TopicId(Uuid::parse_str(topic).ok()?),
+        partition: PartitionId(partition.parse().ok()?),
+    })
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Creates `dir` with its parents, and makes all of their entries survive power loss.
+pub(in crate::log) fn create_dir(dir: &Path) -> io::Result<()> {
+    let missing = dir.ancestors().skip(1).take_while(|parent| !parent.exists()).count();
+    fs::create_dir_all(dir)?;
+    // Also the entry of a directory that was there: its maker may have been killed before this.
+    for parent in dir.ancestors().skip(1).take(missing + 1) {
+        let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+        match Os.sync_dir(parent) {
+            // One that may not be listed was made by somebody else, who saw to its entries.
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// A poisoned lock still guards a valid cache: every change to it is a single call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,500 @@
+//! Opening a log: takes the view's snapshot if the log still fits it, walks the batches after it,
+//! rebuilds index and producer state from them, cuts a torn tail, removes what a crash has left of
+//! deletions and compactions, and marks damage it may not cut.
+
+use std::io;
+use std::time::Duration;
+
+use tracing::{debug, error, info, warn};
+
+use crate::log::LogError;
+use crate::log::append::producer::{BatchFacts, Producers};
+use crate::log::format::batch::{self, BatchHeader};
+use crate::log::format::scan::{Found, Scan};
+use crate::log::object::record_store::{Listing, ObjectId, RecordStore};
+use crate::log::outcome::AbortedTxn;
+use crate::log::refusals::Refusal;
+use crate::log::segment::{Damage, Segment};
+use crate::log::settings::Settings;
+use crate::store::{AbortedEntry, Anchor, LogSnapshot, SegmentEntry, StoreError};
+use crate::types::{LogId, Offset, Progress};
+
+/// A log as its bytes say it is.
+#[derive(Default)]
+pub(in crate::log) struct Replayed {
+    pub(in crate::log) segments: Vec<Segment>,
+    pub(in crate::log) producers: Producers,
+    pub(in crate::log) aborted: Vec<AbortedTxn>,
+    pub(in crate::log) start: Offset,
+    pub(in crate::log) end: Offset,
+    /// The last batch.
+    pub(in crate::log) anchor: Option<Anchor>,
+    /// Bytes that were walked, past what the view knew.
+    pub(in crate::log) scanned_bytes: u64,
+    /// How many of the aborted transactions the view knew.
+    pub(in crate::log) view_aborted: usize,
+    /// Up to where the log is compacted.
+    pub(in crate::log) cleaned_to: Offset,
+    /// Segments whose records an earlier one holds too.
+    pub(in crate::log) superseded: Vec<ObjectId>,
+    /// Segments that begin elsewhere than at the offset given.
+    pub(in crate::log) gaps: Vec<(ObjectId, Offset)>,
+    /// Bytes after the last valid batch of the log.
+    pub(in crate::log) torn: Option<Torn>,
+    /// Why the log may not be written to.
+    pub(in crate::log) refused: Option<Refusal>,
+    /// When this is, by the monotonic clock.
+    now: Duration,
+}
+
+/// The end of a log that was not written whole.
+pub(in crate::log) struct Torn {
+    pub(in crate::log) object: ObjectId,
+    pub(in crate::log) position: u64,
+    pub(in crate::log) bytes: u64,
+    pub(in crate::log) reason: String,
+}
+
+/// Reads what the store has of a log. Cuts a torn tail off and removes leftovers, unless the log is
+/// damaged; changes nothing else.
+pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogError> {
+    let store = &*settings.store;
+    let listing = list(log, store)?;
+    if listing.drafts
+        && let Err(error) = store.discard_drafts(log)
+    {
+        warn!(log = settings.label(log), %error, "drafts of a compaction were not removed");
+    }
+    let (objects, leftovers) = current(&listing, store)?;
+    if objects.is_empty() {
+        return Ok(absent(log, listing.start, settings));
+    }
+    let (known, synced) = snapshot(log, &objects, settings);
+    // A whole index may not fit in memory: the view takes it over segment by segment.
+    let keep_index =
+        |segment: &mut Segment| match settings.view.keep_index(log, segment.id(), &segment.index) {
+            Ok(()) => segment.index = Vec::new(),
+            Err(error) => warn!(log = settings.label(log), %error, "index stays in memory"),
+        };
+    let how = Walk {
+        index_interval_bytes: settings.topics.of(log.topic).config().index_interval_bytes,
+        now: settings.clock.monotonic(),
+        progress: settings.progress(),
+    };
+    let mut replayed = walk(log, &objects, known, store, &how, keep_index)?;
+    replayed.hold_to(listing.start, synced);
+    let label = settings.label(log);
+    if let Some(refusal) = &replayed.refused {
+        let places: usize = replayed.segments.iter().map(|segment| segment.damaged.len()).sum();
+        settings.meter.damaged.inc_by((places + replayed.gaps.len()) as u64);
+        settings.note_refusal(log, refusal);
+        let Refusal { reason, next_step } = refusal;
+        error!(
+            log = label,
+            reason,
+            next_step,
+            "log is damaged: it is readable around the damage, and takes no appends"
+        );
+    }
+    // What a damaged log has twice, or seems to have torn, may be all that is left of its records.
+    let is_whole = replayed.refused.is_none();
+    if let Some(Torn { object, position, bytes, reason }) =
+        replayed.torn.take().filter(|_| is_whole)
+    {
+        store.truncate(object, position).map_err(|e| failed("truncate", object, e))?;
+        warn!(
+            log = label, segment = %object.base, position, truncated_bytes = bytes, reason,
+            end = %replayed.end, "log tail was torn, truncated to the last valid batch"
+        );
+    }
+    let has_leftovers = !leftovers.is_empty() || !replayed.superseded.is_empty();
+    if replayed.scanned_bytes > 0 || has_leftovers {
+        // What was only in the page cache is about to be shown to readers, to be named to producers
+        // as stored and to be told to the view; and what was cut off may not come back under what is
+        // appended next. Hence whatever the durability. What takes the place of leftovers may have
+        // been published by a process that was killed before it could sync the name.
+        if let Some(last) = replayed.segments.last() {
+            store.sync(last.object).map_err(|e| failed("sync", last.object, e))?;
+        }
+        debug!(
+            log = label, start = %replayed.start, end = %replayed.end,
+            scanned_bytes = replayed.scanned_bytes, "log recovered"
+        );
+    }
+    for object in leftovers.iter().chain(&replayed.superseded).filter(|_| is_whole) {
+        match store.delete(*object) {
+            Ok(()) => {
+                info!(log = label, segment = %object, "removed a segment that a crash has left")
+            }
+            Err(error) => {
+                warn!(log = label, segment = %object, %error, "a segment of no use stays")
+            }
+        }
+    }
+    Ok(replayed)
+}
+
+/// A log without segments: a new one, or one whose files are gone although the view or the note of
+/// its start tells that it had some. Its offsets may not be given out again.
+fn absent(log: LogId, start: Option<Offset>, settings: &Settings) -> Replayed {
+    let mut replayed = Replayed::default();
+    // A view that fails is as good as none.
+    let synced = settings.view.log_snapshot(log).ok().flatten().map(|snapshot| snapshot.end);
+    let Some(end) = promised(start, synced) else { return replayed };
+    (replayed.start, replayed.end) = (end, end);
+    replayed.refuse(files_gone(end));
+    if let Some(refusal) = &replayed.refused {
+        settings.note_refusal(log, refusal);
+        let Refusal { reason, next_step } = refusal;
+        error!(log = settings.label(log), reason, next_step, "log is lost: it takes no appends");
+    }
+    replayed
+}
+
+/// Up to where a log was on the disk once, by the note of its start and by the view; `None` if it
+/// may always have been empty.
+pub(in crate::log) fn promised(start: Option<Offset>, synced: Option<Offset>) -> Option<Offset> {
+    start.max(synced).filter(|end| *end > Offset::ZERO)
+}
+
+/// What is said of a log without files that went up to `end`.
+pub(in crate::log) fn files_gone(end: Offset) -> String {
+    format!("all of its files are gone, although all before offset {end} had been on the disk")
+}
+
+/// What lies in the store of a log.
+pub(in crate::log) fn list(log: LogId, store: &dyn RecordStore) -> Result<Listing, LogError> {
+    store.list(log).map_err(|source| LogError::Io { action: "list", path: log.to_string(), source })
+}
+
+/// Objects with their lengths, by base offset.
+type Objects = Vec<(ObjectId, u64)>;
+
+/// The objects that hold the log, in order, and those whose removal a crash has interrupted: earlier
+/// revisions, and segments below the log start. What a compaction has joined is for the walk to find.
+pub(in crate::log) fn current(
+    listing: &Listing,
+    store: &dyn RecordStore,
+) -> Result<(Objects, Vec<ObjectId>), LogError> {
+    let mut leftovers = Vec::new();
+    let mut objects = Objects::with_capacity(listing.objects.len());
+    for (object, bytes) in &listing.objects {
+        if let Some((earlier, _)) = objects.pop_if(|(earlier, _)| earlier.base == object.base) {
+            leftovers.push(earlier);
+        }
+        objects.push((*object, *bytes));
+    }
+    if let Some(start) = listing.start {
+        let mut kept =
+            objects.partition_point(|(object, _)| object.base <= start).saturating_sub(1);
+        // Of what holds the start, a compaction may have joined the segments behind it to the first.
+        for (index, (object, bytes)) in objects.iter().enumerate().take(kept) {
+            if reaches(store, *object, *bytes, start).map_err(|e| failed("read", *object, e))? {
+                kept = index;
+                break;
+            }
+        }
+        leftovers.extend(objects.drain(..kept).map(|(object, _)| object));
+    }
+    Ok((objects, leftovers))
+}
+
+/// Whether a segment with others behind it that begin at or before `start` may hold `start` itself:
+/// only a compacted one can, and one with a damaged end may.
+fn reaches(
+    store: &dyn RecordStore,
+    object: ObjectId,
+    bytes: u64,
+    start: Offset,
+) -> io::Result<bool> {
+    if object.revision == 0 {
+        return Ok(false);
+    }
+    let mut scan = Scan::new(store, object, 0, bytes);
+    while let Some(found) = scan.advance()? {
+        match found {
+            Found::Batch { header, .. } if header.next_offset() > start => return Ok(true),
+            Found::Batch { .. } => {}
+            Found::Bad { position, .. } => {
+                match scan.resync(position, object.base..=Offset::MAX)? {
+                    Some((behind, _)) => scan.seek(behind),
+                    None => return Ok(true),
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// How a log is walked.
+pub(in crate::log) struct Walk<'a> {
+    pub(in crate::log) index_interval_bytes: u64,
+    /// When this is, by the monotonic clock.
+    pub(in crate::log) now: Duration,
+    /// Counts the bytes while they are read.
+    pub(in crate::log) progress: &'a Progress,
+}
+
+/// Walks a log from where `known` ends, or from its beginning, and changes nothing. `sealed` is
+/// given every segment but the last when it has been walked.
+pub(in crate::log) fn walk(
+    log: LogId,
+    objects: &[(ObjectId, u64)],
+    known: Option<(LogSnapshot, Vec<AbortedEntry>)>,
+    store: &dyn RecordStore,
+    how: &Walk<'_>,
+    mut sealed: impl FnMut(&mut Segment),
+) -> Result<Replayed, LogError> {
+    let Walk { index_interval_bytes, now, progress } = *how;
+    let mut replayed = match known {
+        Some((snapshot, aborted)) => Replayed::from_view(log, &snapshot, &aborted, now),
+        None => Replayed { now, ..Replayed::default() },
+    };
+    // The last segment that the view knows may have grown since.
+    let mut grown = replayed.segments.pop();
+    let first = replayed.segments.len();
+    if let Some((object, _)) = objects.first().filter(|_| grown.is_none()) {
+        replayed.start = object.base;
+        replayed.end = object.base;
+    }
+    for (index, (object, length)) in objects.iter().enumerate().skip(first) {
+        let segment = match grown.take() {
+            Some(segment) => segment,
+            // The one before it holds its records: a compaction has joined the two.
+            None if object.base < replayed.end => {
+                replayed.superseded.push(*object);
+                continue;
+            }
+            None => {
+                replayed.begin(*object);
+                Segment::new(*object)
+            }
+        };
+        replayed.scanned_bytes += length - segment.bytes;
+        let mut scan = Scan::new(store, *object, segment.bytes, *length).counted(progress);
+        let later = objects.get(index + 1..).unwrap_or_default();
+        replayed
+            .segment(segment, &mut scan, *length, later, index_interval_bytes)
+            .map_err(|e| failed("read", *object, e))?;
+        if let Some(segment) = replayed.segments.last_mut().filter(|_| !later.is_empty()) {
+            sealed(segment);
+        }
+    }
+    Ok(replayed)
+}
+
+/// A log's state as the view keeps it.
+type Known = (LogSnapshot, Vec<AbortedEntry>);
+
+/// The view's snapshot of a log, if the log has everything that the snapshot says; and up to which
+/// offset the view knows the log to have been on the disk, whether or not it fits.
+fn snapshot(
+    log: LogId,
+    objects: &[(ObjectId, u64)],
+    settings: &Settings,
+) -> (Option<Known>, Option<Offset>) {
+    let (store, view) = (&*settings.store, &settings.view);
+    let known = || -> Result<_, StoreError> {
+        let Some(snapshot) = view.log_snapshot(log)? else { return Ok(None) };
+        Ok(Some((snapshot, view.log_aborted(log)?)))
+    };
+    let (misfit, snapshot) = match known() {
+        Ok(None) => return (None, None),
+        Ok(Some((snapshot, aborted))) => match misfit(log, &snapshot, objects, store) {
+            None => {
+                let end = snapshot.end;
+                return (Some((snapshot, aborted)), Some(end));
+            }
+            Some(misfit) => (misfit, Some(snapshot)),
+        },
+        Err(error) => (error.to_string(), None),
+    };
+    let label = settings.label(log);
+    warn!(log = label, misfit, "view does not fit the log, scanning the whole log");
+    let synced = snapshot.as_ref().map(|snapshot| snapshot.end);
+    // How far the log went stays until the next snapshot: nothing else tells.
+    let forgotten = match snapshot {
+        Some(snapshot) => view.forget_index(log, snapshot),
+        None => view.forget_log(log),
+    };
+    if let Err(error) = forgotten {
+        warn!(log = label, %error, "view still holds what does not fit");
+    }
+    (None, synced)
+}
+
+/// What a log lacks of its snapshot.
+fn misfit(
+    log: LogId,
+    snapshot: &LogSnapshot,
+    objects: &[(ObjectId, u64)],
+    store: &dyn RecordStore,
+) -> Option<String> {
+    let Some((last, sealed)) = snapshot.segments.split_last() else {
+        return Some("it names no segment".to_owned());
+    };
+    let object =
+        |entry: &SegmentEntry| ObjectId { log, base: entry.base, revision: entry.revision };
+    let is_there =
+        |(i, entry): (usize, &SegmentEntry)| objects.get(i) == Some(&(object(entry), entry.bytes));
+    if !sealed.iter().enumerate().all(is_there) {
+        return Some("its older segments differ".to_owned());
+    }
+    match objects.get(sealed.len()) {
+        Some((found, length)) if *found == object(last) && *length >= last.bytes => {}
+        _ => return Some(format!("segment {} is shorter", last.base)),
+    }
+    let Some(anchor) = snapshot.anchor else {
+        let is_empty = last.bytes == 0 && snapshot.end == last.base;
+        return (!is_empty).then(|| "it names no last batch".to_owned());
+    };
+    match Scan::new(store, object(last), anchor.position, last.bytes).peek() {
+        Ok(Some(Ok(header)))
+            if header.base_offset == anchor.base_offset
+                && header.crc == anchor.crc
+                && header.next_offset() == snapshot.end
+                && anchor.position + header.bytes as u64 == last.bytes =>
+        {
+            None
+        }
+        _ => Some(format!("batch at offset {} differs", anchor.base_offset)),
+    }
+}
+
+impl Replayed {
+    fn from_view(
+        log: LogId,
+        snapshot: &LogSnapshot,
+        aborted: &[AbortedEntry],
+        now: Duration,
+    ) -> Replayed {
+        let txn = |entry: &AbortedEntry| AbortedTxn {
+            producer: entry.producer,
+            first_offset: entry.first_offset,
+            last_offset: entry.marker,
+        };
+        Replayed {
+            segments: snapshot.segments.iter().map(|e| Segment::indexed(log, e)).collect(),
+            producers: Producers::from_entries(&snapshot.producers, now),
+            aborted: aborted.iter().map(txn).collect(),
+            view_aborted: aborted.len(),
+            start: snapshot.start,
+            end: snapshot.end,
+            cleaned_to: snapshot.cleaned_to,
+            anchor: snapshot.anchor,
+            now,
+            ..Replayed::default()
+        }
+    }
+
+    /// Notes offsets that are missing between two segments.
+    fn begin(&mut self, object: ObjectId) {
+        self.anchor = None;
+        if object.base != self.end {
+            let from = self.end;
+            self.gaps.push((object, from));
+            self.refuse(format!("segment {object} does not begin at offset {from}"));
+            self.end = self.end.max(object.base);
+        }
+    }
+
+    /// Holds the log to what was promised about it: where it starts, and up to where it was on the
+    /// disk. A log that ends before that has lost records that may have been acknowledged: that is
+    /// no torn tail, and their offsets may not be given out again.
+    pub(in crate::log) fn hold_to(&mut self, start: Option<Offset>, synced: Option<Offset>) {
+        self.start = self.start.max(start.unwrap_or_default());
+        let promised = synced.unwrap_or_default().max(self.start);
+        let Some(segment) = self.segments.last_mut().filter(|_| self.end < promised) else {
+            return;
+        };
+        let (position, bytes, reason) = match self.torn.take() {
+            Some(torn) => (torn.position, torn.bytes, torn.reason),
+            None => (segment.bytes, 0, "it ends too early".to_owned()),
+        };
+        let reason = format!("{reason}; all before offset {promised} had been on the disk");
+        let object = segment.object;
+        segment.damage(Damage {
+            offset: self.end,
+            next: promised,
+            position,
+            end: position + bytes,
+            reason: reason.clone(),
+        });
+        self.end = promised;
+        self.refuse(format!("segment {object} is damaged at byte {position}: {reason}"));
+    }
+
+    fn segment(
+        &mut self,
+        mut segment: Segment,
+        scan: &mut Scan<'_>,
+        length: u64,
+        later: &[(ObjectId, u64)],
+        index_interval_bytes: u64,
+    ) -> io::Result<()> {
+        let object = segment.object;
+        while let Some(found) = scan.advance()? {
+            let (position, reason) = match found {
+                Found::Batch { position, header, bytes } if header.base_offset == self.end => {
+                    segment.push(&header, index_interval_bytes);
+                    self.batch(position, &header, &bytes);
+                    continue;
+                }
+                Found::Batch { position, header, .. } => {
+                    let found = header.base_offset;
+                    (position, format!("its base offset is {found} instead of {}", self.end))
+                }
+                Found::Bad { position, reason } => (position, reason),
+            };
+            // Of what this segment holds, too, a later one may be a leftover.
+            let following = later.iter().map(|(object, _)| object.base).find(|b| *b >= self.end);
+            let next =
+                scan.resync(position, self.end.plus(1)..=following.unwrap_or(Offset::MAX))?;
+            // A hole of zeros where a batch should begin was never on the disk, nor was anything
+            // behind it synced: the machine lost power in the middle of unsynced writes.
+            let hole = following.is_none() && scan.is_hole(position)?;
+            if hole || (next.is_none() && following.is_none()) {
+                let reason = match next {
+                    Some((_, next)) => {
+                        format!("a hole of zeros, whole batches behind it from offset {next} on")
+                    }
+                    None => reason,
+                };
+                self.torn = Some(Torn { object, position, bytes: length - position, reason });
+                break;
+            }
+            // Valid batches follow, so this is no torn tail: what was acknowledged may not be cut.
+            let (end, next) = next.unwrap_or((length, following.unwrap_or(self.end)));
+            self.refuse(format!("segment {object} is damaged at byte {position}: {reason}"));
+            segment.damage(Damage { offset: self.end, next, position, end, reason });
+            self.end = next;
+            scan.seek(end);
+        }
+        self.segments.push(segment);
+        Ok(())
+    }
+
+    fn batch(&mut self, position: u64, header: &BatchHeader, bytes: &[u8]) {
+        self.end = header.next_offset();
+        self.anchor = Some(Anchor { position, base_offset: header.base_offset, crc: header.crc });
+        let Some(producer) = header.producer else { return };
+        if header.control() {
+            if let Some(marker) = batch::marker_of(bytes) {
+                let offset = header.base_offset;
+                let aborted =
+                    self.producers.replay_marker(producer.id, producer.epoch, marker, offset);
+                self.aborted.extend(aborted);
+            }
+        } else if let Some(facts) = BatchFacts::of(header, self.now) {
+            self.producers.replay(&facts, header.base_offset);
+        }
+    }
+
+    fn refuse(&mut self, reason: String) {
+        self.refused.get_or_insert(Refusal::damage(reason));
+    }
+}
+
+fn failed(action: &'static str, object: ObjectId, source: io::Error) -> LogError {
+    LogError::Io { action, path: object.to_string(), source }
+}

@@ -1,0 +1,112 @@
+//! The time that ages are held against: a wall clock that cannot jump forward while the broker runs,
+//! so that a clock set wrong expires no records.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::types::{Clock, Timestamp};
+
+/// A wall clock further than this from where it should be was set, and not merely slewed.
+const JUMP_MIN: Duration = Duration::from_secs(60);
+
+/// The earlier of two times: the wall clock, and the wall clock at the start plus the monotonic time
+/// since. Set forward, the wall clock makes nothing older than it is; set back, it makes all things
+/// younger, and they expire later. What a broker cannot know is whether the clock was right when it
+/// started. Time that the machine sleeps may not count either.
+pub(in crate::log) struct AgeClock {
+    clock: Arc<dyn Clock>,
+    wall_at_start: Timestamp,
+    monotonic_at_start: Duration,
+    /// Whether the wall clock was found to have been set, and people know.
+    jumped: AtomicBool,
+}
+
+impl AgeClock {
+    /// Trusts the wall clock as it is now.
+    pub(in crate::log) fn start(clock: Arc<dyn Clock>) -> AgeClock {
+        let (wall_at_start, monotonic_at_start) = (clock.now(), clock.monotonic());
+        AgeClock { clock, wall_at_start, monotonic_at_start, jumped: AtomicBool::new(false) }
+    }
+
+    /// Now, for ages only: what is stamped on records is the wall clock's.
+    pub(in crate::log) fn now(&self) -> Timestamp {
+        let wall = self.clock.now();
+        let since = self.clock.monotonic().saturating_sub(self.monotonic_at_start);
+        let since_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        let counted = Timestamp(self.wall_at_start.0.saturating_add(since_ms));
+        self.tell_of_a_jump(wall, counted);
+        wall.min(counted)
+    }
+
+    /// Says once that the wall clock was set, and once that it is right again.
+    fn tell_of_a_jump(&self, wall: Timestamp, counted: Timestamp) {
+        let has_jumped = wall.0.abs_diff(counted.0) > JUMP_MIN.as_millis() as u64;
+        if self.jumped.swap(has_jumped, Ordering::Relaxed) == has_jumped {
+            return;
+        }
+        let ahead_ms = wall.0.saturating_sub(counted.0);
+        if !has_jumped {
+            info!("wall clock is back where the broker expects it");
+        } else if ahead_ms > 0 {
+            warn!(
+                ahead_ms,
+                "wall clock was set forward while the broker ran: records are kept as if it had \
+                 not been, until the broker is restarted; if the new time is right, restart it"
+            );
+        } else {
+            warn!(
+                behind_ms = -ahead_ms,
+                "wall clock was set back while the broker ran: records expire later, by as much"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ManualClock;
+
+    const DAY_MS: i64 = 86_400_000;
+
+    fn clocks(at: i64) -> (Arc<ManualClock>, AgeClock) {
+        let clock = Arc::new(ManualClock::at(Timestamp(at)));
+        (clock.clone(), AgeClock::start(clock))
+    }
+
+    #[test]
+    fn time_passes_as_long_as_nobody_sets_the_clock() {
+        let (clock, age) = clocks(1_000);
+        clock.advance(Duration::from_secs(90));
+        assert_eq!(age.now(), Timestamp(91_000));
+        assert!(!age.jumped.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_clock_set_forward_makes_nothing_older() {
+        for jump_ms in [DAY_MS, 365 * DAY_MS, i64::MAX / 2] {
+            let (clock, age) = clocks(1_000_000);
+            clock.set_wall(Timestamp(1_000_000 + jump_ms));
+            assert_eq!(age.now(), Timestamp(1_000_000));
+            assert!(age.jumped.load(Ordering::Relaxed));
+            clock.advance(Duration::from_secs(5));
+            assert_eq!(age.now(), Timestamp(1_005_000));
+        }
+    }
+
+    #[test]
+    fn a_clock_set_back_makes_things_younger_until_it_is_right_again() {
+        let (clock, age) = clocks(400 * DAY_MS);
+        for back_ms in [DAY_MS, 365 * DAY_MS, i64::MAX] {
+            clock.set_wall(Timestamp(400 * DAY_MS - back_ms));
+            assert_eq!(age.now(), Timestamp(400 * DAY_MS - back_ms));
+            assert!(age.jumped.load(Ordering::Relaxed));
+        }
+        clock.set_wall(Timestamp(400 * DAY_MS + 1_000));
+        assert_eq!(age.now(), Timestamp(400 * DAY_MS));
+        assert!(!age.jumped.load(Ordering::Relaxed));
+    }
+}

@@ -1,0 +1,331 @@
+//! One compaction of one log: reads what was written since the last one, then writes anew what is
+//! left of everything, segment group by segment group. The only place here that touches the store.
+
+use std::io;
+
+use tokio::sync::oneshot;
+use tracing::warn;
+
+use super::draft::Draft;
+use super::keys::KeyMap;
+use super::range::{self, Facts, Range};
+use super::rewrite::{INFLATED_BYTES_MAX, Left, Rewriter, Surroundings};
+use super::txns::Transactions;
+use crate::log::append::owner::{Replacement, Survey};
+use crate::log::append::queue::block_on;
+use crate::log::append::writer::Command;
+use crate::log::config::{Compaction, LogConfig};
+use crate::log::format::batch::BatchHeader;
+use crate::log::format::raw_records::RawBatch;
+use crate::log::format::scan::{Found, Scan};
+use crate::log::object::record_store::ObjectId;
+use crate::log::partition::Shared;
+use crate::types::Offset;
+
+/// Bytes read between two looks at whether to go on.
+const CHUNK_BYTES: u64 = 256 << 10;
+
+/// What one compaction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) bytes_read: u64,
+    pub(super) bytes_written: u64,
+}
+
+/// Why a compaction ended early. What it had put in place by then stays.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The broker stops, or the log is being deleted.
+    Stopped,
+    /// A segment was let go meanwhile. What comes after it waits too: the log counts as compacted up
+    /// to where the last segment put in place ends.
+    Overtaken,
+    /// Bytes that are no batch.
+    Damaged(ObjectId, u64, String),
+    /// The store failed.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Ended {
+        Ended::Io(error)
+    }
+}
+
+/// A sealed segment as the pass found it.
+struct Source {
+    object: ObjectId,
+    bytes: u64,
+    /// Where the next one begins.
+    end: Offset,
+}
+
+/// See the module's header.
+pub(super) struct Pass<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) config: &'a LogConfig,
+    pub(super) compaction: Compaction,
+    /// Bound of the table of keys.
+    pub(super) keys_bytes_max: usize,
+    /// Whether to go on.
+    pub(super) goes_on: &'a dyn Fn() -> bool,
+}
+
+/// What the writer knows of a log; `None` when it is no more.
+pub(super) fn survey(shared: &Shared) -> Option<Survey> {
+    let (reply, surveyed) = oneshot::channel();
+    shared.send(Command::Survey(shared.id, reply)).ok()?;
+    block_on(surveyed).ok()
+}
+
+/// What of a log may be compacted now.
+pub(super) fn range(shared: &Shared, cleaned_to: Offset, compaction: &Compaction) -> Range {
+    let last_stable = shared.span.borrow().last_stable;
+    let now = shared.settings.age.now();
+    let timeless = range::timeless(&shared.readable().segments, cleaned_to, compaction);
+    // Without the lock, which the writer waits for.
+    let written_at = timeless.into_iter().filter_map(|object| {
+        let written_at = shared.settings.store.written_at(object).ok()?;
+        Some((object, written_at))
+    });
+    let written_at = &written_at.collect();
+    let segments = &shared.readable().segments;
+    range::range(&Facts { segments, last_stable, cleaned_to, now, written_at }, compaction)
+}
+
+impl Pass<'_> {
+    /// Compacts the log as far as `range` says, or as far as the table of keys has room.
+    pub(super) fn run(&self, range: Range) -> Result<Done, Ended> {
+        let done = self.rewrite(range);
+        if done.is_err() {
+            // Of no use to anybody, and a full disk needs the room.
+            let discarded = self.shared.settings.store.discard_drafts(self.shared.id);
+            if let Err(error) = discarded.as_ref().map_err(ToString::to_string)
+                && !self.shared.is_deleted()
+            {
+                let log = self.shared.settings.label(self.shared.id);
+                warn!(log, error, "the draft of a compaction stays until the next start");
+            }
+        }
+        done
+    }
+
+    fn rewrite(&self, range: Range) -> Result<Done, Ended> {
+        let (sources, aborted) = {
+            let readable = self.shared.readable();
+            let pairs = readable.segments.windows(2).take(range.segments);
+            let source = |pair: &[crate::log::segment::Segment]| {
+                let [segment, next] = pair else { return Ok(None) };
+                if let Some(damage) = segment.damaged.first() {
+                    let reason = damage.reason.clone();
+                    return Err(Ended::Damaged(segment.object, damage.position, reason));
+                }
+                let (object, bytes) = (segment.object, segment.bytes);
+                Ok(Some(Source { object, bytes, end: next.object.base }))
+            };
+            let sources: Vec<Option<Source>> = pairs.map(source).collect::<Result<_, _>>()?;
+            let sources: Vec<Source> =
+                sources.into_iter().flatten().take_while(|s| s.end <= range.to).collect();
+            (sources, readable.aborted.clone())
+        };
+        // After the segments: a producer's last batch is then in none of them, or is known.
+        let survey = survey(self.shared).ok_or(Ended::Stopped)?;
+        let transactions = Transactions::new(&aborted);
+        let mut done = Done::default();
+        let (keys, reached) = self.newest(&sources, range, &transactions, &mut done)?;
+        let mut rewriter = Rewriter::new(Surroundings {
+            keys: &keys,
+            reached,
+            start: self.shared.span.borrow().start,
+            transactions,
+            producers: &survey.producers,
+            now: self.shared.settings.age.now(),
+            delete_retention: self.compaction.delete_retention,
+        });
+        let store = &*self.shared.settings.store;
+        let mut open: Option<Draft<'_>> = None;
+        for source in sources.iter().filter(|source| source.object.base < reached) {
+            let fits =
+                |draft: &Draft<'_>| draft.segment.bytes + source.bytes <= self.config.segment_bytes;
+            if let Some(full) = open.take_if(|draft| !fits(draft)) {
+                self.swap(full, range.from, reached, &mut done)?;
+            }
+            let interval = self.config.index_interval_bytes;
+            let draft = open.get_or_insert_with(|| Draft::new(store, source.object, interval));
+            draft.sources.push(source.object);
+            self.each_batch(source, &mut done.bytes_read, |header, bytes| {
+                match rewriter.batch(header, bytes) {
+                    Left::All => draft.put(header, bytes)?,
+                    Left::Nothing => draft.skip(header, bytes),
+                    Left::Rewritten(left) => {
+                        let header = BatchHeader::parse(&left)
+                            .map_err(|e| io::Error::other(e.to_string()))?;
+                        draft.changed = true;
+                        draft.put(&header, &left)?;
+                    }
+                }
+                Ok(true)
+            })?;
+        }
+        if let Some(last) = open {
+            self.swap(last, range.from, reached, &mut done)?;
+        }
+        if rewriter.opaque > 0 {
+            let log = self.shared.settings.label(self.shared.id);
+            warn!(
+                log,
+                batches = rewriter.opaque,
+                "batches that cannot be decoded were not compacted"
+            );
+        }
+        Ok(done)
+    }
+
+    /// The newest offset of each key, and up to where the table had room for them.
+    fn newest(
+        &self,
+        sources: &[Source],
+        range: Range,
+        transactions: &Transactions,
+        done: &mut Done,
+    ) -> Result<(KeyMap, Offset), Ended> {
+        let mut keys = KeyMap::new(self.keys_bytes_max, range.to.since(range.from));
+        let mut full_at = None;
+        for source in sources.iter().filter(|source| source.end > range.from) {
+            self.each_batch(source, &mut done.bytes_read, |header, bytes| {
+                let is_clean = header.last_offset() < range.from;
+                if is_clean || header.control() || transactions.is_aborted(header) {
+                    return Ok(true);
+                }
+                full_at = put_keys(&mut keys, header, bytes, range.from);
+                Ok(full_at.is_none())
+            })?;
+            if full_at.is_some() {
+                break;
+            }
+        }
+        Ok((keys, full_at.unwrap_or(range.to)))
+    }
+
+    /// Gives `visit` every batch of a segment, until it wants no more.
+    fn each_batch(
+        &self,
+        source: &Source,
+        bytes_read: &mut u64,
+        mut visit: impl FnMut(&BatchHeader, &bytes::Bytes) -> io::Result<bool>,
+    ) -> Result<(), Ended> {
+        let mut scan = Scan::new(&*self.shared.settings.store, source.object, 0, source.bytes);
+        let mut expected = source.object.base;
+        let mut looked_at = None;
+        loop {
+            if looked_at.is_none_or(|at| scan.position() - at >= CHUNK_BYTES) {
+                looked_at = Some(scan.position());
+                if !(self.goes_on)() || self.shared.is_deleted() {
+                    return Err(Ended::Stopped);
+                }
+            }
+            let bad = |position, reason| Err(Ended::Damaged(source.object, position, reason));
+            let batch = scan.advance().map_err(|error| self.unread(source, error))?;
+            let Some(batch) = batch else { break };
+            let (position, header, bytes) = match batch {
+                Found::Batch { position, header, bytes } => (position, header, bytes),
+                Found::Bad { position, reason } => return bad(position, reason),
+            };
+            if header.base_offset != expected {
+                let found = header.base_offset;
+                return bad(position, format!("its base offset is {found} instead of {expected}"));
+            }
+            expected = header.next_offset();
+            *bytes_read += header.bytes as u64;
+            if !visit(&header, &bytes).map_err(|error| self.failed(error))? {
+                return Ok(());
+            }
+        }
+        if expected != source.end {
+            let reason = format!("it ends at offset {expected} instead of {}", source.end);
+            return Err(Ended::Damaged(source.object, source.bytes, reason));
+        }
+        Ok(())
+    }
+
+    /// A segment that retention took meanwhile is no failure.
+    fn unread(&self, source: &Source, error: io::Error) -> Ended {
+        let readable = self.shared.readable();
+        match readable.segments.iter().any(|segment| segment.object == source.object) {
+            true => self.failed(error),
+            false => Ended::Overtaken,
+        }
+    }
+
+    /// Nor is a log that is being deleted.
+    fn failed(&self, error: io::Error) -> Ended {
+        match self.shared.is_deleted() {
+            true => Ended::Stopped,
+            false => Ended::Io(error),
+        }
+    }
+
+    /// Puts a finished draft in the place of its sources.
+    fn swap(
+        &self,
+        mut draft: Draft<'_>,
+        dirty_from: Offset,
+        reached: Offset,
+        done: &mut Done,
+    ) -> Result<(), Ended> {
+        let settings = &self.shared.settings;
+        draft.finish().map_err(|error| self.failed(error))?;
+        let end = draft.end();
+        if !draft.changed && draft.sources.len() == 1 && end <= dirty_from {
+            // It was clean already, and nothing of it has become old.
+            return settings.store.discard_drafts(self.shared.id).map_err(|e| self.failed(e));
+        }
+        let object = draft.segment.object;
+        done.bytes_written += draft.segment.bytes;
+        settings.store.publish(object).map_err(|error| self.failed(error))?;
+        let removed = draft.sources.clone();
+        let cleaned_to = end.min(reached);
+        let replacement = Replacement { removed, segment: draft.segment, cleaned_to };
+        let (reply, replaced) = oneshot::channel();
+        self.shared
+            .send(Command::Replace(self.shared.id, replacement, reply))
+            .map_err(|_| Ended::Stopped)?;
+        match block_on(replaced) {
+            Ok(true) => self.shared.delete(&draft.sources),
+            Ok(false) => {
+                self.shared.delete(&[object]);
+                return Err(Ended::Overtaken);
+            }
+            // The writer ended: the next start finds out which of the two holds.
+            Err(_) => return Err(Ended::Stopped),
+        }
+        Ok(())
+    }
+}
+
+/// Notes a batch's keys; the offset of the first one that had no room.
+fn put_keys(
+    keys: &mut KeyMap,
+    header: &BatchHeader,
+    bytes: &bytes::Bytes,
+    from: Offset,
+) -> Option<Offset> {
+    // One that cannot be decoded stays as it is, and supersedes nothing.
+    let raw = RawBatch::open(header, bytes, INFLATED_BYTES_MAX).ok()?;
+    if raw.records().any(|record| match record {
+        Ok(record) => i64::from(record.offset_delta) > i64::from(header.last_offset_delta),
+        Err(_) => true,
+    }) {
+        return None;
+    }
+    for record in raw.records().flatten() {
+        let offset = header.base_offset.plus(u64::from(record.offset_delta));
+        if let Some(key) = record.key
+            && offset >= from
+            && !keys.put(key, offset)
+        {
+            return Some(offset);
+        }
+    }
+    None
+}

@@ -1,0 +1,187 @@
+//! Work that comes around: a thread that does it at intervals, and ends in the middle of it when the
+//! broker stops.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// A thread that works in rounds; dropping it waits for the work to notice and end.
+pub(in crate::log) struct Rounds {
+    line: Arc<Line>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Ends a rest before its time. Cheap to clone.
+#[derive(Clone)]
+pub(in crate::log) struct Alarm(Arc<Line>);
+
+/// What the work asks whether to go on.
+pub(in crate::log) struct Pace {
+    line: Arc<Line>,
+    /// Rests are added up here instead of being taken.
+    #[cfg(test)]
+    counted: Option<std::cell::Cell<Duration>>,
+}
+
+/// What the work is told.
+#[derive(Default)]
+struct Line {
+    told: Mutex<Told>,
+    news: Condvar,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Told {
+    #[default]
+    Nothing,
+    Begin,
+    Stop,
+}
+
+impl Rounds {
+    /// Starts a thread called `name` that waits for `first`, does `work` and waits for as long as
+    /// that says.
+    pub(in crate::log) fn start(
+        name: &str,
+        first: Duration,
+        mut work: impl FnMut(&Pace) -> Duration + Send + 'static,
+    ) -> io::Result<Rounds> {
+        let line = Arc::<Line>::default();
+        let pace = Pace::new(line.clone());
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let mut rest = first;
+            while pace.rest(rest) {
+                rest = work(&pace);
+            }
+        })?;
+        Ok(Rounds { line, thread: Some(thread) })
+    }
+
+    /// For whoever knows when there is something to do.
+    pub(in crate::log) fn alarm(&self) -> Alarm {
+        Alarm(self.line.clone())
+    }
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        self.line.tell(Told::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a thread of the log's upkeep panicked");
+        }
+    }
+}
+
+impl Alarm {
+    /// Has the next round begin now, or as soon as the one that is under way is over.
+    pub(in crate::log) fn wake(&self) {
+        self.0.tell(Told::Begin);
+    }
+}
+
+impl Line {
+    // A poisoned lock still guards one whole word.
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, word: Told) {
+        let mut told = self.told();
+        if *told != Told::Stop {
+            *told = word;
+        }
+        self.news.notify_all();
+    }
+}
+
+impl Pace {
+    fn new(line: Arc<Line>) -> Pace {
+        Pace {
+            line,
+            #[cfg(test)]
+            counted: None,
+        }
+    }
+
+    /// For work in the foreground, which goes on.
+    #[cfg(test)]
+    pub(in crate::log) fn free() -> Pace {
+        Pace::new(Arc::default())
+    }
+
+    /// How long `work` would have rested.
+    #[cfg(test)]
+    pub(in crate::log) fn rests_of(work: impl FnOnce(&Pace)) -> Duration {
+        let mut pace = Pace::free();
+        pace.counted = Some(std::cell::Cell::default());
+        work(&pace);
+        pace.counted.map(std::cell::Cell::into_inner).unwrap_or_default()
+    }
+
+    /// Waits, until it is woken at most; whether the work should go on.
+    pub(in crate::log) fn rest(&self, time: Duration) -> bool {
+        #[cfg(test)]
+        if let Some(rests) = &self.counted {
+            rests.set(rests.get() + time);
+            return true;
+        }
+        let told = self.line.told();
+        let waited = self.line.news.wait_timeout_while(told, time, |told| *told == Told::Nothing);
+        let (mut told, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if *told == Told::Begin {
+            *told = Told::Nothing;
+        }
+        *told != Told::Stop
+    }
+
+    /// Whether the work should go on.
+    pub(in crate::log) fn goes_on(&self) -> bool {
+        *self.line.told() != Told::Stop
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn rounds_come_again_until_they_are_dropped() {
+        let (tell, told) = mpsc::channel();
+        let rounds = Rounds::start("rounds", Duration::ZERO, move |pace| {
+            // The receiver is gone when the test ends.
+            let _ = tell.send(());
+            pace.goes_on();
+            Duration::ZERO
+        });
+        for _ in 0..3 {
+            told.recv().unwrap();
+        }
+        drop(rounds.unwrap());
+        while told.try_recv().is_ok() {}
+        assert!(told.recv().is_err());
+    }
+
+    #[test]
+    fn an_alarm_and_a_stop_end_a_long_rest() {
+        let (tell, told) = mpsc::channel();
+        let hour = Duration::from_secs(3600);
+        let rounds = Rounds::start("rounds", hour, move |_| {
+            let _ = tell.send(());
+            hour
+        })
+        .unwrap();
+        let alarm = rounds.alarm();
+        for _ in 0..2 {
+            alarm.wake();
+            told.recv().unwrap();
+        }
+        drop(rounds);
+        alarm.wake();
+        assert!(told.recv().is_err());
+    }
+}

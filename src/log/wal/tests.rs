@@ -1,0 +1,343 @@
+//! The redo log below a store of real files.
+
+use std::fs;
+use std::path::Path;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::log::meter::redo_off;
+use crate::log::object::files::Os;
+use crate::log::object::local_store::LocalRecordStore;
+use crate::log::object::record_store::{Location, RecordStore, Together};
+use crate::metrics::Metrics;
+use crate::types::{LogId, Offset, PartitionId, TopicId};
+
+const FILE_BYTES: u64 = 32 << 10;
+const CONFIG: RedoConfig = RedoConfig { writers: 2, file_bytes: FILE_BYTES, syncs_min: 1 };
+
+fn gauge() -> IntGauge {
+    redo_off(&Metrics::default()).unwrap()
+}
+
+fn object(partition: u32) -> ObjectId {
+    let log = LogId { topic: TopicId::random(), partition: PartitionId(partition) };
+    ObjectId::appended(log, Offset::ZERO)
+}
+
+fn open(dir: &Path, config: RedoConfig) -> LocalRecordStore {
+    LocalRecordStore::open(dir).unwrap().with_redo(config, gauge())
+}
+
+/// A store whose first writer has its files, and two objects of four bytes that were synced.
+fn begun() -> (TempDir, LocalRecordStore, [ObjectId; 2]) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), CONFIG);
+    let objects = [object(0), object(1)];
+    for object in objects {
+        store.append(object, 0, b"1234").unwrap();
+        store.sync(object).unwrap();
+    }
+    let first = store.sync_together(0, &[unsynced(objects[0], 4, b"x")]);
+    assert_eq!((first.done.len(), first.is_settle_due), (0, true), "there are no files yet");
+    assert!(store.settle(false).is_empty());
+    (dir, store, objects)
+}
+
+fn unsynced(object: ObjectId, position: u64, bytes: &[u8]) -> Unsynced {
+    Unsynced { object, position, pieces: vec![Bytes::copy_from_slice(bytes)] }
+}
+
+/// Appends to the objects and syncs that together.
+fn append(store: &LocalRecordStore, objects: &[ObjectId], position: u64, bytes: &[u8]) -> Together {
+    let unsynced = |object: &ObjectId| {
+        store.append(*object, position, bytes).unwrap();
+        self::unsynced(*object, position, bytes)
+    };
+    store.sync_together(0, &objects.iter().map(unsynced).collect::<Vec<Unsynced>>())
+}
+
+/// As a power loss may leave the objects' files.
+fn lose(dir: &Path, objects: &[ObjectId], length: u64) {
+    for object in objects {
+        let path = dir.join(format!("{}/{:020}.log", object.log, object.base.get()));
+        fs::OpenOptions::new().write(true).open(path).unwrap().set_len(length).unwrap();
+    }
+}
+
+/// Flips a bit of the first writer's first file.
+fn flip(dir: &Path, at: usize) {
+    let path = dir.join(DIR).join("0-a");
+    let mut file = fs::read(&path).unwrap();
+    file[at] ^= 1;
+    fs::write(&path, file).unwrap();
+}
+
+fn whole(store: &LocalRecordStore, object: ObjectId) -> Bytes {
+    store.read(Location { object, position: 0, length: 1 << 20 }).unwrap()
+}
+
+#[test]
+fn what_was_synced_together_is_put_back_once_by_the_next_start() {
+    let (dir, store, objects) = begun();
+    assert_eq!(append(&store, &objects, 4, b"five").done, [true, true]);
+    assert_eq!(append(&store, &objects[..1], 8, b"six").done, [true]);
+    drop(store);
+    lose(dir.path(), &objects, 4);
+    let looked_at = LocalRecordStore::existing(dir.path()).unwrap();
+    assert_eq!(looked_at.pending().unwrap(), (3, Vec::new()));
+    assert!(looked_at.strangers().unwrap().is_empty());
+    assert_eq!(looked_at.logs().unwrap().len(), 2);
+    drop(looked_at);
+    let store = open(dir.path(), CONFIG);
+    assert_eq!(whole(&store, objects[0]), "1234fivesix");
+    assert_eq!(whole(&store, objects[1]), "1234five");
+    assert_eq!(store.pending().unwrap().0, 0);
+    // The files are there already, and what is left in them is of no value.
+    store.truncate(objects[0], 4).unwrap();
+    store.sync(objects[0]).unwrap();
+    store.sync(objects[1]).unwrap();
+    assert_eq!(append(&store, &objects[1..], 8, b"!").done, [true]);
+    drop(store);
+    let store = open(dir.path(), CONFIG);
+    assert_eq!(
+        (whole(&store, objects[0]), whole(&store, objects[1])),
+        ("1234".into(), "1234five!".into())
+    );
+}
+
+#[test]
+fn new_files_and_large_appends_are_left_to_their_own_sync() {
+    let (_dir, store, objects) = begun();
+    let new = object(7);
+    store.append(new, 0, b"new").unwrap();
+    let large = vec![7; 128 << 10];
+    let asked = [
+        unsynced(new, 0, b"new"),
+        unsynced(objects[0], 4, b"small"),
+        unsynced(objects[1], 4, &large),
+    ];
+    assert_eq!(store.sync_together(0, &asked).done, [false, true, false]);
+    // More than a file holds, and a writer without files.
+    let medium = vec![7; FILE_BYTES as usize];
+    assert!(store.sync_together(0, &[unsynced(objects[0], 4, &medium)]).done.is_empty());
+    assert!(store.sync_together(1, &asked).done.is_empty());
+    assert!(store.sync_together(9, &asked).done.is_empty());
+}
+
+#[test]
+fn a_file_is_written_anew_only_once_what_it_holds_is_settled() {
+    let (dir, store, objects) = begun();
+    let bytes = vec![b'a'; 7000];
+    let mut position = 4;
+    let mut told = Vec::new();
+    // Three records fit a file.
+    for _ in 0..8 {
+        let Together { done, is_settle_due } = append(&store, &objects[..1], position, &bytes);
+        told.push((done == [true], is_settle_due));
+        position += 7000;
+    }
+    let (done, due) = (|times| vec![(true, false); times], |times| vec![(true, true); times]);
+    assert_eq!(told, [done(4), due(2), vec![(false, true); 2]].concat());
+    store.sync(objects[0]).unwrap();
+    assert!(store.settle(false).is_empty());
+    assert_eq!(append(&store, &objects[..1], position, &bytes).done, [true]);
+    drop(store);
+    // What was settled is not lost by a power loss any more: all else is put back.
+    lose(dir.path(), &objects[..1], position);
+    let store = open(dir.path(), CONFIG);
+    assert_eq!(whole(&store, objects[0]).len() as u64, position + 7000);
+    assert!(store.settle(true).is_empty());
+}
+
+#[test]
+fn what_cannot_be_put_back_stops_every_start_until_it_can_or_is_given_up() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects[..1], 4, b"lost");
+    append(&store, &objects[1..], 4, b"kept");
+    append(&store, &objects[..1], 8, b"behind");
+    drop(store);
+    lose(dir.path(), &objects, 4);
+    flip(dir.path(), BLOCK_BYTES + 85);
+    for _ in 0..2 {
+        let error = LocalRecordStore::open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("0-a: 1 records are damaged at byte 4096"), "{error}");
+    }
+    let looked_at = LocalRecordStore::existing(dir.path()).unwrap();
+    let (pending, faults) = looked_at.pending().unwrap();
+    assert_eq!((pending, faults.len()), (2, 1), "{faults:?}");
+    drop(looked_at);
+    // The damage was of the kind that passes.
+    flip(dir.path(), BLOCK_BYTES + 85);
+    let store = open(dir.path(), CONFIG);
+    assert_eq!(
+        (whole(&store, objects[0]), whole(&store, objects[1])),
+        ("1234lostbehind".into(), "1234kept".into())
+    );
+    objects.iter().for_each(|object| store.sync(*object).unwrap());
+    append(&store, &objects[..1], 14, b"again");
+    append(&store, &objects[..1], 19, b"never");
+    drop(store);
+    lose(dir.path(), &objects[..1], 14);
+    flip(dir.path(), BLOCK_BYTES + 85);
+    let repaired = LocalRecordStore::existing(dir.path()).unwrap();
+    let told = repaired.repair_redo().unwrap();
+    assert!(told.iter().any(|told| told.contains("0-a is given-up-0 now")), "{told:?}");
+    assert_eq!(whole(&repaired, objects[0]), "1234lostbehind", "it has no hole");
+    assert!(repaired.repair_redo().unwrap().is_empty());
+    drop(repaired);
+    let store = open(dir.path(), CONFIG);
+    assert!(dir.path().join(DIR).join("given-up-0").exists());
+    assert_eq!(store.pending().unwrap(), (0, Vec::new()));
+}
+
+#[test]
+fn a_file_with_a_damaged_header_goes_by_its_first_record_or_stops_the_start() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects, 4, b"five");
+    append(&store, &objects, 8, b"six");
+    drop(store);
+    flip(dir.path(), 20);
+    flip(dir.path(), BLOCK_BYTES + 85);
+    lose(dir.path(), &objects, 4);
+    let error = LocalRecordStore::open(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("0-a: its header and its first record are damaged"), "{error}");
+    flip(dir.path(), BLOCK_BYTES + 85);
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[1]), "1234fivesix");
+}
+
+#[test]
+fn a_record_that_is_torn_was_never_promised() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects, 4, b"five");
+    append(&store, &objects, 8, b"torn");
+    drop(store);
+    flip(dir.path(), 2 * BLOCK_BYTES + 85);
+    lose(dir.path(), &objects, 4);
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[0]), "1234five");
+}
+
+#[test]
+fn what_was_deleted_stays_so() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects, 4, b"five");
+    store.delete(objects[0]).unwrap();
+    store.delete_log(objects[1].log).unwrap();
+    assert_eq!(store.pending().unwrap().0, 2);
+    drop(store);
+    let store = open(dir.path(), CONFIG);
+    assert!(store.list(objects[0].log).unwrap().objects.is_empty());
+    assert_eq!(store.logs().unwrap(), [objects[0].log]);
+}
+
+#[test]
+fn a_failed_sync_in_place_keeps_the_files_of_every_writer() {
+    let (dir, store, _) = begun();
+    let off = gauge();
+    let redo = Redo::open(&Os, dir.path(), CONFIG, 100, off.clone());
+    let done = |_: &[ObjectId]| InPlace::default();
+    let objects = [object(2), object(3)];
+    for writer in [0, 1] {
+        // The first writer has its files already.
+        redo.put(writer, &[&unsynced(objects[writer], 0, b"?")]);
+        assert!(redo.settle(&Os, false, done).is_empty());
+    }
+    let asked = [unsynced(objects[0], 0, &[7; 20_000]), unsynced(objects[1], 0, &[7; 20_000])];
+    for writer in [0, 0, 1, 1] {
+        assert!(redo.put(writer, &[&asked[writer]]).is_done);
+    }
+    let put_off = |_: &[ObjectId]| InPlace { is_put_off: true, ..InPlace::default() };
+    assert!(redo.settle(&Os, false, put_off).is_empty());
+    let full = redo.put(0, &[&asked[0]]);
+    assert_eq!((full.is_done, full.is_settle_due), (false, true), "it was not settled");
+    let fails = |objects: &[ObjectId]| InPlace {
+        failed: vec![(objects[0], io::Error::other("a bad sector"))],
+        ..InPlace::default()
+    };
+    let failed = redo.settle(&Os, false, fails);
+    assert_eq!(failed.iter().map(|(object, _)| *object).collect::<Vec<_>>(), objects[..1]);
+    assert_eq!(off.get(), 2);
+    // No later sync, of which the system says that all is well, may give the others up.
+    assert!(redo.settle(&Os, true, done).is_empty());
+    assert!(!redo.put(1, &[&asked[1]]).is_done);
+    redo.preserve();
+    assert_eq!(off.get(), 2, "each is counted once");
+    assert_eq!(store.pending().unwrap().0, 5);
+}
+
+#[test]
+fn many_objects_are_settled_at_once() {
+    let (dir, store, _) = begun();
+    let objects: Vec<ObjectId> = (10..590).map(object).collect();
+    for object in &objects {
+        store.append(*object, 0, b"1234").unwrap();
+        store.sync(*object).unwrap();
+    }
+    assert_eq!(append(&store, &objects, 4, b"five").done, [true; 580]);
+    store.delete(objects[7]).unwrap();
+    assert!(store.settle(true).is_empty());
+    assert_eq!(store.pending().unwrap().0, 0);
+    drop(store);
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[579]), "1234five");
+}
+
+#[test]
+fn a_stop_leaves_nothing_and_files_of_another_size_go() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects, 4, b"five");
+    assert!(store.settle(true).is_empty());
+    assert_eq!(store.pending().unwrap().0, 0);
+    assert_eq!(append(&store, &objects, 8, b"six").done, [true, true]);
+    assert_eq!(store.pending().unwrap().0, 2);
+    drop(store);
+    lose(dir.path(), &objects, 8);
+    drop(open(dir.path(), RedoConfig { file_bytes: 0, ..CONFIG }));
+    assert_eq!(fs::read_dir(dir.path().join(DIR)).unwrap().count(), 0);
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[0]), "1234fivesix");
+}
+
+#[test]
+fn who_has_synced_enough_logs_gets_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RedoConfig { syncs_min: 5, ..CONFIG };
+    let redo = Redo::open(&Os, dir.path(), config, 0, gauge());
+    let asked = [unsynced(object(0), 0, b"a"), unsynced(object(1), 0, b"b")];
+    let due = |asked: &[&Unsynced]| redo.put(0, asked).is_settle_due;
+    let [first, second] = &asked;
+    assert_eq!(
+        [due(&[first, second]), due(&[first, second]), due(&[second])],
+        [false, false, true]
+    );
+}
+
+#[test]
+fn what_a_writer_promised_holds_when_there_are_fewer() {
+    let (dir, store, objects) = begun();
+    assert!(store.sync_together(1, &[unsynced(objects[0], 4, b"five")]).is_settle_due);
+    assert!(store.settle(false).is_empty());
+    store.append(objects[0], 4, b"five").unwrap();
+    assert_eq!(store.sync_together(1, &[unsynced(objects[0], 4, b"five")]).done, [true]);
+    drop(store);
+    lose(dir.path(), &objects[..1], 4);
+    let store = open(dir.path(), RedoConfig { writers: 1, ..CONFIG });
+    assert_eq!(whole(&store, objects[0]), "1234five");
+    assert!(!dir.path().join(DIR).join("1-a").exists());
+}
+
+#[test]
+fn a_writer_whose_files_fail_syncs_each_log_by_itself() {
+    let (dir, store, objects) = begun();
+    append(&store, &objects, 4, b"five");
+    let Some(redo) = store.redo() else { panic!("it has a redo log") };
+    if let State::With(pair) = &mut lock(&redo.lanes[0]).state {
+        pair.halves[0].file = fs::File::open(dir.path().join(DIR).join("0-a")).unwrap();
+    }
+    let failed = append(&store, &objects, 8, b"six");
+    assert_eq!((failed.done.len(), failed.is_settle_due), (0, false));
+    assert!(append(&store, &objects, 8, b"six").done.is_empty());
+    // What was promised before is still promised.
+    drop(store);
+    lose(dir.path(), &objects, 4);
+    assert_eq!(whole(&open(dir.path(), CONFIG), objects[1]), "1234five");
+}
