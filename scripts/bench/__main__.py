@@ -18,12 +18,18 @@ def arguments():
     parser.add_argument("--rounds", type=int, help="counted rounds (3; with --quick 1)")
     parser.add_argument("--case", default="", help="only cases whose name contains this")
     parser.add_argument("--only", choices=["ottla", "kafka"], help="one broker, no report")
+    parser.add_argument("--beside", type=Path, metavar="BINARY",
+                        help="another release binary of Ottla in Kafka's place, no report")
     parser.add_argument("--scale", type=float, help="records of each case, relative (1; with --quick 0.5)")
     parser.add_argument("--no-build", action="store_true", help="measure the release binary as it is")
     parser.add_argument("--report", type=Path, metavar="FOLDER",
                         help="write the report there, also of a run of some cases (docs/benchmarks after a full run)")
     parser.add_argument("--list", action="store_true", help="name the cases and end")
     asked = parser.parse_args()
+    if asked.beside and asked.only:
+        parser.error("--beside takes two brokers, --only one: leave one of them out")
+    if asked.beside and not asked.beside.is_file():
+        parser.error(f"--beside: there is no binary {asked.beside}, build one with cargo build --release")
     asked.rounds = asked.rounds or (1 if asked.quick else 3)
     asked.scale = asked.scale or (QUICK_SCALE if asked.quick else 1)
     return asked
@@ -97,11 +103,16 @@ def measure(bench, running, cases, rounds, scale):
     return results, failures
 
 
-def start(name, rounds, data):
+def start(name, rounds, data, beside):
     """Starts a broker some times, the first to warm up; the last one, running, and the times in ms."""
+    starts = {
+        "ottla": brokers.ottla,
+        "beside": lambda data: brokers.ottla(data, beside.resolve(), brokers.BESIDE),
+        "kafka": lambda _: brokers.kafka(),
+    }
     took = []
     for number in range(rounds + 1):
-        broker = brokers.ottla(f"{data}/{number}") if name == "ottla" else brokers.kafka()
+        broker = starts[name](f"{data}/{name}-{number}")
         took.append(broker.start_ms)
         if number < rounds:
             broker.stop()
@@ -119,9 +130,9 @@ def main():
     began = time.monotonic()
     data, bench, running, starts = tempfile.mkdtemp(prefix="ottla-bench-"), Bench(), [], {}
     try:
-        for name in [asked.only] if asked.only else ["ottla", "kafka"]:
+        for name in [asked.only] if asked.only else ["ottla", "beside" if asked.beside else "kafka"]:
             print(f"starting {name}", flush=True)
-            broker, took = start(name, asked.rounds, data)
+            broker, took = start(name, asked.rounds, data, asked.beside)
             running.append(broker)
             starts[broker.name] = [{"ms": ms} for ms in took]
         time.sleep(3)
@@ -140,8 +151,8 @@ def main():
         bench.close()
         shutil.rmtree(data, ignore_errors=True)
     everything = {**results, **whole}
-    print("\n" + report.table(everything))
-    if not asked.only:
+    print("\n" + (report.table(everything, brokers.BESIDE) if asked.beside else report.table(everything)))
+    if not asked.only and not asked.beside:
         print("\n" + report.targets(everything))
         is_full = not asked.case and not asked.quick and asked.scale >= 1
         if folder := asked.report or (report.FOLDER if is_full else None):

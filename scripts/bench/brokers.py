@@ -6,6 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ottla"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", CACHE / "target"))
+# Another binary of Ottla, in Kafka's place.
+BESIDE = "Ottla beside it"
 KAFKA_PORT = int(os.environ.get("OTTLA_REFERENCE_PORT", 19292))
 
 
@@ -56,10 +58,10 @@ class Broker:
             self.process.wait()
 
 
-def ottla(data):
-    """The release binary over `data`, with its defaults."""
-    return Broker("Ottla", [str(TARGET / "release/ottla"), "serve", "--data-dir", data,
-                            "--kafka-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"],
+def ottla(data, binary=TARGET / "release/ottla", name="Ottla"):
+    """A release binary over `data`, with its defaults."""
+    return Broker(name, [str(binary), "serve", "--data-dir", data,
+                         "--kafka-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"],
                   "ottla ready")
 
 

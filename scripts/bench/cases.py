@@ -258,7 +258,7 @@ class Clicks(Case):
             def produce():
                 return tools.produce(broker, source, records, payload.path, properties)
 
-            if self.job and broker.name == "Ottla":
+            if self.job and broker.http:
                 return self.beside_job(broker, source, sink, records, payload.lines, produce, megabytes)
             figures = costed(broker, produce, megabytes)
             rdkafka.check(broker, source, records, payload.lines)

@@ -40,13 +40,13 @@ def spread(times):
     return f"{times[0]:.1f} ({times[1]:.1f}-{times[2]:.1f})" if times else ""
 
 
-def rows(results):
-    """(case, figure, Ottla's median, Kafka's median, ratio) for each figure of each case.
+def rows(results, other="Apache Kafka"):
+    """(case, figure, Ottla's median, the other broker's median, ratio) for each figure of each case.
 
     `results[case][broker]` has a dict of figures for each round, or None where it failed. A case
     that failed in all rounds has one row without a figure."""
     for case, brokers in results.items():
-        ours, theirs = brokers.get("Ottla", []), brokers.get("Apache Kafka", [])
+        ours, theirs = brokers.get("Ottla", []), brokers.get(other, [])
         named = dict.fromkeys(figure for run in ours + theirs if run for figure in run)
         for figure in named or [None]:
             a, b = ([run.get(figure) if run else None for run in runs] for runs in (ours, theirs))

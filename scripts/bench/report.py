@@ -22,10 +22,10 @@ SUMMARY = [
 ]
 
 
-def table(results):
-    lines = ["| case | figure | Ottla | Apache Kafka | times better (spread) |", "|---|---|---:|---:|---:|"]
+def table(results, other="Apache Kafka"):
+    lines = [f"| case | figure | Ottla | {other} | times better (spread) |", "|---|---|---:|---:|---:|"]
     before = None
-    for case, figure, a, b, times in rows(results):
+    for case, figure, a, b, times in rows(results, other):
         lines.append(f"| {case if case != before else ''} | {figure or 'failed'} | {shown(a)} | {shown(b)} "
                      f"| {spread(times)} |")
         before = case

@@ -77,6 +77,12 @@ class Report(unittest.TestCase):
         self.assertIn("| a | MB/s | 20.0 | 10.0 | 2.0 (2.0-2.0) |", table)
         self.assertIn("| b | failed |", table)
 
+    def test_table_takes_another_binary_in_kafkas_place(self):
+        results = {"a": {"Ottla": [{"MB/s": 20}], "Ottla beside it": [{"MB/s": 10}]}}
+        table = report.table(results, "Ottla beside it")
+        self.assertIn("| case | figure | Ottla | Ottla beside it |", table)
+        self.assertIn("| a | MB/s | 20.0 | 10.0 | 2.0 (2.0-2.0) |", table)
+
     def test_a_target_shows_its_worst_case(self):
         target = targets.Target("work", "MB/s", ["a", "b"], times=3)
         outcome = targets.judge(target, {"a": runs([40], [10]), "b": runs([20], [10])})
