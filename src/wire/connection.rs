@@ -19,6 +19,7 @@ use super::alarm::Alarm;
 use super::budget::Budgets;
 use super::frame::{FrameError, Frames, Front};
 use super::outgoing::Outgoing;
+use super::socket::Socket;
 use crate::api::{self, Begun, Connection, Later, Order, Reply};
 
 /// Requests of one connection that wait for their answers. librdkafka sends as fast as it may.
@@ -35,6 +36,8 @@ pub(super) struct Patience {
     pub frame: Duration,
     /// The slowest rate at which a large frame may come.
     pub slowest_bytes_per_second: usize,
+    /// How often a connection that reads nothing for now looks whether its client has hung up.
+    pub look: Duration,
 }
 
 /// What all connections of a listener share.
@@ -51,7 +54,7 @@ type Reason = Option<String>;
 
 /// Serves `stream` until the client closes, misbehaves, or the broker stops.
 pub(super) async fn serve(stream: TcpStream, connection: Connection, shared: Shared) {
-    let served = Link::new(stream, connection, shared).serve().await;
+    let served = Link::new(Socket::Plain(stream), connection, shared).serve().await;
     let peer = connection.peer;
     match served {
         Err(Some(reason)) => tracing::warn!(%peer, %reason, "connection closed"),
@@ -91,7 +94,7 @@ struct Arriving {
 }
 
 struct Link {
-    stream: TcpStream,
+    socket: Socket,
     connection: Connection,
     ctx: Arc<api::Context>,
     patience: Patience,
@@ -111,9 +114,9 @@ struct Link {
 }
 
 impl Link {
-    fn new(stream: TcpStream, connection: Connection, shared: Shared) -> Link {
+    fn new(socket: Socket, connection: Connection, shared: Shared) -> Link {
         Link {
-            stream,
+            socket,
             connection,
             ctx: shared.ctx,
             patience: shared.patience,
@@ -189,16 +192,26 @@ impl Link {
             // A whole frame waits for its turn; what is behind it is read to see a client leave.
             let is_whole = matches!(front, Front::Whole(_));
             if !is_admitted || (is_whole && self.frames.is_full()) {
+                if self.is_abandoned() {
+                    return self.end(None);
+                }
                 return self.poll_patience(front, is_admitted, cx);
             }
             let is_busy = !self.in_flight.is_empty();
-            match self.frames.poll_read(&mut self.stream, front, is_busy, cx) {
+            match self.frames.poll_read(&mut self.socket, front, is_busy, cx) {
                 // A client that goes away, be it in the middle of a frame, is no event.
                 Poll::Ready(Ok(0) | Err(_)) => self.ended = Some(None),
                 Poll::Ready(Ok(_)) => self.idle_since = None,
                 Poll::Pending => return self.poll_patience(front, is_admitted, cx),
             }
         }
+    }
+
+    /// Whether the client has gone while a request waits for others on its behalf. Reading tells that
+    /// by itself; this is for a connection that has read all it may.
+    fn is_abandoned(&self) -> bool {
+        self.in_flight.front().is_some_and(|first| first.order == Order::Parked)
+            && self.socket.is_hung_up()
     }
 
     /// Whether one more request may be begun.
@@ -240,7 +253,7 @@ impl Link {
         is_admitted: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Event> {
-        let Patience { idle, frame, slowest_bytes_per_second } = self.patience;
+        let Patience { idle, frame, slowest_bytes_per_second, look } = self.patience;
         let (due, late) = match front {
             Front::Nothing if self.in_flight.is_empty() => {
                 let since = *self.idle_since.get_or_insert_with(Instant::now);
@@ -258,7 +271,13 @@ impl Link {
                     .get_or_insert_with(|| Instant::now() + frame + Duration::from_secs(allowance));
                 (due, Some(FrameError::Slow))
             }
-            // Either answers are owed, or the broker's budget is.
+            // Nothing is read, so that the client's end must be looked for: here, or by whoever polls
+            // next.
+            _ if !is_admitted || self.frames.is_full() => {
+                self.alarm.is_due(Instant::now() + look, cx);
+                return Poll::Pending;
+            }
+            // Answers are owed.
             _ => return Poll::Pending,
         };
         match self.alarm.is_due(due, cx) {
@@ -339,7 +358,7 @@ impl Link {
 
     async fn flush(&mut self) -> Result<(), Reason> {
         let stall_max = self.patience.idle;
-        let written = self.out.write(&mut self.stream, stall_max).await;
+        let written = self.out.write(&mut self.socket, stall_max).await;
         self.arriving.due = None;
         // A client that went away without waiting for its answer is no event.
         written.map_err(|error| match error.kind() {

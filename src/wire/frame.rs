@@ -1,16 +1,13 @@
 //! Cuts the byte stream of a connection into frames. Each length is checked before anything is
 //! allocated for it.
 
-use std::future::Future;
 use std::io;
-use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
+use super::socket::Socket;
 use crate::api;
 use crate::config::Config;
 
@@ -116,7 +113,7 @@ impl Frames {
     /// closed. `is_busy` says that requests are being answered.
     pub(super) fn poll_read(
         &mut self,
-        stream: &mut TcpStream,
+        socket: &mut Socket,
         front: Front,
         is_busy: bool,
         cx: &mut Context<'_>,
@@ -126,7 +123,7 @@ impl Frames {
         if self.buffer.is_empty() && (!is_busy || self.buffer.capacity() < READ_BYTES_MIN) {
             self.buffer = BytesMut::new();
         }
-        ready!(stream.poll_read_ready(cx))?;
+        ready!(socket.poll_readable(cx))?;
         self.make_room(match front {
             Front::Nothing => LENGTH_BYTES,
             Front::Beginning(bytes) => bytes,
@@ -134,8 +131,7 @@ impl Frames {
             Front::Whole(_) => self.buffer.len() + LENGTH_BYTES,
         });
         let room = self.buffer.capacity() - self.buffer.len();
-        // It has no state of its own, so that it may be begun anew each time.
-        let read = ready!(pin!(stream.read_buf(&mut self.buffer)).poll(cx))?;
+        let read = ready!(socket.poll_read(&mut self.buffer, cx))?;
         if room > READ_BYTES_MAX {
             // What the next large frame begins with will be copied to a buffer of its own.
             self.read_bytes = LENGTH_BYTES + EARNEST_BYTES;
@@ -181,7 +177,7 @@ mod tests {
     use super::*;
 
     /// The size of the next frame, which is taken off.
-    async fn next(frames: &mut Frames, stream: &mut TcpStream) -> usize {
+    async fn next(frames: &mut Frames, socket: &mut Socket) -> usize {
         let config = Config::default();
         loop {
             let front = frames.front(&config).unwrap();
@@ -191,14 +187,15 @@ mod tests {
                 assert!(bytes <= READ_BYTES_MAX || frame.is_unique());
                 return frame.len();
             }
-            let read = poll_fn(|cx| frames.poll_read(stream, front, true, cx)).await.unwrap();
+            let read = poll_fn(|cx| frames.poll_read(socket, front, true, cx)).await.unwrap();
             assert!(read > 0, "closed in the middle of a frame");
         }
     }
 
     #[tokio::test]
     async fn a_large_frame_keeps_no_memory_alive_behind_it_also_while_others_are_answered() {
-        let (mut client, mut stream) = pair().await;
+        let (mut client, stream) = pair().await;
+        let mut socket = Socket::Plain(stream);
         let mut frames = Frames::new();
         let large = 1u32 << 20;
         // Behind it a small one, whose buffer may not be the large one's.
@@ -208,13 +205,13 @@ mod tests {
             client.write_all(&sent.concat()).await.unwrap();
             client
         });
-        assert_eq!(next(&mut frames, &mut stream).await, large as usize);
+        assert_eq!(next(&mut frames, &mut socket).await, large as usize);
         assert!(frames.buffer.capacity() < READ_BYTES_MIN, "{}", frames.buffer.capacity());
-        assert_eq!(next(&mut frames, &mut stream).await, 100);
+        assert_eq!(next(&mut frames, &mut socket).await, 100);
         assert!(frames.buffer.capacity() <= READ_BYTES_MAX, "{}", frames.buffer.capacity());
         let _client = sent.await.unwrap();
         let idle = poll_fn(|cx| {
-            Poll::Ready(frames.poll_read(&mut stream, Front::Nothing, false, cx).is_pending())
+            Poll::Ready(frames.poll_read(&mut socket, Front::Nothing, false, cx).is_pending())
         });
         assert!(idle.await);
         assert_eq!(frames.buffer.capacity(), 0, "an idle connection keeps no buffer");
@@ -222,7 +219,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_large_frame_needs_no_more_room_than_it_has() {
-        let (mut client, mut stream) = pair().await;
+        let (mut client, stream) = pair().await;
+        let mut socket = Socket::Plain(stream);
         let (mut frames, config) = (Frames::new(), Config::default());
         let large = [&(1u32 << 20).to_be_bytes()[..], &[0; 1 << 20]].concat();
         let (most, rest) = large.split_at(large.len() - 100);
@@ -235,7 +233,7 @@ mod tests {
                     if frames.buffer.len() == there {
                         break;
                     }
-                    poll_fn(|cx| frames.poll_read(&mut stream, front, true, cx)).await.unwrap();
+                    poll_fn(|cx| frames.poll_read(&mut socket, front, true, cx)).await.unwrap();
                 }
             };
             let (_, sent) = tokio::join!(read, client.write_all(part));
@@ -246,14 +244,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_comes_at_once_is_soon_read_at_once_until_less_comes() {
-        let (mut client, mut stream) = pair().await;
+        let (mut client, stream) = pair().await;
+        let mut socket = Socket::Plain(stream);
         let mut frames = Frames::new();
         let together = [&500u32.to_be_bytes()[..], &[0; 500]].concat().repeat(11);
         assert!((READ_BYTES_MIN..READ_BYTES_MIN * 3 / 2).contains(&together.len()));
         for _ in 0..3 {
             client.write_all(&together).await.unwrap();
             for _ in 0..11 {
-                assert_eq!(next(&mut frames, &mut stream).await, 500);
+                assert_eq!(next(&mut frames, &mut socket).await, 500);
             }
             // The first time takes two reads.
             assert_eq!(frames.read_bytes, 2 * READ_BYTES_MIN);
@@ -262,7 +261,7 @@ mod tests {
         for small in 0..SMALL_READS_MAX {
             assert_eq!((frames.read_bytes, frames.small_reads), (2 * READ_BYTES_MIN, small));
             client.write_all(&together[..504]).await.unwrap();
-            assert_eq!(next(&mut frames, &mut stream).await, 500);
+            assert_eq!(next(&mut frames, &mut socket).await, 500);
         }
         assert_eq!((frames.read_bytes, frames.small_reads), (READ_BYTES_MIN, 0));
     }

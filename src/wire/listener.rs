@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::budget::Budgets;
 use super::connection::{self, Patience, Shared};
+use super::socket;
 use super::threads::Threads;
 use crate::api::{Connection, Context};
 
@@ -20,6 +21,8 @@ const REQUEST_BYTES_MAX: usize = 512 << 20;
 /// A frame that has begun must be whole after this time, plus its size at the slowest rate.
 const FRAME_TIME_MAX: Duration = Duration::from_secs(30);
 const SLOWEST_BYTES_PER_SECOND: usize = 64 << 10;
+/// How often a connection that has read all it may looks whether its client has hung up.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long accepting pauses when the machine has no descriptors or memory left for a socket.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 /// A port that is full says so this often, however many clients come and go.
@@ -61,6 +64,7 @@ impl Listener {
             idle: ctx.config.connections_max_idle,
             frame: FRAME_TIME_MAX,
             slowest_bytes_per_second: SLOWEST_BYTES_PER_SECOND,
+            look: LOOK_EVERY,
         };
         self.serve_with(ctx, patience)
     }
@@ -85,7 +89,7 @@ impl Running {
     }
 }
 
-async fn accept(socket: TcpListener, threads: Threads, shared: Shared) {
+async fn accept(listening: TcpListener, threads: Threads, shared: Shared) {
     let places =
         Arc::new(Semaphore::new(shared.ctx.config.max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
@@ -96,11 +100,10 @@ async fn accept(socket: TcpListener, threads: Threads, shared: Shared) {
             // A dropped sender stops the listener too.
             _ = stop.wait_for(|stop| *stop) => break,
             Some(ended) = connections.join_next() => report(ended),
-            (place, stream, peer) = next(&socket, &places, &mut warned) => {
+            (place, stream, peer) = next(&listening, &places, &mut warned) => {
                 let Ok(local) = stream.local_addr() else { continue };
-                // Requests and answers are whole frames: waiting to fill packets only delays them.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%peer, %error, "nodelay was refused");
+                if let Err(error) = socket::tune(&stream) {
+                    tracing::debug!(%peer, %error, "a socket option was refused");
                 }
                 let Ok(stream) = stream.into_std() else { continue };
                 let shared = shared.clone();
@@ -114,7 +117,7 @@ async fn accept(socket: TcpListener, threads: Threads, shared: Shared) {
             }
         }
     }
-    drop(socket);
+    drop(listening);
     let drained = tokio::time::timeout(DRAIN_TIME_MAX, async {
         while let Some(ended) = connections.join_next().await {
             report(ended);

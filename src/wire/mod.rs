@@ -6,6 +6,7 @@ mod connection;
 mod frame;
 mod listener;
 mod outgoing;
+mod socket;
 mod threads;
 
 pub use listener::{Listener, Running};

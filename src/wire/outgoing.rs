@@ -2,12 +2,14 @@
 //! records as they lie in the log.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::socket::Socket;
 
 /// Answers go out when there are so many bytes of them, about.
 const BYTES_PER_WRITE: usize = 64 << 10;
@@ -58,12 +60,12 @@ impl Outgoing {
     /// Writes all, as much as possible per system call. Fails when nothing moves for `stall_max`.
     pub(super) async fn write(
         &mut self,
-        stream: &mut TcpStream,
+        socket: &mut Socket,
         stall_max: Duration,
     ) -> io::Result<()> {
         if self.chunks.is_empty() {
             // By far the most answers: one piece that fits the socket's buffer.
-            match stream.try_write(&self.small) {
+            match socket.try_write(&self.small) {
                 Ok(written) => self.small.advance(written),
                 Err(full) if full.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
@@ -75,11 +77,11 @@ impl Outgoing {
         while !self.chunks.is_empty() {
             let slices = self.chunks.iter().take(CHUNKS_PER_WRITE);
             let slices: Vec<IoSlice<'_>> = slices.map(|chunk| IoSlice::new(chunk)).collect();
-            match stream.try_write_vectored(&slices) {
+            match socket.try_write_vectored(&slices) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => self.advance(written),
                 Err(full) if full.kind() == io::ErrorKind::WouldBlock => {
-                    let ready = timeout(stall_max, stream.writable()).await;
+                    let ready = timeout(stall_max, poll_fn(|cx| socket.poll_writable(cx))).await;
                     ready.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
                 }
                 Err(error) => return Err(error),
@@ -114,7 +116,8 @@ mod tests {
 
     #[tokio::test]
     async fn everything_goes_out_in_the_order_in_which_it_was_added() {
-        let (mut client, mut stream) = pair().await;
+        let (mut client, stream) = pair().await;
+        let mut socket = Socket::Plain(stream);
         let mut out = Outgoing::default();
         let mut expected = Vec::new();
         for round in 0..40u8 {
@@ -133,14 +136,14 @@ mod tests {
             client.read_exact(&mut read).await.unwrap();
             (client, read)
         });
-        out.write(&mut stream, Duration::from_secs(60)).await.unwrap();
+        out.write(&mut socket, Duration::from_secs(60)).await.unwrap();
         assert!(out.is_empty());
         let (mut client, read) = reading.await.unwrap();
         assert!(read == expected);
         for piece in [&b"one"[..], b"two"] {
             out.add(BytesMut::from(piece), Vec::new());
         }
-        out.write(&mut stream, Duration::from_secs(60)).await.unwrap();
+        out.write(&mut socket, Duration::from_secs(60)).await.unwrap();
         let mut read = [0; 6];
         client.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"onetwo");

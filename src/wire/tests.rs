@@ -15,6 +15,7 @@ const PATIENT: Patience = Patience {
     idle: Duration::from_secs(60),
     frame: Duration::from_secs(60),
     slowest_bytes_per_second: 1 << 20,
+    look: Duration::from_millis(20),
 };
 
 /// Both ends of a connection: the client's and the broker's.
@@ -185,4 +186,43 @@ async fn shutdown_answers_what_was_read_and_drops_long_polls() {
     assert_closed(polling.into_inner()).await;
     assert!(TcpStream::connect(port.address).await.is_err());
     assert_eq!(Arc::strong_count(&port.bench.ctx), 1, "a connection outlived the shutdown");
+}
+
+#[tokio::test]
+async fn a_parked_request_ends_with_its_client_whatever_was_sent_behind_it() {
+    let bench = Bench::with(|config| {
+        config.group_initial_rebalance_delay = Duration::from_secs(600);
+    });
+    let port = Port::open(bench.await, PATIENT).await;
+    let without_requests = Arc::strong_count(&port.bench.ctx);
+    for is_reset in [false, true] {
+        // Nothing, or more than is read ahead, so that the end of the stream is not read any more. Not
+        // more than the kernel takes either: else the client's end would not even arrive.
+        for behind in [0, 5_000] {
+            let mut client = port.client().await;
+            client.send(1, sample::join_group("readers")).await;
+            for correlation in 0..behind {
+                client.send(2 + correlation, sample::api_versions()).await;
+            }
+            let parked = || Arc::strong_count(&port.bench.ctx) > without_requests + 1;
+            until(parked, "the request is not parked").await;
+            let stream = client.into_inner();
+            if is_reset {
+                stream.set_zero_linger().unwrap();
+            }
+            drop(stream);
+            let ended = || Arc::strong_count(&port.bench.ctx) == without_requests;
+            until(ended, "the request outlives its client").await;
+        }
+    }
+}
+
+/// Waits for what comes by itself.
+async fn until(condition: impl Fn() -> bool, otherwise: &str) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(20), waiting).await.expect(otherwise);
 }

@@ -203,10 +203,12 @@ impl Client {
 /// Requests for those who know no message.
 pub(crate) mod sample {
     use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+    use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
     use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
     use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
     use kafka_protocol::messages::{
-        ApiVersionsRequest, FetchRequest, MetadataRequest, ProduceRequest,
+        ApiVersionsRequest, FetchRequest, GroupId, JoinGroupRequest, MetadataRequest,
+        ProduceRequest,
     };
 
     use super::*;
@@ -246,5 +248,19 @@ pub(crate) mod sample {
             .with_session_epoch(-1)
             .with_topics(vec![topic]);
         frame(12, &request)
+    }
+
+    /// JoinGroup v3 of a new member, which waits for others as long as the group's first rebalance is
+    /// delayed.
+    pub(crate) fn join_group(group: &'static str) -> Bytes {
+        let protocol =
+            JoinGroupRequestProtocol::default().with_name(StrBytes::from_static_str("range"));
+        let request = JoinGroupRequest::default()
+            .with_group_id(GroupId(StrBytes::from_static_str(group)))
+            .with_session_timeout_ms(60_000)
+            .with_rebalance_timeout_ms(600_000)
+            .with_protocol_type(StrBytes::from_static_str("consumer"))
+            .with_protocols(vec![protocol]);
+        frame(3, &request)
     }
 }
