@@ -1,15 +1,17 @@
 //! Produce: what is stored, what is refused, and idempotence.
 
 use bytes::Bytes;
-use kafka_protocol::messages::{FetchRequest, MetadataRequest, ProduceRequest};
+use kafka_protocol::messages::{
+    FetchRequest, FindCoordinatorRequest, MetadataRequest, ProduceRequest,
+};
 
 use super::batch::{Batch, Codec};
-use super::client::Client;
+use super::client::{Client, text};
 use super::requests::{
     Topic, append, append_values, fetch, fetched, new_producer, produce, produced, read_from,
 };
 use super::{broker, code};
-use crate::harness::{PATIENCE, until};
+use crate::harness::{PATIENCE, unique, until};
 
 #[track_caller]
 fn send(client: &mut Client, version: i16, topic: &Topic, acks: i16, records: Bytes) -> (i16, i64) {
@@ -210,6 +212,48 @@ fn each_partition_of_a_request_has_its_own_fate() {
     let mut errors: Vec<_> = answer.iter().map(|one| (one.index, one.error_code)).collect();
     errors.sort_unstable();
     assert_eq!(errors, [(0, code::CORRUPT_MESSAGE), (1, code::NONE)]);
+}
+
+#[test]
+fn a_transactional_batch_without_a_transactional_id_fails_its_whole_request() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let topic = Topic::create_with(&mut client, 2);
+    wait_for_transactions(&mut client);
+    let (id, epoch) = new_producer(&mut client);
+    let plain = Batch::of(["plain"]).encode();
+    let transactional = edited(&Batch::of(["in none"]).by_producer(id, epoch, 0), 22, &[0x10]);
+    for version in client.versions::<ProduceRequest>() {
+        let mut send = |batches: [&Bytes; 2], transactional_id: Option<&str>| {
+            let mut request = produce(version.max(3), &topic, 0, -1, Some(batches[0].clone()));
+            let other = produce(version.max(3), &topic, 1, -1, Some(batches[1].clone()));
+            request.topic_data[0]
+                .partition_data
+                .push(other.topic_data[0].partition_data[0].clone());
+            request.transactional_id = transactional_id.map(|id| text(id).into());
+            let answer = client.call(version.max(3), &request).responses.remove(0);
+            let mut errors: Vec<_> =
+                answer.partition_responses.iter().map(|one| (one.index, one.error_code)).collect();
+            errors.sort_unstable();
+            [errors[0].1, errors[1].1]
+        };
+        let refused = [code::TRANSACTIONAL_ID_AUTHORIZATION_FAILED; 2];
+        assert_eq!(send([&plain, &transactional], None), refused, "v{version}");
+        assert_eq!(send([&transactional, &plain], None), refused, "v{version}");
+        // An id that no producer has: each batch is judged by itself.
+        let unknown = unique("transactional");
+        let each = [code::NONE, code::INVALID_PRODUCER_ID_MAPPING];
+        assert_eq!(send([&plain, &transactional], Some(&unknown)), each, "v{version}");
+    }
+}
+
+/// Waits until the coordinator of transactions serves: Kafka makes its topic first.
+fn wait_for_transactions(client: &mut Client) {
+    let find = FindCoordinatorRequest::default().with_key(text("any")).with_key_type(1);
+    until("the transaction coordinator", PATIENCE, || {
+        let error = client.call(1, &find).error_code;
+        if error == code::NONE { Ok(()) } else { Err(format!("error {error}")) }
+    });
 }
 
 #[test]

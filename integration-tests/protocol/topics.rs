@@ -149,6 +149,43 @@ fn topics_are_found_by_id() {
 }
 
 #[test]
+fn the_id_counts_where_a_topic_has_both() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let (topic, other) = (Topic::create(&mut client), Topic::create(&mut client));
+    let both = |name: &str, id: Uuid| by_name(name).with_topic_id(id);
+    let mut ask = |version: i16, topics: Vec<MetadataRequestTopic>| {
+        let request = MetadataRequest::default()
+            .with_topics(Some(topics))
+            .with_allow_auto_topic_creation(false);
+        let mut told: Vec<_> = client
+            .call(version, &request)
+            .topics
+            .into_iter()
+            .map(|topic| (topic.name.map(|name| name.to_string()), topic.error_code))
+            .collect();
+        told.sort();
+        told
+    };
+    let found = |topic: &Topic| (Some(topic.name.clone()), code::NONE);
+    for version in [12, 13] {
+        // As Java's Admin asks.
+        assert_eq!(ask(version, vec![both("", topic.id)]), [found(&topic)]);
+        assert_eq!(ask(version, vec![both(&other.name, topic.id)]), [found(&topic)]);
+        // With one id in a request, its names say nothing.
+        let mixed = vec![by_name(&other.name), both("", topic.id), both(&topic.name, topic.id)];
+        assert_eq!(ask(version, mixed), [found(&topic)]);
+        let unknown = [(None, code::UNKNOWN_TOPIC_ID)];
+        assert_eq!(ask(version, vec![both(&topic.name, Uuid::new_v4())]), unknown);
+    }
+    for version in [10, 11] {
+        let told = ask(version, vec![by_name(&other.name), both("", topic.id)]);
+        assert!(told.iter().all(|(_, error)| *error == code::INVALID_REQUEST), "{told:?}");
+        assert_eq!(told.len(), 2);
+    }
+}
+
+#[test]
 fn a_created_topic_is_there_and_cannot_be_created_again() {
     let broker = broker();
     let mut client = broker.connect();

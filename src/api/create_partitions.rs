@@ -11,6 +11,7 @@ use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicR
 use kafka_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse};
 
 use super::call::{Api, Outcome, first_error};
+use super::create_topics::{NEW_PARTITIONS_MAX, too_many};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
 use crate::catalog::CatalogError;
@@ -30,6 +31,7 @@ pub(super) async fn handle(
 ) -> CreatePartitionsResponse {
     let repeated = super::repeated(body.topics.iter().map(|topic| topic.name.as_str()));
     let mut answered = BTreeSet::new();
+    let mut sum = 0;
     let mut results = Vec::with_capacity(body.topics.len());
     for topic in &body.topics {
         if !answered.insert(topic.name.as_str()) {
@@ -39,7 +41,7 @@ pub(super) async fn handle(
             let reason = "Duplicate topic name in request.";
             Err(Refused::new(ResponseError::InvalidRequest, reason))
         } else {
-            add(ctx, topic, body.validate_only).await
+            add(ctx, topic, &mut sum, body.validate_only).await
         };
         let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
         results.push(match outcome {
@@ -52,9 +54,12 @@ pub(super) async fn handle(
     CreatePartitionsResponse::default().with_results(results)
 }
 
+/// `sum` is how many partitions the request has added so far: past the most that one may, the rest of
+/// its topics is refused, as by Kafka.
 async fn add(
     ctx: &Context,
     asked: &CreatePartitionsTopic,
+    sum: &mut u64,
     validate_only: bool,
 ) -> Result<(), Refused> {
     let snapshot = ctx.catalog.snapshot();
@@ -66,8 +71,13 @@ async fn add(
         return Err(Refused::new(ResponseError::InvalidPartitions, reason));
     };
     ctx.catalog.check_add_partitions(topic.id, count).await?;
+    let added = count.saturating_sub(topic.partitions);
+    let so_many = *sum + u64::from(added);
+    if so_many > NEW_PARTITIONS_MAX {
+        return Err(too_many(so_many));
+    }
     if let Some(assignments) = &asked.assignments {
-        let (node, added) = (ctx.config.node_id, count.saturating_sub(topic.partitions));
+        let node = ctx.config.node_id;
         let alone =
             assignments.iter().all(|a| matches!(a.broker_ids[..], [only] if only.0 == node));
         if !alone || assignments.len() != added as usize {
@@ -77,6 +87,7 @@ async fn add(
             return Err(Refused::new(ResponseError::InvalidReplicaAssignment, reason));
         }
     }
+    *sum = so_many;
     if !validate_only {
         ctx.catalog.add_partitions(topic.id, count).await?;
         tracing::info!(topic = %topic.name, partitions = count, "partitions added");
@@ -142,5 +153,25 @@ mod tests {
         let checked = bench.call(3, ask(vec![assigned(1)]).with_validate_only(true)).await;
         assert_eq!(checked.results[0].error_code, 0);
         assert_eq!(bench.ctx.catalog.snapshot().topic("clicks").unwrap().partitions, 2);
+    }
+
+    #[tokio::test]
+    async fn one_request_adds_only_so_many_partitions_in_all() {
+        let bench = Bench::start().await;
+        for name in ["a", "b", "c"] {
+            bench.topic(name, 1).await;
+        }
+        let codes = async |topics: Vec<CreatePartitionsTopic>| {
+            let answer = bench.call(3, ask(topics).with_validate_only(true)).await;
+            answer.results.iter().map(|topic| topic.error_code).collect::<Vec<_>>()
+        };
+        let (a, b, c) = (grow("a", 5_001), grow("b", 5_001), grow("c", 2));
+        assert_eq!(codes(vec![a.clone(), b.clone()]).await, [0, 0]);
+        assert_eq!(codes(vec![a.clone(), b.clone(), c.clone()]).await, [0, 0, 44]);
+        // What is refused for its own sake adds nothing.
+        assert_eq!(
+            codes(vec![a, grow("nowhere", 9_000), grow("b", 5_002), c]).await,
+            [0, 3, 44, 0]
+        );
     }
 }

@@ -20,6 +20,19 @@ use crate::catalog::{NewTopic, Topic};
 
 pub(super) const API: Api = Api::ordered(ApiKey::CreateTopics, 2..=7);
 
+/// The most partitions that one request may make, as in Kafka: each costs memory and files, and one
+/// frame has room for many topics.
+pub(super) const NEW_PARTITIONS_MAX: u64 = 10_000;
+
+/// A request that asks for more partitions than one may.
+pub(super) fn too_many(asked: u64) -> Refused {
+    let reason = format!(
+        "Excessively large number of partitions per request: {asked} are asked for, at most \
+         {NEW_PARTITIONS_MAX} may be. Ask for the others in further requests."
+    );
+    Refused::new(ResponseError::PolicyViolation, reason)
+}
+
 impl Outcome for CreateTopicsResponse {
     fn error(&self) -> i16 {
         first_error(self.topics.iter().map(|topic| topic.error_code))
@@ -32,6 +45,8 @@ pub(super) async fn handle(
     body: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let repeated = super::repeated(body.topics.iter().map(|topic| topic.name.as_str()));
+    let once = body.topics.iter().filter(|topic| !repeated.contains(topic.name.as_str()));
+    let sum = once.map(|topic| partition_count(ctx, topic)).sum();
     let mut answered = BTreeSet::new();
     let mut results = Vec::with_capacity(body.topics.len());
     for topic in &body.topics {
@@ -40,12 +55,23 @@ pub(super) async fn handle(
         }
         let outcome = if repeated.contains(topic.name.as_str()) {
             Err(Refused::new(ResponseError::InvalidRequest, "Duplicate topic name."))
+        } else if sum > NEW_PARTITIONS_MAX {
+            Err(too_many(sum))
         } else {
             create(ctx, topic, body.validate_only).await
         };
         results.push(answer(ctx, request.version, topic, outcome, body.validate_only));
     }
     CreateTopicsResponse::default().with_topics(results)
+}
+
+/// How many partitions a topic counts for in the sum of its request, sound or not.
+fn partition_count(ctx: &Context, asked: &CreatableTopic) -> u64 {
+    match asked.num_partitions {
+        _ if !asked.assignments.is_empty() => asked.assignments.len() as u64,
+        -1 => ctx.config.num_partitions.into(),
+        count => u64::try_from(count).unwrap_or(0),
+    }
 }
 
 async fn create(
@@ -242,6 +268,31 @@ mod tests {
             assert_eq!(answer.topics[0].error_code, code, "{asked:?}");
         }
         assert_eq!(bench.ctx.catalog.snapshot().topic("a").unwrap().partitions, 2);
+    }
+
+    #[tokio::test]
+    async fn a_request_for_too_many_partitions_in_all_creates_none() {
+        let bench = Bench::with(|config| config.num_partitions = 2).await;
+        let codes = async |topics: Vec<CreatableTopic>, validate_only: bool| {
+            let request = ask(topics).with_validate_only(validate_only);
+            let answer = bench.call(7, request).await;
+            answer.topics.iter().map(|topic| topic.error_code).collect::<Vec<_>>()
+        };
+        let large = || topic("a", 9_998, 1);
+        assert_eq!(codes(vec![large(), topic("b", 3, 1)], false).await, [44, 44]);
+        assert_eq!(
+            codes(vec![topic("a", i32::MAX, 1), topic("b", i32::MAX, 1)], false).await,
+            [44, 44]
+        );
+        let names = || (0..100).map(|at| topic(&format!("t{at}"), 101, 1)).collect();
+        assert_eq!(codes(names(), false).await, [44; 100]);
+        assert_eq!(bench.ctx.catalog.snapshot().topics().filter(|it| !it.internal).count(), 0);
+        // The default counts, what is below it does not, and names that come twice are refused anyway.
+        assert_eq!(
+            codes(vec![large(), topic("b", -1, 1), topic("c", -7, 1)], true).await,
+            [0, 0, 37]
+        );
+        assert_eq!(codes(vec![large(), large(), topic("b", 3, 1)], true).await, [42, 0]);
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::delete_records_response::{
     DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
 };
-use kafka_protocol::messages::{ApiKey, DeleteRecordsRequest, DeleteRecordsResponse};
+use kafka_protocol::messages::{ApiKey, DeleteRecordsRequest, DeleteRecordsResponse, TopicName};
 
 use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
@@ -37,16 +37,17 @@ pub(super) async fn handle(
     _request: &Request,
     body: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
-    let mut topics = Vec::with_capacity(body.topics.len());
+    // Each partition once: of one that is named again, the last offset counts.
+    let mut asked: BTreeMap<TopicName, BTreeMap<i32, i64>> = BTreeMap::new();
     for topic in body.topics {
-        // Each partition once: of an index that is named again, the last offset counts.
-        let asked: BTreeMap<i32, i64> = topic
-            .partitions
-            .iter()
-            .map(|partition| (partition.partition_index, partition.offset))
-            .collect();
-        let trims = asked.into_iter().map(|(index, before)| {
-            let name = topic.name.as_str();
+        let offsets = topic.partitions.iter();
+        let offsets = offsets.map(|partition| (partition.partition_index, partition.offset));
+        asked.entry(topic.name).or_default().extend(offsets);
+    }
+    let mut topics = Vec::with_capacity(asked.len());
+    for (topic, offsets) in asked {
+        let trims = offsets.into_iter().map(|(index, before)| {
+            let name = topic.as_str();
             async move {
                 let result = DeleteRecordsPartitionResult::default().with_partition_index(index);
                 match trim(ctx, name, index, before).await {
@@ -58,9 +59,8 @@ pub(super) async fn handle(
             }
         });
         let partitions = join_all(trims).await;
-        topics.push(
-            DeleteRecordsTopicResult::default().with_partitions(partitions).with_name(topic.name),
-        );
+        topics
+            .push(DeleteRecordsTopicResult::default().with_partitions(partitions).with_name(topic));
     }
     DeleteRecordsResponse::default().with_topics(topics)
 }
@@ -169,6 +169,28 @@ mod tests {
             assert_eq!(delete(&bench, version, "t", &[(0, -1)]).await, [(0, 5)]);
             assert_eq!(delete(&bench, version, "t", &[(7, 1), (0, 0)]).await, [(0, 5), (3, -1)]);
         }
+    }
+
+    #[tokio::test]
+    async fn of_a_partition_that_is_named_twice_the_last_offset_counts() {
+        let bench = Bench::start().await;
+        bench.topic("t", 2).await;
+        fill(&bench, "t").await;
+        assert_eq!(delete(&bench, 2, "t", &[(0, 4), (0, 1)]).await, [(0, 1)]);
+        let topic = |offsets: &[(i32, i64)]| {
+            let partitions = offsets.iter().map(|(index, offset)| {
+                DeleteRecordsPartition::default().with_partition_index(*index).with_offset(*offset)
+            });
+            DeleteRecordsTopic::default()
+                .with_name(wire_text("t").into())
+                .with_partitions(partitions.collect())
+        };
+        let twice = vec![topic(&[(0, 4)]), topic(&[(0, 2), (1, 0)])];
+        let answer = bench.call(2, DeleteRecordsRequest::default().with_topics(twice)).await;
+        let [only] = answer.topics.as_slice() else { panic!("{:?}", answer.topics) };
+        let told: Vec<_> =
+            only.partitions.iter().map(|it| (it.partition_index, it.low_watermark)).collect();
+        assert_eq!(told, [(0, 2), (1, 0)]);
     }
 
     #[tokio::test]

@@ -2,17 +2,19 @@
 //!
 //! v5 adds error messages, v6 deletes by id (KIP-516). `timeout_ms` is not needed. Gaps: none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
-use kafka_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse};
+use kafka_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
+use uuid::Uuid;
 
 use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request, wire_name, wire_text};
-use crate::catalog::CatalogError;
+use crate::catalog::{CatalogError, Snapshot, Topic};
 use crate::types::TopicId;
 
 pub(super) const API: Api = Api::ordered(ApiKey::DeleteTopics, 1..=6);
@@ -21,6 +23,15 @@ impl Outcome for DeleteTopicsResponse {
     fn error(&self) -> i16 {
         first_error(self.responses.iter().map(|topic| topic.error_code))
     }
+}
+
+/// One answer of the response: a topic to delete, or why there is none.
+struct Target {
+    /// As the client named it.
+    name: Option<TopicName>,
+    /// Where the client named it, or its name led to it.
+    id: Option<Uuid>,
+    topic: Result<Arc<Topic>, Refused>,
 }
 
 pub(super) async fn handle(
@@ -35,28 +46,24 @@ pub(super) async fn handle(
         let names = body.topic_names.into_iter();
         names.map(|name| DeleteTopicState::default().with_name(Some(name))).collect()
     };
-    let mut seen = BTreeSet::new();
-    let mut results = Vec::with_capacity(asked.len());
-    for topic in &asked {
-        if !seen.insert((topic.name.as_ref().map(|name| name.as_str()), topic.topic_id)) {
-            continue;
-        }
-        let mut result = DeletableTopicResult::default().with_name(topic.name.clone());
-        if version >= 6 {
-            result.topic_id = topic.topic_id;
-        }
-        match delete(ctx, topic).await {
-            Ok((name, id)) => {
-                result.name = Some(name);
-                if version >= 6 {
-                    result.topic_id = id.0;
-                }
+    let targets = targets(&ctx.catalog.snapshot(), &asked);
+    let mut results = Vec::with_capacity(targets.len());
+    for Target { name, id, topic } in targets {
+        let mut result = DeletableTopicResult::default().with_name(name);
+        let outcome = match topic {
+            Ok(topic) => {
+                result.name = Some(wire_name(&topic.name));
+                delete(ctx, &topic).await
             }
-            Err(refused) => {
-                result.error_code = refused.error.code();
-                if version >= 5 {
-                    result.error_message = Some(wire_text(&refused.reason));
-                }
+            Err(refused) => Err(refused),
+        };
+        if version >= 6 {
+            result.topic_id = id.unwrap_or_default();
+        }
+        if let Err(refused) = outcome {
+            result.error_code = refused.error.code();
+            if version >= 5 {
+                result.error_message = Some(wire_text(&refused.reason));
             }
         }
         results.push(result);
@@ -64,33 +71,70 @@ pub(super) async fn handle(
     DeleteTopicsResponse::default().with_responses(results)
 }
 
-async fn delete(
-    ctx: &Context,
-    asked: &DeleteTopicState,
-) -> Result<(kafka_protocol::messages::TopicName, TopicId), Refused> {
-    let snapshot = ctx.catalog.snapshot();
-    let topic = match &asked.name {
-        Some(_) if !asked.topic_id.is_nil() => {
-            let reason = "You may not specify both topic name and topic id.";
-            return Err(Refused::new(ResponseError::InvalidRequest, reason));
-        }
-        Some(name) => {
-            snapshot.topic(name.as_str()).ok_or_else(|| CatalogError::UnknownName(name.to_string()))
-        }
-        None if asked.topic_id.is_nil() => {
-            let reason = "Neither topic name nor id were specified.";
-            return Err(Refused::new(ResponseError::InvalidRequest, reason));
-        }
-        None => {
-            let id = TopicId(asked.topic_id);
-            snapshot.topic_by_id(id).ok_or(CatalogError::UnknownId(id))
-        }
+/// What a request asks to delete. A topic that it names twice, in whatever way, is not deleted: the
+/// client can hardly have meant that, and would be told of an unknown topic for the second name.
+fn targets(snapshot: &Snapshot, asked: &[DeleteTopicState]) -> Vec<Target> {
+    let refuse = |name: Option<&TopicName>, id, reason: &str| Target {
+        name: name.cloned(),
+        id,
+        topic: Err(Refused::new(ResponseError::InvalidRequest, reason)),
     };
-    let topic = topic?;
+    let mut targets = Vec::with_capacity(asked.len());
+    let mut names: BTreeMap<&str, (&TopicName, u32)> = BTreeMap::new();
+    let mut ids: BTreeMap<Uuid, u32> = BTreeMap::new();
+    for topic in asked {
+        let id = Some(topic.topic_id).filter(|id| !id.is_nil());
+        match (&topic.name, id) {
+            (Some(name), None) => names.entry(name.as_str()).or_insert((name, 0)).1 += 1,
+            (Some(name), id) => {
+                let reason = "You may not specify both topic name and topic id.";
+                targets.push(refuse(Some(name), id, reason));
+            }
+            (None, None) => {
+                let reason = "Neither topic name nor id were specified.";
+                targets.push(refuse(None, None, reason));
+            }
+            (None, Some(id)) => *ids.entry(id).or_insert(0) += 1,
+        }
+    }
+    // Topics that a name and an id stand for.
+    let mut named_both_ways = BTreeSet::new();
+    for (text, (name, times)) in names {
+        if times > 1 {
+            targets.push(refuse(Some(name), None, "Duplicate topic name."));
+            continue;
+        }
+        let name = Some(name.clone());
+        targets.push(match snapshot.topic(text) {
+            Some(topic) if ids.contains_key(&topic.id.0) => {
+                named_both_ways.insert(topic.id.0);
+                let reason = "The provided topic name maps to an ID that was already supplied.";
+                refuse(name.as_ref(), Some(topic.id.0), reason)
+            }
+            Some(topic) => Target { name, id: Some(topic.id.0), topic: Ok(topic.clone()) },
+            None => {
+                let unknown = CatalogError::UnknownName(text.to_owned());
+                Target { name, id: None, topic: Err(unknown.into()) }
+            }
+        });
+    }
+    for (id, times) in ids {
+        if times > 1 {
+            targets.push(refuse(None, Some(id), "Duplicate topic id."));
+        } else if !named_both_ways.contains(&id) {
+            let topic = snapshot.topic_by_id(TopicId(id)).cloned();
+            let topic = topic.ok_or_else(|| CatalogError::UnknownId(TopicId(id)).into());
+            targets.push(Target { name: None, id: Some(id), topic });
+        }
+    }
+    targets
+}
+
+async fn delete(ctx: &Context, topic: &Topic) -> Result<(), Refused> {
     ctx.catalog.delete(topic.id).await?;
     ctx.meter.forget_topic(topic.id);
     tracing::info!(topic = %topic.name, id = %topic.id, "topic deleted");
-    Ok((wire_name(&topic.name), topic.id))
+    Ok(())
 }
 
 #[cfg(test)]
@@ -138,6 +182,51 @@ mod tests {
         ];
         let answer = bench.call(6, DeleteTopicsRequest::default().with_topics(asked)).await;
         let codes: Vec<i16> = answer.responses.iter().map(|topic| topic.error_code).collect();
-        assert_eq!(codes, [42, 42, 0, 100, 3]);
+        assert_eq!(codes.len(), 5);
+        for code in [0, 3, 100] {
+            assert_eq!(codes.iter().filter(|told| **told == code).count(), 1, "{codes:?}");
+        }
+        assert_eq!(codes.iter().filter(|told| **told == 42).count(), 2, "{codes:?}");
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_is_named_twice_stays() {
+        let bench = Bench::start().await;
+        let topic = bench.topic("clicks", 1).await;
+        let (name, id) = (|| by_name("clicks"), || by_id(topic.id));
+        let told = |answer: &DeleteTopicsResponse| {
+            let topics = answer.responses.iter();
+            let mut told: Vec<_> = topics
+                .map(|topic| {
+                    let name = topic.name.as_ref().map(|name| name.to_string());
+                    (name, topic.topic_id, topic.error_code)
+                })
+                .collect();
+            told.sort();
+            told
+        };
+        let text = Some("clicks".to_owned());
+        let by_two_names = (text.clone(), Uuid::nil(), 42);
+        let by_two_ids = (None, topic.id.0, 42);
+        let both_ways = (text.clone(), topic.id.0, 42);
+        for (asked, expected) in [
+            (vec![name(), name(), name()], vec![by_two_names]),
+            (vec![id(), id()], vec![by_two_ids.clone()]),
+            (vec![id(), name()], vec![both_ways.clone()]),
+            (vec![name(), id(), id()], vec![by_two_ids, both_ways]),
+        ] {
+            let answer = bench.call(6, DeleteTopicsRequest::default().with_topics(asked)).await;
+            assert_eq!(told(&answer), expected);
+        }
+        // v1-5 have names only, and a topic without fault is deleted all the same.
+        bench.topic("other", 1).await;
+        let names = ["clicks", "other", "clicks"].map(|name| wire_text(name).into());
+        let request = DeleteTopicsRequest::default().with_topic_names(names.to_vec());
+        let other = (Some("other".to_owned()), Uuid::nil(), 0);
+        assert_eq!(told(&bench.call(5, request).await), [(text.clone(), Uuid::nil(), 42), other]);
+        // Where the name is refused for its own sake, the id stands alone, as in Kafka.
+        let asked = DeleteTopicsRequest::default().with_topics(vec![name(), name(), id()]);
+        let deleted = (text.clone(), topic.id.0, 0);
+        assert_eq!(told(&bench.call(6, asked).await), [(text, Uuid::nil(), 42), deleted]);
     }
 }

@@ -1,13 +1,15 @@
 //! Metadata (key 3), v0-13: brokers, topics and the leaders of their partitions.
 //!
 //! v0 asks for all topics with an empty list, later versions with a null one. v4 makes
-//! auto-creation a choice, v8 adds authorized operations, v10 topic ids (KIP-516), v12 asks by id.
+//! auto-creation a choice, v8 adds authorized operations, v10 topic ids (KIP-516), v12 asks by id:
+//! one id in a request, and its names say nothing.
 //! An auto-created topic is there in the same answer, where Kafka first says that it has no leader.
 //! Gaps: v8's authorized operations are all there are, since there are no ACLs yet.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::error::ResponseError;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -82,21 +84,39 @@ async fn topics(ctx: &Context, version: i16, body: &MetadataRequest) -> Vec<Meta
     let Some(asked) = asked else {
         return ctx.catalog.snapshot().topics().map(|topic| found(ctx, topic)).collect();
     };
+    let has_ids = asked.iter().any(|topic| !topic.topic_id.is_nil());
+    if version < 12 && (has_ids || asked.iter().any(|topic| topic.name.is_none())) {
+        return asked.iter().map(invalid).collect();
+    }
     let may_create =
         ctx.config.auto_create_topics && (version < 4 || body.allow_auto_topic_creation);
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut seen_ids) = (BTreeSet::new(), BTreeSet::new());
     let mut answers = Vec::with_capacity(asked.len());
+    if has_ids {
+        // One id makes it a request by ids, in which names say nothing: Java's Admin leaves them empty.
+        let ids = asked.iter().map(|topic| topic.topic_id);
+        let ids = ids.filter(|id| !id.is_nil() && seen_ids.insert(*id));
+        return ids.map(|id| by_id(ctx, TopicId(id))).collect();
+    }
     for topic in asked {
-        let name = topic.name.as_ref().map(|name| name.as_str());
-        if !seen.insert((name, topic.topic_id)) {
+        let Some(name) = topic.name.as_ref().map(|name| name.as_str()) else {
+            answers.push(invalid(topic));
             continue;
+        };
+        if seen.insert(name) {
+            answers.push(by_name(ctx, name, may_create).await);
         }
-        answers.push(match name {
-            Some(name) => by_name(ctx, name, may_create).await,
-            None => by_id(ctx, TopicId(topic.topic_id)),
-        });
     }
     answers
+}
+
+/// The answer to a topic without a name and an id, or to one that has what only v12 gives a meaning:
+/// Kafka refuses such a request whole.
+fn invalid(asked: &MetadataRequestTopic) -> MetadataResponseTopic {
+    MetadataResponseTopic::default()
+        .with_error_code(ResponseError::InvalidRequest.code())
+        .with_name(Some(asked.name.clone().unwrap_or_default()))
+        .with_topic_id(asked.topic_id)
 }
 
 async fn by_name(ctx: &Context, name: &str, may_create: bool) -> MetadataResponseTopic {
@@ -162,8 +182,6 @@ fn found(ctx: &Context, topic: &Topic) -> MetadataResponseTopic {
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
-
     use super::*;
     use crate::api::tests::fixture::Bench;
 
@@ -236,12 +254,52 @@ mod tests {
         let topic = bench.topic("clicks", 1).await;
         let by_id = |id| MetadataRequestTopic::default().with_name(None).with_topic_id(id);
         let unknown = TopicId::random().0;
-        let asked = vec![named("../x"), by_id(topic.id.0), by_id(unknown), by_id(unknown)];
+        let asked = vec![by_id(topic.id.0), by_id(unknown), by_id(unknown)];
         let answer = bench.call(12, ask(Some(asked))).await;
         let codes: Vec<i16> = answer.topics.iter().map(|topic| topic.error_code).collect();
-        assert_eq!(codes, [17, 0, 100]);
-        assert_eq!(answer.topics[1].name.as_ref().unwrap().as_str(), "clicks");
-        assert_eq!((answer.topics[2].name.clone(), answer.topics[2].topic_id), (None, unknown));
+        assert_eq!(codes, [0, 100]);
+        assert_eq!(answer.topics[0].name.as_ref().unwrap().as_str(), "clicks");
+        assert_eq!((answer.topics[1].name.clone(), answer.topics[1].topic_id), (None, unknown));
+        let asked = vec![named("../x"), named(""), MetadataRequestTopic::default().with_name(None)];
+        let answer = bench.call(12, ask(Some(asked))).await;
+        let codes: Vec<i16> = answer.topics.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(codes, [17, 17, 42]);
+    }
+
+    #[tokio::test]
+    async fn the_id_counts_where_a_topic_has_both() {
+        let bench = Bench::start().await;
+        let (clicks, views) = (bench.topic("clicks", 1).await, bench.topic("views", 1).await);
+        let both = |name, id: TopicId| named(name).with_topic_id(id.0);
+        let unknown = TopicId::random();
+        for version in [12, 13] {
+            for (asked, told) in [
+                (vec![both("", clicks.id)], vec![Some("clicks")]),
+                (vec![both("views", clicks.id)], vec![Some("clicks")]),
+                (vec![both("", clicks.id), both("x", clicks.id)], vec![Some("clicks")]),
+                (vec![named("views"), both("", clicks.id)], vec![Some("clicks")]),
+                (
+                    vec![both("", views.id), both("", clicks.id)],
+                    vec![Some("views"), Some("clicks")],
+                ),
+                (vec![both("clicks", unknown)], vec![None]),
+            ] {
+                let answer = bench.call(version, ask(Some(asked))).await;
+                let names: Vec<_> = answer
+                    .topics
+                    .iter()
+                    .map(|topic| topic.name.as_ref().map(|it| it.as_str()))
+                    .collect();
+                assert_eq!(names, told);
+            }
+        }
+        // Before v12 an id in a request is an error, and then none of its topics is answered.
+        for version in [10, 11] {
+            let asked = vec![named("views"), both("", clicks.id)];
+            let answer = bench.call(version, ask(Some(asked))).await;
+            let codes: Vec<i16> = answer.topics.iter().map(|topic| topic.error_code).collect();
+            assert_eq!(codes, [42, 42], "v{version}");
+        }
     }
 
     #[tokio::test]

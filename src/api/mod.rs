@@ -159,7 +159,7 @@ fn absent(topic: &Topic, partition: PartitionId) -> ResponseError {
 /// Checks the leader epoch that a client believes in, -1 for none (KIP-320).
 fn fenced(believed: i32, current: LeaderEpoch) -> Result<(), ResponseError> {
     match believed {
-        ..0 => Ok(()),
+        -1 => Ok(()),
         epoch if epoch < current.0 => Err(ResponseError::FencedLeaderEpoch),
         epoch if epoch > current.0 => Err(ResponseError::UnknownLeaderEpoch),
         _ => Ok(()),

@@ -28,6 +28,9 @@ impl Outcome for OffsetForLeaderEpochResponse {
     }
 }
 
+/// A client that knows no epoch asks for this one. All others below the first are merely too old.
+const UNDEFINED_EPOCH: i32 = -1;
+
 /// An epoch and one past its last offset.
 type EpochEnd = (LeaderEpoch, Offset);
 
@@ -76,7 +79,7 @@ async fn epoch_end(
 ) -> Result<Option<EpochEnd>, ResponseError> {
     let (log, current) = super::partition(ctx, topic, asked.partition, asked.current_leader_epoch)?;
     let wanted = LeaderEpoch(asked.leader_epoch);
-    if wanted.0 < 0 || wanted > current {
+    if wanted.0 == UNDEFINED_EPOCH || wanted > current {
         return Ok(None);
     }
     if wanted == current {
@@ -187,12 +190,16 @@ mod tests {
             assert_eq!(only(&answer), (0, epoch, 2));
             assert_eq!(only(&bench.call(version, ask("clicks", 0, epoch + 1)).await), (0, -1, -1));
             assert_eq!(only(&bench.call(version, ask("clicks", 0, -1)).await), (0, -1, -1));
+            assert_eq!(only(&bench.call(version, ask("clicks", 0, -2)).await), (0, -2, 0));
             assert_eq!(only(&bench.call(version, ask("clicks", 7, epoch)).await), (3, -1, -1));
             assert_eq!(only(&bench.call(version, ask("nowhere", 0, epoch)).await), (3, -1, -1));
         }
         let mut newer = ask("clicks", 0, current.0);
         newer.topics[0].partitions[0].current_leader_epoch = current.0 + 1;
         assert_eq!(only(&bench.call(4, newer).await).0, 75);
+        let mut older = ask("clicks", 0, current.0);
+        older.topics[0].partitions[0].current_leader_epoch = -2;
+        assert_eq!(only(&bench.call(4, older).await).0, 74);
     }
 
     fn start(dir: &Path, epoch: i32) -> Logs {

@@ -29,6 +29,10 @@ use crate::types::{PartitionId, TopicId};
 
 pub(super) const API: Api = Api::staged(ApiKey::Produce, 3..=13).advertised_from(0);
 
+/// Where a batch has its format, and the byte with its attributes.
+const MAGIC_AT: usize = 16;
+const ATTRIBUTES_AT: usize = 22;
+
 /// Why nothing was appended to a partition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 enum ProduceError {
@@ -114,11 +118,17 @@ fn answer(call: Call, acks: i16, topics: &[Produced]) -> Reply {
 }
 
 async fn append_all(ctx: &Context, body: ProduceRequest) -> Vec<Produced> {
+    let batches = body.topics.iter().flat_map(|topic| &topic.partitions);
     let refused = match body.acks {
-        _ if body.is_transactional => Some(ProduceError::Refused(
-            ResponseError::InvalidTxnState,
-            "transactions are not supported yet",
-        )),
+        // One such batch, and nothing of the request is appended.
+        _ if !body.is_transactional
+            && batches.clone().any(|(_, batch)| is_transactional(batch)) =>
+        {
+            Some(ProduceError::Refused(
+                ResponseError::TransactionalIdAuthorizationFailed,
+                "a transactional record batch needs a transactional id",
+            ))
+        }
         -1..=1 => None,
         _ => Some(ProduceError::Refused(
             ResponseError::InvalidRequiredAcks,
@@ -210,16 +220,13 @@ async fn append(
 }
 
 /// What Kafka asks of a producer beyond what every batch must fulfil (`ProduceRequest.validate`):
-/// exactly one whole batch in format 2, neither a control batch nor part of a transaction. The log
-/// checks the rest.
+/// exactly one whole batch in format 2 that is no control batch, nor part of a transaction: there is no
+/// transactional id that a producer id could belong to. The log checks the rest.
 fn check_batch(records: &[u8]) -> Result<(), ProduceError> {
     const LENGTH_AT: usize = 8;
     const OVERHEAD: usize = 12;
     /// Of a batch without records.
     const LENGTH_MIN: usize = 49;
-    const MAGIC_AT: usize = 16;
-    const ATTRIBUTES_AT: usize = 21;
-    const TRANSACTIONAL: u8 = 0x10;
     const CONTROL: u8 = 0x20;
     let invalid = |why| Err(ProduceError::Refused(ResponseError::InvalidRecord, why));
     let length: Option<[u8; 4]> =
@@ -250,19 +257,26 @@ fn check_batch(records: &[u8]) -> Result<(), ProduceError> {
             Ordering::Greater => return invalid("the record batch is cut short"),
         }
     }
-    let Some(attributes) = records.get(ATTRIBUTES_AT + 1) else {
+    let Some(attributes) = records.get(ATTRIBUTES_AT) else {
         return invalid("the record batch is cut short");
     };
     if attributes & CONTROL != 0 {
         return invalid("clients may not write control batches");
     }
-    if attributes & TRANSACTIONAL != 0 {
+    if is_transactional(records) {
         return Err(ProduceError::Refused(
-            ResponseError::TransactionalIdAuthorizationFailed,
-            "a transactional record batch needs a transactional id",
+            ResponseError::InvalidProducerIdMapping,
+            "no producer id belongs to this transactional id: transactions are not supported yet",
         ));
     }
     Ok(())
+}
+
+/// Whether a batch says that it is part of a transaction.
+fn is_transactional(batch: &[u8]) -> bool {
+    const TRANSACTIONAL: u8 = 0x10;
+    batch.get(MAGIC_AT) == Some(&2)
+        && batch.get(ATTRIBUTES_AT).is_some_and(|attributes| attributes & TRANSACTIONAL != 0)
 }
 
 fn count(counters: &TopicCounters, appended: &Appended, bytes: u64) {

@@ -90,15 +90,42 @@ async fn acks_zero_is_silent_when_it_works_and_closes_when_not() {
 }
 
 #[tokio::test]
-async fn acks_out_of_range_and_transactions_are_refused() {
+async fn acks_out_of_range_are_refused() {
     let bench = Bench::start().await;
     bench.topic("clicks", 1).await;
     let records = batch(1000, &["a"]);
-    let answer = bench.call(9, request(2, named("clicks"), vec![(0, records.clone())])).await;
+    let answer = bench.call(9, request(2, named("clicks"), vec![(0, records)])).await;
     assert_eq!(only(&answer).error_code, 21);
-    let mut transactional = request(-1, named("clicks"), vec![(0, records)]);
-    transactional.transactional_id = Some(StrBytes::from_static_str("t").into());
-    assert_eq!(only(&bench.call(9, transactional).await).error_code, 48);
+}
+
+#[tokio::test]
+async fn a_request_with_plain_and_transactional_batches_is_judged_as_kafka_does() {
+    let bench = Bench::start().await;
+    let topic = bench.topic("clicks", 2).await;
+    let plain = || batch(1000, &["a"]);
+    let transactional = || {
+        let mut batch = BytesMut::from(&plain()[..]);
+        batch[22] |= 0x10;
+        let crc = crc32c::crc32c(&batch[21..]);
+        batch[17..21].copy_from_slice(&crc.to_be_bytes());
+        batch.freeze()
+    };
+    let codes = async |id: Option<&'static str>, parts: Vec<(i32, Bytes)>| {
+        let id = id.map(|id| StrBytes::from_static_str(id).into());
+        let request = request(-1, named("clicks"), parts).with_transactional_id(id);
+        let answer = bench.call(9, request).await;
+        let partitions = answer.responses[0].partition_responses.iter();
+        partitions.map(|partition| partition.error_code).collect::<Vec<_>>()
+    };
+    // Without a transactional id the whole request is refused, whatever comes first.
+    assert_eq!(codes(None, vec![(0, plain()), (1, transactional())]).await, [53, 53]);
+    assert_eq!(codes(None, vec![(0, transactional()), (1, plain())]).await, [53, 53]);
+    let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
+    assert_eq!(log.span().end, Offset::ZERO);
+    // With one, each batch is judged by itself.
+    assert_eq!(codes(Some("t"), vec![(0, plain()), (1, transactional())]).await, [0, 49]);
+    assert_eq!(codes(Some("t"), vec![(0, plain()), (1, plain())]).await, [0, 0]);
+    assert_eq!(log.span().end, Offset::new(2));
 }
 
 #[tokio::test]
