@@ -191,7 +191,7 @@ pub(super) const KEYS: &[Key] = keys! {
             integer(1 << 20, 1 << 40),
             "Memory for the keys of a log while it is compacted. Used only then.";
         "log.cleaner.backoff.ms" => log_cleaner_backoff: integer(0, LONG_MAX),
-            "Pause of the cleaner when no log is worth compacting.";
+            "Pause of the cleaner when no log is worth compacting, and its first pause after a failure or a full disk, which doubles up to 15 minutes.";
         "log.initial.task.delay.ms" => log_initial_task_delay: integer(0, LONG_MAX),
             "How long after the start retention looks and the scrub begins for the first time.";
         "log.redo.bytes" => log_redo_bytes: integer(0, 1 << 40),

@@ -291,6 +291,7 @@ impl Inner {
             segments: replayed.segments,
             aborted: replayed.aborted,
             open: replayed.producers.open_transactions(),
+            cleaned_to: replayed.cleaned_to,
             ..Readable::default()
         };
         let (span, seen) = watch::channel(OffsetSpan::default());
@@ -301,7 +302,6 @@ impl Inner {
             producers: replayed.producers,
             start: replayed.start,
             end: replayed.end,
-            cleaned_to: replayed.cleaned_to,
             anchor: replayed.anchor,
             view_due_bytes: replayed.scanned_bytes,
             view_aborted: replayed.view_aborted,

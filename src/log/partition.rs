@@ -101,6 +101,8 @@ pub(super) struct Readable {
     pub(super) aborted: Vec<AbortedTxn>,
     /// By first offset.
     pub(super) open: Vec<OpenTxn>,
+    /// Up to where the log is compacted.
+    pub(super) cleaned_to: Offset,
 }
 
 impl Readable {

@@ -27,8 +27,8 @@ use crate::log::settings::Settings;
 use crate::store::{Anchor, SegmentId};
 use crate::types::{LogId, Offset, Timestamp};
 
-pub(in crate::log) use durable::out_of_handles;
-pub(in crate::log) use upkeep::{Replacement, Survey, Trimmed};
+pub(in crate::log) use durable::{out_of_handles, out_of_room};
+pub(in crate::log) use upkeep::{Replacement, Trimmed};
 
 /// Bytes written at once, but for a single larger batch: five of a producer's default batches, which it
 /// has in flight, are one write. Small ones are copied together for it, and
@@ -50,8 +50,6 @@ pub(in crate::log) struct OwnedLog {
     active_since: Option<Timestamp>,
     /// When the active segment was begun, or the log opened.
     active_begun: Timestamp,
-    /// Up to where the log is compacted.
-    cleaned_to: Offset,
     /// The active segment's last batch.
     anchor: Option<Anchor>,
     /// Segments that are gone and that the view still knows.
@@ -117,7 +115,6 @@ pub(in crate::log) struct Recovered {
     pub(in crate::log) producers: Producers,
     pub(in crate::log) start: Offset,
     pub(in crate::log) end: Offset,
-    pub(in crate::log) cleaned_to: Offset,
     pub(in crate::log) anchor: Option<Anchor>,
     /// Bytes that the view does not know of yet.
     pub(in crate::log) view_due_bytes: u64,
@@ -148,7 +145,6 @@ impl OwnedLog {
             active_bytes,
             active_since,
             active_begun,
-            cleaned_to: recovered.cleaned_to,
             anchor: recovered.anchor,
             dropped: Vec::new(),
             view_due_bytes: recovered.view_due_bytes,

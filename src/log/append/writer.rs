@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::owner::{OwnedLog, Replacement, Survey, Trimmed};
+use super::owner::{OwnedLog, Replacement, Trimmed};
 use super::queue::{Receiver, Room};
 use super::tail::TailBudget;
 use crate::log::format::batch::BatchHeader;
@@ -18,6 +18,7 @@ use crate::log::outcome::{AppendError, Appended, Durable, Marker, TrimError};
 use crate::log::refusals::Refusal;
 use crate::log::segment::Damage;
 use crate::log::settings::Settings;
+use crate::store::ProducerEntry;
 use crate::types::{IdHash, LogId, Offset, ProducerEpoch, ProducerId};
 
 /// Most bytes taken from the queue before they are written and answered.
@@ -95,8 +96,9 @@ pub(in crate::log) enum Command {
     Append(Append),
     End(End),
     Trim(Trim),
-    /// Says what a compaction must know; nothing of a log that is not here.
-    Survey(LogId, oneshot::Sender<Survey>),
+    /// Tells a log's producers, with their last batches that are written; nothing of a log that is
+    /// not here.
+    Producers(LogId, oneshot::Sender<Vec<ProducerEntry>>),
     /// Puts a compacted segment in; answers whether it could.
     Replace(LogId, Replacement, oneshot::Sender<bool>),
     /// Ends the active segment, so that it may be compacted or let go.
@@ -205,10 +207,10 @@ impl Writer {
                 }
                 Command::End(end) => self.end(end),
                 Command::Trim(trim) => self.trim(trim),
-                Command::Survey(id, reply) => {
-                    self.finish();
+                Command::Producers(id, reply) => {
+                    // What is only staged stays so: the appends that wait may share their sync.
                     if let Some(log) = self.logs.get(&id) {
-                        let _ = reply.send(log.survey());
+                        let _ = reply.send(log.producers());
                     }
                 }
                 Command::Replace(id, replacement, reply) => {

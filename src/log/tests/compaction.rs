@@ -15,14 +15,14 @@ mod property;
 mod steps;
 
 /// One compacted log, and the hands of its clock.
-struct Compacted {
-    logs: Logs,
-    log: Partition,
-    clock: Arc<ManualClock>,
+pub(super) struct Compacted {
+    pub(super) logs: Logs,
+    pub(super) log: Partition,
+    pub(super) clock: Arc<ManualClock>,
 }
 
 /// Room enough in the table of keys.
-const ROOM: usize = 1 << 20;
+pub(super) const ROOM: usize = 1 << 20;
 
 fn compaction() -> Compaction {
     Compaction {
@@ -39,7 +39,7 @@ impl Compacted {
         Compacted::over(store, dir, clock)
     }
 
-    fn over(records: Arc<dyn RecordStore>, dir: &Path, clock: Timestamp) -> Compacted {
+    pub(super) fn over(records: Arc<dyn RecordStore>, dir: &Path, clock: Timestamp) -> Compacted {
         let config = Config {
             log_index_interval_bytes: 100,
             // Tests compact when they want to.
@@ -61,13 +61,13 @@ impl Compacted {
         Compacted { logs, log, clock }
     }
 
-    fn configure(&self, change: impl FnOnce(&mut LogConfig)) {
+    pub(super) fn configure(&self, change: impl FnOnce(&mut LogConfig)) {
         let mut config = (*self.log.config()).clone();
         change(&mut config);
         self.logs.configure(id().topic, "clicks", config);
     }
 
-    fn append(&self, batch: Bytes) -> Result<Appended, AppendError> {
+    pub(super) fn append(&self, batch: Bytes) -> Result<Appended, AppendError> {
         self.log.append_blocking(batch, synced())
     }
 
@@ -77,13 +77,13 @@ impl Compacted {
     }
 
     /// Begins a new segment.
-    fn roll(&self) {
+    pub(super) fn roll(&self) {
         let (reply, ended) = oneshot::channel();
         self.log.shared.send(Command::Roll(id(), reply)).unwrap();
         block_on(ended).unwrap().unwrap();
     }
 
-    fn compact(&self) {
+    pub(super) fn compact(&self) {
         assert_eq!(self.logs.compact_now(ROOM), 0);
     }
 
@@ -186,7 +186,7 @@ fn gone(offset: u64, key: &str) -> Read {
     (offset, key.to_owned(), None)
 }
 
-fn keyed(records: &[(&str, Option<&str>)], producer: Option<Producer>) -> Bytes {
+pub(super) fn keyed(records: &[(&str, Option<&str>)], producer: Option<Producer>) -> Bytes {
     let record = |(i, (key, value)): (usize, &(&str, Option<&str>))| NewRecord {
         key: Some(Bytes::copy_from_slice(key.as_bytes())),
         value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
@@ -214,7 +214,7 @@ pub(super) fn compressed(batch: &Bytes, codec: Codec) -> Bytes {
     Bytes::from(out)
 }
 
-const NOW: Timestamp = Timestamp(1_000_000);
+pub(super) const NOW: Timestamp = Timestamp(1_000_000);
 
 #[test]
 fn the_newest_record_of_each_key_stays_at_its_offset_and_fillers_hold_the_others_places() {

@@ -11,6 +11,7 @@ use crate::log::object::record_store::{Listing, Location, ObjectId};
 use crate::types::Offset;
 
 mod changes;
+mod cleaner;
 mod syncs;
 
 /// What fails next.
@@ -22,6 +23,10 @@ struct Faults {
     nth_append: Option<(usize, i32)>,
     /// Appends asked for.
     appends: usize,
+    /// Every write of a compaction, with this errno.
+    draft: Option<i32>,
+    /// Writes of compactions asked for.
+    drafts: usize,
     /// Nothing of these logs can be read, with this errno.
     read: HashMap<LogId, i32>,
     /// No file can be opened, neither for an append nor to take one back.
@@ -187,7 +192,12 @@ impl RecordStore for FaultyStore {
     }
 
     fn append_draft(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()> {
-        self.inner.append_draft(object, position, bytes)
+        let mut faults = self.faults.lock().unwrap();
+        faults.drafts += 1;
+        match faults.draft {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => self.inner.append_draft(object, position, bytes),
+        }
     }
 
     fn publish(&self, object: ObjectId) -> io::Result<()> {

@@ -39,9 +39,10 @@ pub(super) fn start(
     clean_meter: CleanMeter,
 ) -> io::Result<Vec<Rounds>> {
     let mut threads = vec![keep(open, settings, config)?];
-    let mut cleaner =
-        Cleaner::new(open.clone(), clean_meter, config.log_cleaner_dedupe_buffer_bytes);
     let backoff = config.log_cleaner_backoff.clamp(CLEANER_BACKOFF_MIN, INTERVAL_MAX);
+    let keys_bytes_max = config.log_cleaner_dedupe_buffer_bytes;
+    let mut cleaner =
+        Cleaner::new(open.clone(), settings.clone(), clean_meter, keys_bytes_max, backoff);
     threads.push(Rounds::start("log-cleaner", backoff, move |pace| {
         cleaner.round(pace);
         backoff

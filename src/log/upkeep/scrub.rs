@@ -53,6 +53,8 @@ struct Look {
     /// Readers have seen all before this offset.
     published: Offset,
     departures: u64,
+    /// Where the look begins: a position, and the offset of the batch that should be there.
+    from: (u64, Offset),
 }
 
 impl Look {
@@ -69,6 +71,7 @@ impl Look {
             following: readable.segments.get(index + 1).map(|next| next.object.base),
             published,
             departures: readable.departures,
+            from: (0, segment.object.base),
         })
     }
 
@@ -123,9 +126,24 @@ impl Scrub {
         Ended::Whole
     }
 
+    /// Looks at a segment from where somebody else has met something wrong, and tells the log's
+    /// writer what it is. Blocking.
+    pub(in crate::log) fn look_again(
+        &mut self,
+        shared: &Shared,
+        object: ObjectId,
+        position: u64,
+        offset: Offset,
+        pace: &Pace,
+    ) {
+        if let Some(look) = Look::at(shared, |segment| segment.object == object) {
+            self.segment(shared, Look { from: (position, offset), ..look }, pace);
+        }
+    }
+
     fn segment(&mut self, shared: &Shared, mut look: Look, pace: &Pace) -> Ended {
-        let mut scan = look.scan(shared, 0);
-        let mut expected = look.object.base;
+        let (from, mut expected) = look.from;
+        let mut scan = look.scan(shared, from);
         // A place is read twice before it is called damaged.
         let mut doubted = None;
         while expected < look.published && scan.position() < look.bytes {

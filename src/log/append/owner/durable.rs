@@ -46,7 +46,7 @@ impl OwnedLog {
             },
             other => other,
         };
-        let passing = is_one_of(error, &[Errno::NOSPC, Errno::DQUOT]);
+        let passing = out_of_room(error);
         match taken_back {
             Ok(()) if passing => {
                 warn!(log = settings.label(self.shared.id), %error, "append failed and was taken back");
@@ -215,6 +215,11 @@ pub(in crate::log) fn out_of_handles(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::MFILE, Errno::NFILE])
 }
 
-pub(super) fn is_one_of(error: &io::Error, errnos: &[Errno]) -> bool {
+/// Whether the disk is full, or a quota on it.
+pub(in crate::log) fn out_of_room(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::NOSPC, Errno::DQUOT])
+}
+
+fn is_one_of(error: &io::Error, errnos: &[Errno]) -> bool {
     errnos.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

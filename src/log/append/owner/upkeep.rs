@@ -3,11 +3,10 @@
 
 use std::io;
 
-use rustix::io::Errno;
 use tracing::{error, info};
 
 use super::OwnedLog;
-use super::durable::{is_one_of, out_of_handles};
+use super::durable::{out_of_handles, out_of_room};
 use crate::log::append::writer::Fault;
 use crate::log::object::record_store::ObjectId;
 use crate::log::outcome::TrimError;
@@ -25,15 +24,6 @@ pub(in crate::log) struct Trimmed {
     pub(in crate::log) start: Offset,
     /// What it needs no more: to be deleted by whoever asked.
     pub(in crate::log) objects: Vec<ObjectId>,
-}
-
-/// What a compaction must know besides the segments.
-#[derive(Debug)]
-pub(in crate::log) struct Survey {
-    /// Every producer, with its last batches.
-    pub(in crate::log) producers: Vec<ProducerEntry>,
-    /// Up to where the log is compacted.
-    pub(in crate::log) cleaned_to: Offset,
 }
 
 /// Segments and what takes their place.
@@ -85,7 +75,7 @@ impl OwnedLog {
     /// Fences a log whose start the disk did not note, but for a lack of room or file handles: asked
     /// again, the disk may say that it has noted what it has lost.
     fn note_failed(&mut self, error: &io::Error, settings: &Settings) -> String {
-        if out_of_handles(error) || is_one_of(error, &[Errno::NOSPC, Errno::DQUOT]) {
+        if out_of_handles(error) || out_of_room(error) {
             return error.to_string();
         }
         let reason = format!("its start could not be noted: {error}");
@@ -158,9 +148,9 @@ impl OwnedLog {
         objects
     }
 
-    /// What a compaction must know.
-    pub(in crate::log) fn survey(&self) -> Survey {
-        Survey { producers: self.producers.entries(), cleaned_to: self.cleaned_to }
+    /// Every producer, with its last batches that are written.
+    pub(in crate::log) fn producers(&self) -> Vec<ProducerEntry> {
+        self.producers.entries()
     }
 
     /// Puts a compacted segment in the place of those it was made of. Whether it could: they may
@@ -197,9 +187,9 @@ impl OwnedLog {
         // Nothing of the transactions that were aborted before is left to skip.
         let ended = readable.aborted.partition_point(|txn| txn.last_offset < cleaned_to);
         readable.aborted.drain(..ended);
+        readable.cleaned_to = readable.cleaned_to.max(cleaned_to);
         drop(readable);
         self.view_aborted = self.view_aborted.saturating_sub(ended);
-        self.cleaned_to = self.cleaned_to.max(cleaned_to);
         self.dropped.extend(removed.iter().map(ObjectId::segment));
         self.keep_view(settings);
         info!(

@@ -36,7 +36,7 @@ impl OwnedLog {
             start: self.start,
             end: self.end,
             anchor: self.anchor,
-            cleaned_to: self.cleaned_to,
+            cleaned_to: readable.cleaned_to,
             segments: readable.segments.iter().map(Segment::entry).collect(),
             producers: self.producers.entries(),
         };
@@ -56,7 +56,7 @@ impl OwnedLog {
             index: unindexed.map(|s| (s.id(), s.index.as_slice())).collect(),
             aborted: &aborted,
             dropped: &self.dropped,
-            aborted_from: self.start.max(self.cleaned_to),
+            aborted_from: self.start.max(readable.cleaned_to),
         };
         let kept = settings.view.keep_log(self.shared.id, &update);
         drop(readable);

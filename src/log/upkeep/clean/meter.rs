@@ -1,16 +1,18 @@
 //! What compaction does, in numbers.
 
-use prometheus::{Gauge, IntCounter, Opts};
+use prometheus::{Gauge, IntCounter, IntGauge, Opts};
 
 use crate::metrics::Metrics;
 
 /// See the module's header.
 pub(in crate::log) struct CleanMeter {
-    pub(super) runs: IntCounter,
-    pub(super) failures: IntCounter,
-    pub(super) bytes_read: IntCounter,
-    pub(super) bytes_written: IntCounter,
-    pub(super) dirty_ratio_max: Gauge,
+    pub(in crate::log) runs: IntCounter,
+    pub(in crate::log) failures: IntCounter,
+    pub(in crate::log) bytes_read: IntCounter,
+    pub(in crate::log) bytes_written: IntCounter,
+    pub(in crate::log) dirty_ratio_max: Gauge,
+    pub(in crate::log) set_aside: IntGauge,
+    pub(in crate::log) waits_for_room: IntGauge,
 }
 
 impl CleanMeter {
@@ -21,6 +23,11 @@ impl CleanMeter {
             metrics.registry().register(Box::new(counter.clone()))?;
             Ok::<_, prometheus::Error>(counter)
         };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            metrics.registry().register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
         let dirty_ratio_max = Gauge::new(
             "ottla_log_cleaner_dirty_ratio_max",
             "Share of bytes not compacted yet in the compacted log that has most of them, 0 to 1.",
@@ -30,7 +37,7 @@ impl CleanMeter {
             runs: counter("ottla_log_cleaner_runs_total", "Compactions of partition logs.")?,
             failures: counter(
                 "ottla_log_cleaner_failures_total",
-                "Compactions that ended early because of a failing disk or damage.",
+                "Compactions that ended early because of a full or failing disk, or damage.",
             )?,
             bytes_read: counter(
                 "ottla_log_cleaner_read_bytes_total",
@@ -41,6 +48,14 @@ impl CleanMeter {
                 "Bytes that compactions have written in place of what they read.",
             )?,
             dirty_ratio_max,
+            set_aside: gauge(
+                "ottla_log_cleaner_set_aside_logs",
+                "Compacted logs that are not compacted now: damaged, or failed a while ago.",
+            )?,
+            waits_for_room: gauge(
+                "ottla_log_cleaner_waits_for_room",
+                "1 while no log is compacted because the disk was full at the last attempt.",
+            )?,
         })
     }
 }

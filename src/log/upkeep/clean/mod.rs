@@ -1,6 +1,7 @@
 //! Compaction (`cleanup.policy=compact`): of the records with one key the newest stays, under its
 //! offset. The thread `log-cleaner` takes one log at a time, the one with most to gain first.
 
+mod backoff;
 mod draft;
 mod keys;
 mod meter;
@@ -10,19 +11,26 @@ mod rewrite;
 mod txns;
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
-use self::pass::{Done, Ended, Pass};
+use self::backoff::Backoff;
+use self::pass::{Done, Ended, Pass, Suspect};
 use self::range::Range;
 use super::rounds::Pace;
+use super::scrub::Scrub;
+use crate::log::append::owner::out_of_room;
 use crate::log::append::queue::block_on;
 use crate::log::append::writer::Command;
 use crate::log::config::{Compaction, LogConfig};
 use crate::log::logs::OpenLogs;
 use crate::log::partition::{Partition, Shared};
+use crate::log::segment::Segment;
+use crate::log::settings::Settings;
 use crate::types::LogId;
 
 pub(in crate::log) use meter::CleanMeter;
@@ -30,11 +38,24 @@ pub(in crate::log) use meter::CleanMeter;
 /// The state of the thread.
 pub(in crate::log) struct Cleaner {
     logs: Arc<OpenLogs>,
-    meter: CleanMeter,
+    pub(in crate::log) meter: CleanMeter,
+    settings: Arc<Settings>,
     /// Bound of a compaction's table of keys.
     keys_bytes_max: usize,
-    /// What was last said of logs that cannot be compacted, so that it is said once.
-    said: HashMap<LogId, String>,
+    /// How long a log is left alone after the first failure.
+    backoff: Duration,
+    /// The logs whose last compaction failed.
+    setbacks: HashMap<LogId, Setback>,
+    /// The disk was full: nothing is compacted for as long.
+    full: Option<Backoff>,
+    /// Looks again at what a compaction found damaged.
+    scrub: Scrub,
+}
+
+/// A log that could not be compacted.
+struct Setback {
+    reason: String,
+    backoff: Backoff,
 }
 
 /// A log that may be compacted.
@@ -43,29 +64,39 @@ struct Candidate {
     config: Arc<LogConfig>,
     compaction: Compaction,
     range: Range,
+    /// A segment of `range` is damaged.
+    is_damaged: bool,
 }
 
 impl Cleaner {
+    /// Leaves a log that failed alone for `backoff` at first.
     pub(in crate::log) fn new(
         logs: Arc<OpenLogs>,
+        settings: Arc<Settings>,
         meter: CleanMeter,
         keys_bytes_max: usize,
+        backoff: Duration,
     ) -> Cleaner {
-        Cleaner { logs, meter, keys_bytes_max, said: HashMap::new() }
+        let scrub = Scrub::new(logs.clone(), settings.clone(), u64::MAX);
+        let setbacks = HashMap::new();
+        Cleaner { logs, meter, settings, keys_bytes_max, backoff, setbacks, full: None, scrub }
     }
 
     /// Compacts whatever is due.
     pub(in crate::log) fn round(&mut self, pace: &Pace) {
-        self.work(&|| pace.goes_on());
+        self.work(pace, &|| pace.goes_on());
     }
 
     /// `round`, as long as `goes_on` says so.
-    fn work(&mut self, goes_on: &dyn Fn() -> bool) {
+    fn work(&mut self, pace: &Pace, goes_on: &dyn Fn() -> bool) {
         let mut left_alone = HashSet::new();
         while goes_on() {
             let Some(candidate) = self.most_dirty(&left_alone) else { return };
+            if self.full.is_some_and(|full| full.holds(self.settings.clock.monotonic())) {
+                return;
+            }
             let log = candidate.partition.id();
-            if !self.compact(&candidate, goes_on) {
+            if !self.compact(&candidate, pace, goes_on) {
                 left_alone.insert(log);
             }
         }
@@ -73,12 +104,20 @@ impl Cleaner {
 
     /// The log that most of is dirty, of those that are due.
     fn most_dirty(&mut self, left_alone: &HashSet<LogId>) -> Option<Candidate> {
-        self.said.retain(|log, _| self.logs.contains_key(log));
+        self.setbacks.retain(|log, _| self.logs.contains_key(log));
+        let now = self.settings.clock.monotonic();
         let partitions: Vec<Partition> = self.logs.iter().map(|log| log.clone()).collect();
         let candidates = partitions.into_iter().filter_map(candidate);
         let mut ratio_max = 0f64;
         let mut best: Option<Candidate> = None;
+        let mut set_aside = 0;
         for candidate in candidates {
+            let setback = self.setbacks.get(&candidate.partition.id());
+            // Damage stays until the segment goes or is repaired: to read it again is of no use.
+            if candidate.is_damaged || setback.is_some_and(|setback| setback.backoff.holds(now)) {
+                set_aside += 1;
+                continue;
+            }
             let ratio = candidate.range.dirty_ratio();
             ratio_max = ratio_max.max(ratio);
             let is_better = best.as_ref().is_none_or(|best| ratio > best.range.dirty_ratio());
@@ -90,11 +129,12 @@ impl Cleaner {
             }
         }
         self.meter.dirty_ratio_max.set(ratio_max);
+        self.meter.set_aside.set(set_aside);
         best
     }
 
     /// Whether the log is further than before.
-    fn compact(&mut self, candidate: &Candidate, goes_on: &dyn Fn() -> bool) -> bool {
+    fn compact(&mut self, candidate: &Candidate, pace: &Pace, goes_on: &dyn Fn() -> bool) -> bool {
         let shared = &*candidate.partition.shared;
         let pass = Pass {
             shared,
@@ -103,30 +143,70 @@ impl Cleaner {
             keys_bytes_max: self.keys_bytes_max,
             goes_on,
         };
-        let said = match pass.run(candidate.range) {
+        let ended = match pass.run(candidate.range) {
             Ok(done) => {
                 self.count(&done);
-                self.said.remove(&shared.id);
+                self.setbacks.remove(&shared.id);
+                self.has_room();
                 return true;
             }
-            Err(Ended::Stopped | Ended::Overtaken) => return false,
-            Err(Ended::Damaged(object, position, reason)) => {
-                format!("segment {object} is damaged at byte {position}: {reason}")
-            }
-            Err(Ended::Io(error)) => error.to_string(),
+            Err(ended) => ended,
         };
-        self.meter.failures.inc();
-        if self.said.get(&shared.id) != Some(&said) {
-            let log = shared.settings.label(shared.id);
-            warn!(
-                log,
-                reason = said,
-                "log was not compacted and stays as it is; it is tried again, run `ottla doctor` if \
-                 it is damaged"
-            );
-            self.said.insert(shared.id, said);
+        match ended {
+            Ended::Stopped | Ended::Overtaken => return false,
+            Ended::Io(error) if out_of_room(&error) => self.no_room(shared, &error),
+            Ended::Io(error) => self.set_back(shared, error.to_string()),
+            Ended::Suspect(suspect) => {
+                let Suspect { object, position, offset, reason } = suspect;
+                self.scrub.look_again(shared, object, position, offset, pace);
+                if has_damage(shared, |segment| segment.object == object) {
+                    // Its writer has said so, and it is no candidate any more.
+                    debug!(log = self.settings.label(shared.id), "compaction met damage");
+                } else {
+                    self.set_back(shared, format!("segment {object} at byte {position}: {reason}"));
+                }
+            }
         }
+        self.meter.failures.inc();
         false
+    }
+
+    /// Leaves a log alone for a while, and says why if that is news.
+    fn set_back(&mut self, shared: &Shared, reason: String) {
+        let before = self.setbacks.get(&shared.id);
+        let is_news = before.is_none_or(|before| before.reason != reason);
+        let now = self.settings.clock.monotonic();
+        let backoff = Backoff::after(before.map(|before| before.backoff), self.backoff, now);
+        if is_news {
+            warn!(
+                log = self.settings.label(shared.id), reason, pause = ?backoff.pause(),
+                "log was not compacted and stays as it is; it is tried again after ever longer \
+                 pauses"
+            );
+        }
+        self.setbacks.insert(shared.id, Setback { reason, backoff });
+    }
+
+    /// Compacts nothing for a while: each attempt would fill the disk again and fail the appends of
+    /// all logs meanwhile.
+    fn no_room(&mut self, shared: &Shared, error: &io::Error) {
+        let now = self.settings.clock.monotonic();
+        let full = Backoff::after(self.full, self.backoff, now);
+        if self.full.replace(full).is_none() {
+            warn!(
+                log = self.settings.label(shared.id), %error, pause = ?full.pause(),
+                "the disk is full: no log is compacted until there is room, which is tried after \
+                 ever longer pauses; make room"
+            );
+        }
+        self.meter.waits_for_room.set(1);
+    }
+
+    fn has_room(&mut self) {
+        if self.full.take().is_some() {
+            info!("there is room on the disk again: compaction goes on");
+        }
+        self.meter.waits_for_room.set(0);
     }
 
     fn count(&self, done: &Done) {
@@ -153,9 +233,16 @@ fn candidate(partition: Partition) -> Option<Candidate> {
     if shared.readable().segments.len() < 2 {
         return None;
     }
-    let cleaned_to = pass::survey(shared)?.cleaned_to;
-    let range = pass::range(shared, cleaned_to, &compaction);
-    (range.segments > 0).then_some(Candidate { partition, config, compaction, range })
+    let range = pass::range(shared, &compaction);
+    let is_damaged = has_damage(shared, |segment| segment.object.base < range.to);
+    let candidate = Candidate { partition, config, compaction, range, is_damaged };
+    (range.segments > 0).then_some(candidate)
+}
+
+/// Whether one of the chosen segments is damaged.
+fn has_damage(shared: &Shared, choose: impl Fn(&Segment) -> bool) -> bool {
+    let segments = &shared.readable().segments;
+    segments.iter().any(|segment| choose(segment) && !segment.damaged.is_empty())
 }
 
 /// Ends the segment that is appended to.
@@ -187,10 +274,16 @@ impl crate::log::Logs {
         keys_bytes_max: usize,
         goes_on: &dyn Fn() -> bool,
     ) -> u64 {
+        let mut cleaner = self.cleaner(keys_bytes_max, Duration::ZERO);
+        cleaner.work(&Pace::free(), goes_on);
+        cleaner.meter.failures.get()
+    }
+
+    /// A cleaner that works when it is told to.
+    pub(in crate::log) fn cleaner(&self, keys_bytes_max: usize, backoff: Duration) -> Cleaner {
         let meter = CleanMeter::register(&crate::metrics::Metrics::default());
         let meter = meter.expect("a registry of its own");
-        let mut cleaner = Cleaner::new(self.inner.open.clone(), meter, keys_bytes_max);
-        cleaner.work(goes_on);
-        cleaner.meter.failures.get()
+        let (open, settings) = (&self.inner.open, &self.inner.settings);
+        Cleaner::new(open.clone(), settings.clone(), meter, keys_bytes_max, backoff)
     }
 }

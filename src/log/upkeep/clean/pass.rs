@@ -4,14 +4,14 @@
 use std::io;
 
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::draft::Draft;
 use super::keys::KeyMap;
 use super::range::{self, Facts, Range};
 use super::rewrite::{INFLATED_BYTES_MAX, Left, Rewriter, Surroundings};
 use super::txns::Transactions;
-use crate::log::append::owner::{Replacement, Survey};
+use crate::log::append::owner::{Replacement, out_of_handles};
 use crate::log::append::queue::block_on;
 use crate::log::append::writer::Command;
 use crate::log::config::{Compaction, LogConfig};
@@ -19,7 +19,8 @@ use crate::log::format::batch::BatchHeader;
 use crate::log::format::raw_records::RawBatch;
 use crate::log::format::scan::{Found, Scan};
 use crate::log::object::record_store::ObjectId;
-use crate::log::partition::Shared;
+use crate::log::partition::{Readable, Shared};
+use crate::store::ProducerEntry;
 use crate::types::Offset;
 
 /// Bytes read between two looks at whether to go on.
@@ -37,13 +38,23 @@ pub(super) struct Done {
 pub(super) enum Ended {
     /// The broker stops, or the log is being deleted.
     Stopped,
-    /// A segment was let go meanwhile. What comes after it waits too: the log counts as compacted up
-    /// to where the last segment put in place ends.
+    /// A segment was let go or noted as damaged meanwhile. What comes after it waits too: the log
+    /// counts as compacted up to where the last segment put in place ends.
     Overtaken,
-    /// Bytes that are no batch.
-    Damaged(ObjectId, u64, String),
+    /// A segment that seems to be damaged, or could not be read.
+    Suspect(Suspect),
     /// The store failed.
     Io(io::Error),
+}
+
+/// Where a pass met bytes that are no batch, or could not read.
+#[derive(Debug)]
+pub(super) struct Suspect {
+    pub(super) object: ObjectId,
+    pub(super) position: u64,
+    /// The offset that should begin there.
+    pub(super) offset: Offset,
+    pub(super) reason: String,
 }
 
 impl From<io::Error> for Ended {
@@ -71,25 +82,29 @@ pub(super) struct Pass<'a> {
     pub(super) goes_on: &'a dyn Fn() -> bool,
 }
 
-/// What the writer knows of a log; `None` when it is no more.
-pub(super) fn survey(shared: &Shared) -> Option<Survey> {
-    let (reply, surveyed) = oneshot::channel();
-    shared.send(Command::Survey(shared.id, reply)).ok()?;
-    block_on(surveyed).ok()
+/// The log's producers, as its writer knows them; `None` when the log is no more.
+fn producers(shared: &Shared) -> Option<Vec<ProducerEntry>> {
+    let (reply, told) = oneshot::channel();
+    shared.send(Command::Producers(shared.id, reply)).ok()?;
+    block_on(told).ok()
 }
 
 /// What of a log may be compacted now.
-pub(super) fn range(shared: &Shared, cleaned_to: Offset, compaction: &Compaction) -> Range {
+pub(super) fn range(shared: &Shared, compaction: &Compaction) -> Range {
     let last_stable = shared.span.borrow().last_stable;
     let now = shared.settings.age.now();
-    let timeless = range::timeless(&shared.readable().segments, cleaned_to, compaction);
+    let timeless = {
+        let readable = shared.readable();
+        range::timeless(&readable.segments, readable.cleaned_to, compaction)
+    };
     // Without the lock, which the writer waits for.
     let written_at = timeless.into_iter().filter_map(|object| {
         let written_at = shared.settings.store.written_at(object).ok()?;
         Some((object, written_at))
     });
     let written_at = &written_at.collect();
-    let segments = &shared.readable().segments;
+    let Readable { segments, cleaned_to, .. } = &*shared.readable();
+    let cleaned_to = *cleaned_to;
     range::range(&Facts { segments, last_stable, cleaned_to, now, written_at }, compaction)
 }
 
@@ -116,9 +131,8 @@ impl Pass<'_> {
             let pairs = readable.segments.windows(2).take(range.segments);
             let source = |pair: &[crate::log::segment::Segment]| {
                 let [segment, next] = pair else { return Ok(None) };
-                if let Some(damage) = segment.damaged.first() {
-                    let reason = damage.reason.clone();
-                    return Err(Ended::Damaged(segment.object, damage.position, reason));
+                if !segment.damaged.is_empty() {
+                    return Err(Ended::Overtaken);
                 }
                 let (object, bytes) = (segment.object, segment.bytes);
                 Ok(Some(Source { object, bytes, end: next.object.base }))
@@ -129,7 +143,7 @@ impl Pass<'_> {
             (sources, readable.aborted.clone())
         };
         // After the segments: a producer's last batch is then in none of them, or is known.
-        let survey = survey(self.shared).ok_or(Ended::Stopped)?;
+        let producers = producers(self.shared).ok_or(Ended::Stopped)?;
         let transactions = Transactions::new(&aborted);
         let mut done = Done::default();
         let (keys, reached) = self.newest(&sources, range, &transactions, &mut done)?;
@@ -138,7 +152,7 @@ impl Pass<'_> {
             reached,
             start: self.shared.span.borrow().start,
             transactions,
-            producers: &survey.producers,
+            producers: &producers,
             now: self.shared.settings.age.now(),
             delete_retention: self.compaction.delete_retention,
         });
@@ -224,16 +238,29 @@ impl Pass<'_> {
                     return Err(Ended::Stopped);
                 }
             }
-            let bad = |position, reason| Err(Ended::Damaged(source.object, position, reason));
-            let batch = scan.advance().map_err(|error| self.unread(source, error))?;
+            let suspect = |position, reason| {
+                let object = source.object;
+                Ended::Suspect(Suspect { object, position, offset: expected, reason })
+            };
+            let batch = match scan.advance() {
+                Ok(batch) => batch,
+                Err(error) if !self.has(source) => {
+                    debug!(segment = %source.object, %error, "segment went while it was compacted");
+                    return Err(Ended::Overtaken);
+                }
+                // Whether a disk fails is not for a lack of file handles to tell.
+                Err(error) if out_of_handles(&error) => return Err(self.failed(error)),
+                Err(error) => return Err(suspect(scan.position(), error.to_string())),
+            };
             let Some(batch) = batch else { break };
             let (position, header, bytes) = match batch {
                 Found::Batch { position, header, bytes } => (position, header, bytes),
-                Found::Bad { position, reason } => return bad(position, reason),
+                Found::Bad { position, reason } => return Err(suspect(position, reason)),
             };
             if header.base_offset != expected {
                 let found = header.base_offset;
-                return bad(position, format!("its base offset is {found} instead of {expected}"));
+                let reason = format!("its base offset is {found} instead of {expected}");
+                return Err(suspect(position, reason));
             }
             expected = header.next_offset();
             *bytes_read += header.bytes as u64;
@@ -243,21 +270,19 @@ impl Pass<'_> {
         }
         if expected != source.end {
             let reason = format!("it ends at offset {expected} instead of {}", source.end);
-            return Err(Ended::Damaged(source.object, source.bytes, reason));
+            let (object, position) = (source.object, source.bytes);
+            return Err(Ended::Suspect(Suspect { object, position, offset: expected, reason }));
         }
         Ok(())
     }
 
-    /// A segment that retention took meanwhile is no failure.
-    fn unread(&self, source: &Source, error: io::Error) -> Ended {
+    /// Whether the log has the segment still: retention may have taken it.
+    fn has(&self, source: &Source) -> bool {
         let readable = self.shared.readable();
-        match readable.segments.iter().any(|segment| segment.object == source.object) {
-            true => self.failed(error),
-            false => Ended::Overtaken,
-        }
+        readable.segments.iter().any(|segment| segment.object == source.object)
     }
 
-    /// Nor is a log that is being deleted.
+    /// A log that is being deleted has not failed.
     fn failed(&self, error: io::Error) -> Ended {
         match self.shared.is_deleted() {
             true => Ended::Stopped,
