@@ -212,10 +212,10 @@ fn a_failed_sync_is_never_acknowledged_fences_its_log_and_says_so() {
             assert_eq!(syncs(&scene), before, "nobody asked for a sync");
             assert_eq!(scene.append(-1, 0), NONE);
             assert_eq!(syncs(&scene), before + 1.0);
-            assert_eq!(scene.broker.metric("ottla_log_redo_off"), 0.0);
+            assert_eq!(scene.broker.metric("ottla_log_wal_off"), 0.0);
             let failing = scene.shim.order(Order::fail(Calls::SYNC, &path, EIO).times(times));
             scene.refuses();
-            assert_eq!(scene.broker.metric("ottla_log_redo_off"), 1.0);
+            assert_eq!(scene.broker.metric("ottla_log_wal_off"), 1.0);
             for _ in 0..3 {
                 scene.refuses();
                 assert_eq!(scene.append(1, 0), KAFKA_STORAGE_ERROR);
@@ -223,7 +223,7 @@ fn a_failed_sync_is_never_acknowledged_fences_its_log_and_says_so() {
                 scene.others_are_spared();
             }
             scene.says(&["ERROR", &scene.hit.name, "takes no more appends", "sync failed"]);
-            scene.says(&["WARN", "the redo log is off"]);
+            scene.says(&["WARN", "the write-ahead log is off"]);
             assert!(scene.broker.metric("ottla_log_fenced_total") >= 1.0);
             assert_eq!(scene.shim.lift(failing), 1, "a failed sync was tried again");
             scene.refuses();

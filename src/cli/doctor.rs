@@ -37,7 +37,7 @@ pub(super) fn run(path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
     for stranger in logs.strangers()? {
         writeln!(out, "note: {stranger} in {} is no log", claim.logs().display())?;
     }
-    let failed = redo(&mut out, &logs, repair)?;
+    let failed = wal(&mut out, &logs, repair)?;
     let topics = TopicsAtRest::read(&logs)?;
     let mut examination = Examination { out, logs, topics, tally: BTreeMap::new(), failed };
     let ids = examination.logs.logs()?;
@@ -58,11 +58,11 @@ pub(super) fn run(path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
     examination.end(path, repair)
 }
 
-/// Looks at the redo log, or puts it back; how much is wrong with it then.
-fn redo(out: &mut impl Write, logs: &AtRest, repair: bool) -> anyhow::Result<u64> {
+/// Looks at the write-ahead log, or replays it; how much is wrong with it then.
+fn wal(out: &mut impl Write, logs: &AtRest, repair: bool) -> anyhow::Result<u64> {
     if repair {
         // First, as a start does: what a power loss took from the end of a log is not lost.
-        for given_up in logs.put_back()? {
+        for given_up in logs.repair_wal()? {
             writeln!(out, "given up: {given_up}")?;
         }
         return Ok(0);
@@ -71,13 +71,13 @@ fn redo(out: &mut impl Write, logs: &AtRest, repair: bool) -> anyhow::Result<u64
     for fault in &faults {
         writeln!(
             out,
-            "bad: {fault}; a start refuses it, --repair gives up what cannot be put back"
+            "bad: {fault}; a start refuses it, --repair gives up what cannot be replayed"
         )?;
     }
     if pending > 0 {
         writeln!(
             out,
-            "note: {pending} appends wait in the redo log: a start, or --repair, puts them into their \
+            "note: {pending} appends wait in the write-ahead log: a start, or --repair, replays them into their \
              logs, which may mend what is told here of the ends of logs"
         )?;
     }
@@ -90,7 +90,7 @@ struct Examination<'a> {
     logs: AtRest,
     topics: TopicsAtRest,
     tally: BTreeMap<TopicId, Tally>,
-    /// Logs that could not be examined or repaired, and faults of the redo log.
+    /// Logs that could not be examined or repaired, and faults of the write-ahead log.
     failed: u64,
 }
 

@@ -113,7 +113,7 @@ fn apply(config: &mut Config, setting: &Setting) -> Result<(), ConfigError> {
 }
 
 fn lookup(setting: &Setting) -> Result<&'static Key, ConfigError> {
-    if let Some(key) = table::find(&setting.key) {
+    if let Some(key) = table::find(table::current_name(&setting.key)) {
         return Ok(key);
     }
     let place = setting.source.to_string();
@@ -130,13 +130,15 @@ fn lookup(setting: &Setting) -> Result<&'static Key, ConfigError> {
 /// Variables of other programs may begin with `OTTLA_` too (Kubernetes makes `OTTLA_SERVICE_HOST`
 /// of a service's name), so only those that name a key are read.
 fn from_environment(environment: &[(String, String)]) -> Vec<Setting> {
-    table::KEYS
-        .iter()
+    // Earlier names first: where both are set, today's name wins.
+    let earlier = table::RENAMED.iter().map(|(earlier, _)| *earlier);
+    earlier
+        .chain(table::KEYS.iter().map(|key| key.name))
         .filter_map(|key| {
-            let name = key.environment();
+            let name = table::environment_name(key);
             let (_, value) = environment.iter().find(|(variable, _)| *variable == name)?;
             Some(Setting {
-                key: key.name.to_owned(),
+                key: key.to_owned(),
                 value: value.clone(),
                 source: Source::Environment(name),
             })
@@ -154,7 +156,7 @@ fn from_file(path: &Path, text: &str) -> Result<Vec<Setting>, ConfigError> {
     flatten(path, text, "", table.get_ref(), &mut settings)?;
     let mut seen = HashSet::new();
     for setting in &settings {
-        if !seen.insert(setting.key.as_str()) {
+        if !seen.insert(table::current_name(&setting.key)) {
             return Err(ConfigError::Twice {
                 place: setting.source.to_string(),
                 key: setting.key.clone(),

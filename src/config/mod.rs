@@ -111,8 +111,8 @@ pub struct Config {
     pub log_cleaner_backoff: Duration,
     /// `log.initial.task.delay.ms`: pause before retention looks and the scrub begins.
     pub log_initial_task_delay: Duration,
-    /// `log.redo.bytes`: disk space of each writer for appends that are synced together; 0 is off.
-    pub log_redo_bytes: u64,
+    /// `log.wal.bytes`: disk space of each writer's write-ahead log; 0 is off.
+    pub log_wal_bytes: u64,
     /// `log.scrub.bytes.per.second`: rate at which stored batches are checked again; 0 is off.
     pub log_scrub_bytes_per_second: u64,
     /// `log.scrub.interval.ms`: pause between two rounds of that.
@@ -182,7 +182,7 @@ impl Default for Config {
             log_cleaner_dedupe_buffer_bytes: 128 << 20,
             log_cleaner_backoff: Duration::from_secs(15),
             log_initial_task_delay: Duration::from_secs(30),
-            log_redo_bytes: 128 << 20,
+            log_wal_bytes: 128 << 20,
             log_scrub_bytes_per_second: 4 << 20,
             log_scrub_interval: Duration::from_secs(3_600),
             offsets_topic_partitions: 50,

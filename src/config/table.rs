@@ -20,11 +20,6 @@ pub(super) struct Key {
 }
 
 impl Key {
-    /// The environment variable that sets it.
-    pub(super) fn environment(&self) -> String {
-        environment_name(self.name)
-    }
-
     /// The key as it stands in `config`.
     pub(super) fn entry(&self, config: &Config, defaults: &Config) -> Entry {
         let (value, default) = ((self.render)(config), (self.render)(defaults));
@@ -48,6 +43,14 @@ impl Key {
 /// `log.segment.bytes` is `OTTLA_LOG_SEGMENT_BYTES`.
 pub(super) fn environment_name(key: &str) -> String {
     format!("OTTLA_{}", key.replace(['.', '-'], "_").to_ascii_uppercase())
+}
+
+/// Earlier names of keys, with today's.
+pub(super) const RENAMED: [(&str, &str); 1] = [("log.redo.bytes", "log.wal.bytes")];
+
+/// Today's name of a key that may be called by an earlier one.
+pub(super) fn current_name(name: &str) -> &str {
+    RENAMED.iter().find(|(earlier, _)| *earlier == name).map_or(name, |(_, today)| today)
 }
 
 /// The row of a key.
@@ -194,8 +197,8 @@ pub(super) const KEYS: &[Key] = keys! {
             "Pause of the cleaner when no log is worth compacting, and its first pause after a failure or a full disk, which doubles up to 15 minutes.";
         "log.initial.task.delay.ms" => log_initial_task_delay: integer(0, LONG_MAX),
             "How long after the start retention looks and the scrub begins for the first time.";
-        "log.redo.bytes" => log_redo_bytes: integer(0, 1 << 40),
-            "Disk space of each writer for appends that are synced together, whatever logs they are of; 0 syncs each log by itself.";
+        "log.wal.bytes" => log_wal_bytes: integer(0, 1 << 40),
+            "Size of each writer's write-ahead log, which syncs the appends to many logs together; 0 syncs each log by itself. Its earlier name, log.redo.bytes, is accepted.";
         "log.scrub.bytes.per.second" => log_scrub_bytes_per_second: integer(0, 1 << 40),
             "Rate at which stored batches are read again and checked in the background; 0 is never.";
         "log.scrub.interval.ms" => log_scrub_interval: integer(1, LONG_MAX),

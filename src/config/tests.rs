@@ -78,6 +78,20 @@ fn flags_beat_environment_which_beats_the_file() {
 }
 
 #[test]
+fn an_earlier_name_of_a_key_sets_the_same() {
+    let (_file, mut sources) = file("log.redo.bytes = 1048576");
+    assert_eq!(Config::load(&sources).unwrap().log_wal_bytes, 1 << 20);
+    sources.environment = vec![("OTTLA_LOG_REDO_BYTES".to_owned(), "2097152".to_owned())];
+    assert_eq!(Config::load(&sources).unwrap().log_wal_bytes, 2 << 20);
+    sources.environment.push(("OTTLA_LOG_WAL_BYTES".to_owned(), "4194304".to_owned()));
+    assert_eq!(Config::load(&sources).unwrap().log_wal_bytes, 4 << 20);
+    sources.set("log.redo.bytes=0").unwrap();
+    assert_eq!(Config::load(&sources).unwrap().log_wal_bytes, 0);
+    let (_file, both) = file("log.redo.bytes = 0\nlog.wal.bytes = 0");
+    assert!(refusal(&both).contains("log.wal.bytes"), "{}", refusal(&both));
+}
+
+#[test]
 fn a_wrong_key_is_named_with_its_place_and_the_nearest_valid_one() {
     let (_file, sources) = file("node.id = 1\n\nnum.partition = 4\n");
     let said = refusal(&sources);
@@ -206,7 +220,8 @@ fn contradicting_keys_are_refused() {
 
 #[test]
 fn every_key_has_a_name_of_its_own_in_the_environment() {
-    let mut names: Vec<_> = table::KEYS.iter().map(table::Key::environment).collect();
+    let mut names: Vec<_> =
+        table::KEYS.iter().map(|key| table::environment_name(key.name)).collect();
     names.sort();
     names.dedup();
     assert_eq!(names.len(), table::KEYS.len());

@@ -71,7 +71,7 @@ struct Identity {
 
 /// The format that this version writes, and the newest it reads. Since 2, logs may have starts noted
 /// beside them and segments with revisions, which an older binary would take for nothing: deleted
-/// records would be back. Since 3, a redo log may hold appends that a power loss has taken from their
+/// records would be back. Since 3, a write-ahead log may hold appends that a power loss has taken from their
 /// logs.
 const FORMAT: u32 = 3;
 const IDENTITY: &str = "ottla.toml";

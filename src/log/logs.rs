@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::append::owner::{OwnedLog, Recovered};
 use super::append::queue;
-use super::append::turn::Turn;
+use super::append::shard::Shard;
 use super::append::writer::{Command, Writer};
 use super::config::LogConfig;
 use super::meter;
@@ -25,9 +25,9 @@ use super::refusals::{Refusal, Refusals};
 use super::settings::Settings;
 use super::upkeep;
 use super::upkeep::clean::CleanMeter;
+use super::upkeep::periodic::Periodic;
 use super::upkeep::retention::Retainer;
-use super::upkeep::rounds::Rounds;
-use super::wal::RedoConfig;
+use super::wal::WalConfig;
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -37,9 +37,9 @@ use crate::types::{Clock, IdHash, LeaderEpoch, LogId, Progress, TopicId};
 /// page cache: more memory of our own would only push both out of the processor's caches.
 const TAIL_BYTES_MAX: usize = 8 << 20;
 
-/// Syncs of single logs after which a writer gets a redo log: a broker that is tried out needs no room
+/// Syncs of single logs after which a writer gets a write-ahead log: a broker that is tried out needs no room
 /// for one.
-const REDO_SYNCS_MIN: u32 = 256;
+const WAL_SYNCS_MIN: u32 = 256;
 
 /// The logs that are open.
 pub(super) type OpenLogs = DashMap<LogId, Partition, IdHash>;
@@ -56,11 +56,11 @@ pub(super) struct Inner {
     pub(super) open: Arc<OpenLogs>,
     /// Always empty: a log's entry is held while it is opened or deleted, so that only one caller
     /// does so at a time, and `open` stays free for whoever looks a log up.
-    turns: DashMap<LogId, ()>,
-    pub(super) shares: Vec<Turn>,
+    opening: DashMap<LogId, ()>,
+    pub(super) shards: Vec<Shard>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// Ends before the writers do.
-    upkeep: Mutex<Vec<Rounds>>,
+    upkeep: Mutex<Vec<Periodic>>,
 }
 
 /// What can go wrong when a log is opened, created or deleted.
@@ -94,13 +94,13 @@ impl Logs {
             path: dir.display().to_string(),
             source,
         })?;
-        let redo = RedoConfig {
+        let wal = WalConfig {
             writers: config.log_writer_threads.max(1),
-            file_bytes: config.log_redo_bytes / 2,
-            syncs_min: REDO_SYNCS_MIN,
+            file_bytes: config.log_wal_bytes / 2,
+            syncs_min: WAL_SYNCS_MIN,
         };
-        let redo_off = meter::redo_off(metrics).map_err(unregistered)?;
-        let records = records.with_open_files(config.log_open_files_max).with_redo(redo, redo_off);
+        let wal_off = meter::wal_off(metrics).map_err(unregistered)?;
+        let records = records.with_open_files(config.log_open_files_max).with_wal(wal, wal_off);
         Logs::over(Arc::new(records), store, config, clock, epoch, metrics)
     }
 
@@ -117,13 +117,13 @@ impl Logs {
         let settings = Arc::new(Settings::new(records, view, config, clock, epoch, metrics)?);
         let (logs, writers) = Logs::with(settings, config, TAIL_BYTES_MAX);
         let mut threads = Vec::with_capacity(writers.len());
-        for (index, (turn, writer)) in logs.inner.shares.iter().zip(writers).enumerate() {
+        for (index, (shard, writer)) in logs.inner.shards.iter().zip(writers).enumerate() {
             let name = format!("log-writer-{index}");
-            turn.begin(writer);
-            let turn = turn.clone();
+            shard.begin(writer);
+            let shard = shard.clone();
             let thread = std::thread::Builder::new()
                 .name(name.clone())
-                .spawn(move || turn.serve())
+                .spawn(move || shard.serve())
                 .map_err(|source| LogError::Io { action: "start thread", path: name, source })?;
             threads.push(thread);
         }
@@ -144,19 +144,19 @@ impl Logs {
         tail_bytes_max: usize,
     ) -> (Logs, Vec<Writer>) {
         let count = config.log_writer_threads.max(1);
-        let (shares, writers) = (0..count)
+        let (shards, writers) = (0..count)
             .map(|index| {
                 let (queue, receiver) = queue::queue(config.log_append_queue_bytes);
                 let tail_bytes_max = tail_bytes_max / count;
                 let writer = Writer::new(index, receiver, settings.clone(), tail_bytes_max);
-                (Turn::new(queue), writer)
+                (Shard::new(queue), writer)
             })
             .unzip();
         let inner = Inner {
             settings,
             open: Arc::default(),
-            turns: DashMap::new(),
-            shares,
+            opening: DashMap::new(),
+            shards,
             threads: Mutex::default(),
             upkeep: Mutex::default(),
         };
@@ -165,7 +165,7 @@ impl Logs {
 
     /// The threads that look after logs at rest. They hold no handle: logs that nobody has any more
     /// are not kept up.
-    fn start_upkeep(&self, config: &Config, clean_meter: CleanMeter) -> io::Result<Vec<Rounds>> {
+    fn start_upkeep(&self, config: &Config, clean_meter: CleanMeter) -> io::Result<Vec<Periodic>> {
         let Inner { open, settings, .. } = &*self.inner;
         upkeep::start(open, settings, config, clean_meter)
     }
@@ -206,7 +206,7 @@ impl Logs {
     /// Opens a log, recovering it if it exists and creating it if not. Blocking: call it at
     /// start-up or inside `spawn_blocking`. Opening an open log returns the same handle.
     pub fn open(&self, id: LogId) -> Result<Partition, LogError> {
-        let _turn = self.inner.turns.entry(id);
+        let _opening = self.inner.opening.entry(id);
         if let Some(open) = self.partition(id) {
             return Ok(open);
         }
@@ -269,7 +269,7 @@ impl Logs {
     pub fn shutdown(&self) {
         self.inner.end_upkeep();
         self.inner.end_threads(|| Command::Stop);
-        for (object, error) in self.inner.settings.store.settle(true) {
+        for (object, error) in self.inner.settings.store.checkpoint(true) {
             let log = self.inner.settings.label(object.log);
             tracing::error!(log, segment = %object, %error, "last sync failed, the next start repeats it");
         }
@@ -296,8 +296,8 @@ impl Inner {
         };
         let (span, seen) = watch::channel(OffsetSpan::default());
         let settings = &self.settings;
-        let turn = self.share(id).clone();
-        let shared = Arc::new(Shared::new(id, settings.clone(), seen, readable, turn));
+        let shard = self.shard(id).clone();
+        let shared = Arc::new(Shared::new(id, settings.clone(), seen, readable, shard));
         let recovered = Recovered {
             producers: replayed.producers,
             start: replayed.start,
@@ -310,12 +310,12 @@ impl Inner {
         let mut owned = OwnedLog::new(shared.clone(), span, recovered);
         owned.keep_view_if_due(settings);
         // A writer that is gone drops the log: its appends answer `Stopping`.
-        drop(self.share(id).send(Command::Adopt(Box::new(owned))));
+        drop(self.shard(id).send(Command::Adopt(Box::new(owned))));
         Ok(Partition { shared })
     }
 
     fn delete(&self, id: LogId) -> Result<(), LogError> {
-        let _turn = self.turns.entry(id);
+        let _opening = self.opening.entry(id);
         if let Some(forgotten) = self.close(id) {
             // An error means that the writer ended, which forgets as well.
             drop(queue::block_on(forgotten));
@@ -328,7 +328,7 @@ impl Inner {
         let (_, partition) = self.open.remove(&id)?;
         partition.shared.mark_deleted();
         let (done, forgotten) = oneshot::channel();
-        self.share(id).send(Command::Forget(id, done)).ok()?;
+        self.shard(id).send(Command::Forget(id, done)).ok()?;
         Some(forgotten)
     }
 
@@ -347,11 +347,11 @@ impl Inner {
         Ok(())
     }
 
-    /// The share that a log belongs to. Partitions of one topic are spread evenly.
-    pub(super) fn share(&self, id: LogId) -> &Turn {
+    /// The shard that a log belongs to. Partitions of one topic are spread evenly.
+    pub(super) fn shard(&self, id: LogId) -> &Shard {
         let (high, low) = id.topic.0.as_u64_pair();
         let spread = (high ^ low).wrapping_add(u64::from(id.partition.0));
-        &self.shares[(spread % self.shares.len() as u64) as usize]
+        &self.shards[(spread % self.shards.len() as u64) as usize]
     }
 
     fn end_upkeep(&self) {
@@ -359,9 +359,9 @@ impl Inner {
     }
 
     fn end_threads(&self, command: impl Fn() -> Command) {
-        for share in &self.shares {
+        for shard in &self.shards {
             // A writer that is gone already needs no telling.
-            drop(share.send(command()));
+            drop(shard.send(command()));
         }
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         for thread in threads.drain(..) {

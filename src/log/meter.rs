@@ -85,11 +85,11 @@ impl Meter {
     }
 }
 
-/// Counts the writers whose redo log is off; registered with `metrics`.
-pub(super) fn redo_off(metrics: &Metrics) -> Result<IntGauge, prometheus::Error> {
+/// Counts the writers whose write-ahead log is off; registered with `metrics`.
+pub(super) fn wal_off(metrics: &Metrics) -> Result<IntGauge, prometheus::Error> {
     let off = IntGauge::with_opts(Opts::new(
-        "ottla_log_redo_off",
-        "Writers that sync each log by itself until the next start, since a sync or their redo log \
+        "ottla_log_wal_off",
+        "Writers that sync each log by itself until the next start, since a sync or their write-ahead log \
          has failed.",
     ))?;
     metrics.registry().register(Box::new(off.clone()))?;

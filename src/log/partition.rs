@@ -13,8 +13,8 @@ use tracing::warn;
 
 use crate::log::append::owner::Trimmed;
 use crate::log::append::queue::{Closed, block_on};
+use crate::log::append::shard::Shard;
 use crate::log::append::tail::Tail;
-use crate::log::append::turn::Turn;
 use crate::log::append::writer::{Append, Batches, Command, End, Trim};
 use crate::log::config::LogConfig;
 use crate::log::format::admit;
@@ -82,7 +82,7 @@ pub(super) struct Shared {
     pub(super) deleted: AtomicBool,
     topic: Arc<TopicSettings>,
     readable: RwLock<Readable>,
-    turn: Turn,
+    shard: Shard,
     pub(super) cursors: Cursors,
     pub(super) passed: Passed,
 }
@@ -124,7 +124,7 @@ impl Shared {
         settings: Arc<Settings>,
         span: watch::Receiver<OffsetSpan>,
         readable: Readable,
-        turn: Turn,
+        shard: Shard,
     ) -> Shared {
         let topic = settings.topics.of(id.topic);
         Shared {
@@ -134,7 +134,7 @@ impl Shared {
             span,
             deleted: AtomicBool::new(false),
             readable: RwLock::new(readable),
-            turn,
+            shard,
             cursors: Cursors::default(),
             passed: Passed::default(),
         }
@@ -175,7 +175,7 @@ impl Shared {
 
     /// Tells the log's writer; for commands that need no room in its queue.
     pub(super) fn send(&self, command: Command) -> Result<(), Closed> {
-        self.turn.send(command)
+        self.shard.send(command)
     }
 
     /// An append to a writer that is gone: because of the topic, or of the broker.
@@ -241,10 +241,10 @@ impl Partition {
         if admit::is_light(&config, &headers) || Handle::try_current().is_err() {
             return admit::look(&config, &batches, &headers, now, bytes_max);
         }
-        let turn =
+        let permit =
             settings.looks.clone().acquire_owned().await.map_err(|_| AppendError::Stopping)?;
         tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _permit = permit;
             admit::look(&config, &batches, &headers, now, bytes_max)
         })
         .await
@@ -257,19 +257,19 @@ impl Partition {
         headers: Vec<BatchHeader>,
         durable: Durable,
     ) -> PendingAppend {
-        let (turn, log) = (&self.shared.turn, self.shared.id);
+        let (shard, log) = (&self.shared.shard, self.shared.id);
         let mut batches = Batches { bytes: batches, headers };
         if durable == Durable::Written || !self.shared.settings.sync {
-            batches = match turn.append(log, batches) {
+            batches = match shard.append(log, batches) {
                 Ok(written) => return PendingAppend::done(written),
                 Err(batches) => batches,
             };
         }
-        let Ok(room) = turn.room(batches.bytes.len()).await else {
+        let Ok(room) = shard.room(batches.bytes.len()).await else {
             return PendingAppend::refused(self.shared.gone());
         };
         let (reply, outcome) = oneshot::channel();
-        match turn.send(Command::Append(Append { log, batches, durable, reply, room })) {
+        match shard.send(Command::Append(Append { log, batches, durable, reply, room })) {
             Ok(()) => PendingAppend { outcome: Outcome::Queued(outcome) },
             Err(Closed) => PendingAppend::refused(self.shared.gone()),
         }
@@ -301,11 +301,11 @@ impl Partition {
         epoch: ProducerEpoch,
         marker: Marker,
     ) -> Result<Option<Appended>, AppendError> {
-        let turn = &self.shared.turn;
-        let room = turn.room(0).await.map_err(|Closed| self.shared.gone())?;
+        let shard = &self.shared.shard;
+        let room = shard.room(0).await.map_err(|Closed| self.shared.gone())?;
         let (reply, outcome) = oneshot::channel();
         let end = End { log: self.shared.id, producer, epoch, marker, reply, room };
-        turn.send(Command::End(end)).map_err(|Closed| self.shared.gone())?;
+        shard.send(Command::End(end)).map_err(|Closed| self.shared.gone())?;
         outcome.await.unwrap_or(Err(AppendError::Stopping))
     }
 
@@ -348,11 +348,11 @@ impl Partition {
             true => TrimError::Deleted,
             false => TrimError::Stopping,
         };
-        let turn = &self.shared.turn;
-        let room = turn.room(0).await.map_err(|Closed| gone())?;
+        let shard = &self.shared.shard;
+        let room = shard.room(0).await.map_err(|Closed| gone())?;
         let (reply, outcome) = oneshot::channel();
         let trim = Trim { log: self.shared.id, before, reply, room };
-        turn.send(Command::Trim(trim)).map_err(|Closed| gone())?;
+        shard.send(Command::Trim(trim)).map_err(|Closed| gone())?;
         outcome.await.unwrap_or_else(|_| Err(gone()))
     }
 

@@ -16,7 +16,7 @@ use crate::log::object::record_store::{ObjectId, RecordStore};
 use crate::log::refusals::{Refusal, RefusalCollector, Refusals};
 use crate::log::topics::Topics;
 use crate::log::upkeep::age::AgeClock;
-use crate::log::upkeep::rounds::Alarm;
+use crate::log::upkeep::periodic::Alarm;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::types::{Clock, LeaderEpoch, LogId, Progress};
@@ -45,8 +45,8 @@ pub(super) struct Settings {
     pub(super) view_interval_bytes: u64,
     /// The logs that take no appends.
     pub(super) refusals: Refusals,
-    /// Wakes whoever settles what was synced together, once there is somebody.
-    pub(super) settling: OnceLock<Alarm>,
+    /// Wakes the checkpoint thread, once it has started.
+    pub(super) checkpoint_alarm: OnceLock<Alarm>,
 }
 
 impl Settings {
@@ -78,7 +78,7 @@ impl Settings {
             progress: OnceLock::new(),
             view_interval_bytes: VIEW_INTERVAL_BYTES,
             refusals,
-            settling: OnceLock::new(),
+            checkpoint_alarm: OnceLock::new(),
         })
     }
 

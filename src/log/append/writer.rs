@@ -1,4 +1,4 @@
-//! A writer owns the logs of its share: it drains its queue, writes every log's batches together, syncs
+//! A writer owns the logs of its shard: it drains its queue, writes every log's batches together, syncs
 //! those that must be on disk together, and answers all (group commit).
 
 use std::collections::HashMap;
@@ -115,7 +115,7 @@ pub(in crate::log) enum Command {
     Halt,
 }
 
-/// The state of one share of the logs; whoever has its turn drives it.
+/// The state of one shard of the logs; whoever has locked the shard drives it.
 pub(in crate::log) struct Writer {
     /// Its number among the writers.
     index: usize,
@@ -370,7 +370,7 @@ impl Writer {
             return;
         }
         let began = Instant::now();
-        let Together { done, is_settle_due } =
+        let Together { done, is_checkpoint_due } =
             self.settings.store.sync_together(self.index, &unsynced);
         if done.contains(&true) {
             self.settings.meter.sync_seconds.observe(began.elapsed().as_secs_f64());
@@ -380,8 +380,8 @@ impl Writer {
                 log.is_synced_together();
             }
         }
-        if is_settle_due && let Some(settling) = self.settings.settling.get() {
-            settling.wake();
+        if is_checkpoint_due && let Some(alarm) = self.settings.checkpoint_alarm.get() {
+            alarm.wake();
         }
     }
 

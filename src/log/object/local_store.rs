@@ -9,7 +9,7 @@
 //! 00000000000000000000.damaged-at-7040  bytes that a repair took out of the first, at byte 7040
 //! ```
 //!
-//! Beside them, `redo/` holds appends that several logs have synced together (`wal/`).
+//! Beside them, `redo/` holds the write-ahead log: appends that several logs synced together (`wal/`).
 
 mod at_rest;
 mod past;
@@ -29,7 +29,7 @@ use uuid::Uuid;
 use super::buffers::Buffers;
 use super::files::{self, Entry, File, Files, Os};
 use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Unsynced, Way};
-use crate::log::wal::{Redo, RedoConfig};
+use crate::log::wal::{Wal, WalConfig};
 use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 
 /// Most files kept open unless told otherwise; others are opened again when they are needed.
@@ -52,9 +52,9 @@ pub struct LocalRecordStore<F: Files = Os> {
     made: Mutex<HashSet<LogId>>,
     buffers: Buffers,
     /// What is synced together.
-    redo: Option<Redo<F>>,
-    /// The last generation of the redo log that was found.
-    redo_generation: u64,
+    wal: Option<Wal<F>>,
+    /// The last generation of the write-ahead log that was found.
+    wal_generation: u64,
     /// Objects of which a sync failed in the background.
     failed: Mutex<HashSet<ObjectId, IdHash>>,
     /// Where the file system tells of what it could not write back since the start.
@@ -96,17 +96,17 @@ impl<F: Files> LocalRecordStore<F> {
         // The entries of all logs that are there: whoever made them may have been killed before.
         files.sync_dir(dir)?;
         let mut store = LocalRecordStore::unsynced(files, dir)?;
-        store.redo_generation = store.replay_redo()?;
+        store.wal_generation = store.replay_wal()?;
         Ok(store)
     }
 
-    /// With a redo log; `off` counts the writers that cannot use theirs any more.
-    pub(in crate::log) fn with_redo(
+    /// With a write-ahead log; `off` counts the writers that cannot use theirs any more.
+    pub(in crate::log) fn with_wal(
         mut self,
-        config: RedoConfig,
+        config: WalConfig,
         off: IntGauge,
     ) -> LocalRecordStore<F> {
-        self.redo = Some(Redo::open(&self.files, &self.dir, config, self.redo_generation, off));
+        self.wal = Some(Wal::open(&self.files, &self.dir, config, self.wal_generation, off));
         self
     }
 
@@ -132,8 +132,8 @@ impl<F: Files> LocalRecordStore<F> {
             entered: Mutex::default(),
             made: Mutex::default(),
             buffers: Buffers::default(),
-            redo: None,
-            redo_generation: 0,
+            wal: None,
+            wal_generation: 0,
             failed: Mutex::default(),
             file_system,
             past_refused: AtomicBool::new(false),
@@ -297,10 +297,10 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
     fn sync(&self, object: ObjectId) -> io::Result<()> {
         let file = self.file(object, false)?;
         if let Err(error) = file.sync_data() {
-            // The system tells of it once, and forgets what it could not write: of that the redo log
+            // The system tells of it once, and forgets what it could not write: of that the write-ahead log
             // may have the only copy.
-            if let Some(redo) = &self.redo {
-                redo.preserve();
+            if let Some(wal) = &self.wal {
+                wal.preserve();
             }
             return Err(error);
         }
@@ -317,9 +317,9 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
         self.put_together(writer, unsynced)
     }
 
-    fn settle(&self, all: bool) -> Vec<(ObjectId, io::Error)> {
-        match &self.redo {
-            Some(redo) => redo.settle(&self.files, all, |objects| self.sync_in_place(objects)),
+    fn checkpoint(&self, all: bool) -> Vec<(ObjectId, io::Error)> {
+        match &self.wal {
+            Some(wal) => wal.checkpoint(&self.files, all, |objects| self.sync_in_place(objects)),
             None => Vec::new(),
         }
     }

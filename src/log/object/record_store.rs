@@ -77,8 +77,8 @@ impl Unsynced {
 pub struct Together {
     /// For each of the asked whether it survives power loss now; false also where the list ends.
     pub done: Vec<bool>,
-    /// `settle` has something to do.
-    pub is_settle_due: bool,
+    /// `checkpoint` has something to do.
+    pub is_checkpoint_due: bool,
 }
 
 /// How the bytes of a read came.
@@ -145,7 +145,7 @@ pub trait RecordStore: Send + Sync + 'static {
 
     /// Does what `sync_together` has put off, blocking; `all` of it at a shutdown. The objects that
     /// may have lost what it promised.
-    fn settle(&self, _all: bool) -> Vec<(ObjectId, io::Error)> {
+    fn checkpoint(&self, _all: bool) -> Vec<(ObjectId, io::Error)> {
         Vec::new()
     }
 

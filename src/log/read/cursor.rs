@@ -91,9 +91,9 @@ impl Shared {
         self.read_to(next, location, location.position + records.len() as u64, way);
         let readable = self.readable();
         // Aborted transactions must be known as they were when the records were read.
-        let is_settled =
+        let is_unchanged =
             readable.departures == departures && request.from >= self.span.borrow().start;
-        (is_settled || request.isolation == Isolation::ReadUncommitted)
+        (is_unchanged || request.isolation == Isolation::ReadUncommitted)
             .then(|| reader::result(&readable, request, span, records))
     }
 

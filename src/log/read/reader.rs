@@ -80,7 +80,7 @@ impl Shared {
     pub(in crate::log) fn read(&self, request: &ReadRequest) -> Result<ReadResult, ReadError> {
         // First: what is written from now on is not behind damage that is met now.
         let end = self.span.borrow().high_watermark;
-        let mut result = self.settled(|| self.read_anywhere(request));
+        let mut result = self.retry_if_replaced(|| self.read_anywhere(request));
         if let Err(ReadError::Corrupt { offset, next, reason }) = &mut result {
             *next = [*next, self.segment_after(*offset)].into_iter().flatten().min();
             *next = next.or_else(|| (end > *offset).then_some(end));
@@ -103,7 +103,10 @@ impl Shared {
 
     /// The outcome of a look at segments. One that fails because a segment was let go or replaced
     /// under it looks again.
-    fn settled<T>(&self, look: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    fn retry_if_replaced<T>(
+        &self,
+        look: impl Fn() -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
         loop {
             let before = self.readable().departures;
             let outcome = look();

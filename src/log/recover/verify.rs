@@ -100,16 +100,16 @@ impl AtRest {
         Ok(logs)
     }
 
-    /// Appends that wait in the redo log, and what is wrong with it. Bytes that a power loss has taken
-    /// from the end of a log lie there; the next start puts them back, or `put_back`.
+    /// Appends that wait in the write-ahead log, and what is wrong with it. Bytes that a power loss has taken
+    /// from the end of a log lie there; the next start replays them, or `repair_wal`.
     pub fn pending(&self) -> Result<(u64, Vec<String>), LogError> {
-        self.store.pending().map_err(redo_failed)
+        self.store.pending().map_err(wal_failed)
     }
 
-    /// Puts the appends of the redo log back into their logs, as the next start does, and gives up what
-    /// cannot be put back: what was wrong.
-    pub fn put_back(&self) -> Result<Vec<String>, LogError> {
-        self.store.repair_redo().map_err(redo_failed)
+    /// Replays the appends of the write-ahead log into their logs, as the next start does, and gives up what
+    /// cannot be replayed: what was wrong.
+    pub fn repair_wal(&self) -> Result<Vec<String>, LogError> {
+        self.store.repair_wal().map_err(wal_failed)
     }
 
     /// What lies beside the logs and is none.
@@ -244,6 +244,6 @@ pub fn verify(logs: &Path) -> Result<impl Iterator<Item = Result<Report, LogErro
     Ok(at_rest.logs()?.into_iter().map(move |log| at_rest.verify(log, &progress)))
 }
 
-fn redo_failed(source: io::Error) -> LogError {
-    LogError::Io { action: "read the redo log of", path: "logs".to_owned(), source }
+fn wal_failed(source: io::Error) -> LogError {
+    LogError::Io { action: "read the write-ahead log of", path: "logs".to_owned(), source }
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::log::append::writer::Writer;
 use crate::log::object::local_store::LocalRecordStore;
 use crate::log::settings::Settings;
-use crate::log::wal::RedoConfig;
+use crate::log::wal::WalConfig;
 
 /// Notes when a caller is woken.
 struct Caller {
@@ -40,10 +40,10 @@ fn woken(logs: &[&Partition], writer: &mut Writer) -> Vec<usize> {
 #[test]
 fn of_those_that_share_a_sync_the_first_one_is_answered_last() {
     let dir = tempfile::tempdir().unwrap();
-    let redo = RedoConfig { writers: 1, file_bytes: 64 << 10, syncs_min: 1 };
+    let wal = WalConfig { writers: 1, file_bytes: 64 << 10, syncs_min: 1 };
     let (config, metrics) = (config(), Metrics::default());
     let records = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
-    let records = records.with_redo(redo, meter::redo_off(&metrics).unwrap());
+    let records = records.with_wal(wal, meter::wal_off(&metrics).unwrap());
     let view = Store::open(&dir.path().join("view")).unwrap();
     let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
     let settings =
@@ -58,7 +58,7 @@ fn of_those_that_share_a_sync_the_first_one_is_answered_last() {
     for _ in 0..2 {
         assert_eq!(woken(&[&a, &b, &a, &c], &mut writer), [2, 0, 1, 3]);
     }
-    crate::log::upkeep::settle_round(&logs.inner.open, &logs.inner.settings);
+    crate::log::upkeep::checkpoint_round(&logs.inner.open, &logs.inner.settings);
     assert_eq!(woken(&[&a, &b, &a, &c], &mut writer), [3, 1, 2, 0]);
     // A large append is synced by itself, when the others have their answers.
     let large = plain(&["b".repeat(200 << 10).as_str()]);

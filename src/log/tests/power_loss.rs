@@ -25,7 +25,7 @@ use crate::log::format::scan::{Found as Scanned, Scan};
 use crate::log::object::local_store::LocalRecordStore;
 use crate::log::object::record_store::{Location, ObjectId};
 use crate::log::segment::Segment;
-use crate::log::wal::RedoConfig;
+use crate::log::wal::WalConfig;
 use crate::types::{ManualClock, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// Seeds of a usual run.
@@ -107,7 +107,7 @@ struct Simulation {
     is_synced: bool,
     view_interval_bytes: u64,
     tail_bytes: usize,
-    redo: RedoConfig,
+    wal: WalConfig,
     clock: Arc<ManualClock>,
     logs: Option<(Logs, Writer)>,
     open: Vec<Log>,
@@ -137,7 +137,7 @@ impl Simulation {
             is_synced,
             view_interval_bytes: random.of(&[1, 500, 5000, 1 << 20]),
             tail_bytes: random.of(&[0, 1 << 20]),
-            redo: RedoConfig {
+            wal: WalConfig {
                 writers: 1,
                 file_bytes: random.of(&[0, 8 << 10, 24 << 10, 100 << 10]),
                 syncs_min: random.of(&[1, 4]),
@@ -203,11 +203,11 @@ impl Simulation {
             3 | 4 => self.join(),
             6..=8 => {
                 let fails = self.random.one_in(8);
-                self.tell(|| format!("settles, a sync fails: {fails}"));
+                self.tell(|| format!("checkpoints, a sync fails: {fails}"));
                 if fails {
                     self.disk.fail_next_sync();
                 }
-                self.settle();
+                self.checkpoint();
                 Ok(())
             }
             5 => {
@@ -252,9 +252,9 @@ impl Simulation {
     }
 
     /// What the upkeep's thread does.
-    fn settle(&mut self) {
+    fn checkpoint(&mut self) {
         let Some((logs, writer)) = &mut self.logs else { return };
-        crate::log::upkeep::settle_round(&logs.inner.open, &logs.inner.settings);
+        crate::log::upkeep::checkpoint_round(&logs.inner.open, &logs.inner.settings);
         let _ = writer.cycle();
         self.disk.call_off_faults();
     }
@@ -543,7 +543,7 @@ impl Simulation {
         let (reply, replaced) = tokio::sync::oneshot::channel();
         let replacement =
             Replacement { removed: removed.clone(), segment, cleaned_to: Offset::ZERO };
-        drop(logs.inner.share(shared.id).send(Command::Replace(shared.id, replacement, reply)));
+        drop(logs.inner.shard(shared.id).send(Command::Replace(shared.id, replacement, reply)));
         let _ = writer.cycle();
         match { replaced }.try_recv() {
             Ok(true) => shared.delete(&removed),
@@ -559,10 +559,10 @@ impl Simulation {
         if !self.disk.is_off() && self.random.one_in(4) {
             self.tell(|| "stopped".to_owned());
             if let Some((logs, writer)) = &mut self.logs {
-                drop(logs.inner.shares[0].send(Command::Stop));
+                drop(logs.inner.shards[0].send(Command::Stop));
                 let _ = writer.cycle();
                 if self.random.one_in(2) {
-                    drop(logs.inner.settings.store.settle(true));
+                    drop(logs.inner.settings.store.checkpoint(true));
                 }
             }
         }
@@ -607,7 +607,7 @@ impl Simulation {
         let store =
             LocalRecordStore::over(self.disk.clone(), Path::new("")).map_err(|e| e.to_string())?;
         let metrics = Metrics::default();
-        let store = store.with_redo(self.redo, meter::redo_off(&metrics).unwrap());
+        let store = store.with_wal(self.wal, meter::wal_off(&metrics).unwrap());
         let clock = self.clock.clone();
         let (view, epoch) = (self.view.clone(), LeaderEpoch(3));
         let settings = Settings::new(Arc::new(store), view, &self.config, clock, epoch, &metrics);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::*;
-use crate::log::upkeep::rounds::Pace;
+use crate::log::upkeep::periodic::Pace;
 use crate::log::upkeep::scrub::Scrub;
 use crate::types::Clock;
 
@@ -393,19 +393,19 @@ fn a_segment_of_the_brokers_own_time_ends_by_that_time_and_not_the_producers() {
 #[test]
 fn a_writer_that_syncs_often_gets_a_redo_log_and_a_stop_leaves_it_empty() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { log_redo_bytes: 64 << 10, ..config() };
+    let config = Config { log_wal_bytes: 64 << 10, ..config() };
     let logs = dir.path().join("logs");
     let pending = || LocalRecordStore::existing(&logs).unwrap().pending().unwrap().0;
     let fixture = Fixture::with(dir.path(), &config);
     let mut appended = 0;
     // Made by a thread of its own, so that it is not said when.
     while pending() == 0 {
-        assert!(appended < 1_000_000, "no redo log after so many");
+        assert!(appended < 1_000_000, "no write-ahead log after so many");
         fixture.append(plain(&["a"])).unwrap();
         appended += 1;
     }
     assert!(appended > 200);
-    // Often enough that its files are settled and written anew.
+    // Often enough that its segments are checkpointed and its files written anew.
     for _ in 0..100 {
         fixture.append(plain(&["a"])).unwrap();
         appended += 1;

@@ -1,11 +1,11 @@
 //! The threads that look after logs at rest: one closes idle files and lets go of what retention does
-//! not ask to keep, one compacts, one looks for damage, and one settles what was synced together. They
+//! not ask to keep, one compacts, one looks for damage, and one checkpoints what was synced together. They
 //! share the open logs and hold no handle on their owner, which ends them.
 
 pub(in crate::log) mod age;
 pub(in crate::log) mod clean;
+pub(in crate::log) mod periodic;
 pub(in crate::log) mod retention;
-pub(in crate::log) mod rounds;
 pub(in crate::log) mod scrub;
 
 use std::io;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::clean::{CleanMeter, Cleaner};
+use self::periodic::Periodic;
 use self::retention::Retainer;
-use self::rounds::Rounds;
 use self::scrub::Scrub;
 use crate::config::Config;
 use crate::log::append::writer::Command;
@@ -37,23 +37,23 @@ pub(super) fn start(
     settings: &Arc<Settings>,
     config: &Config,
     clean_meter: CleanMeter,
-) -> io::Result<Vec<Rounds>> {
+) -> io::Result<Vec<Periodic>> {
     let mut threads = vec![keep(open, settings, config)?];
     let backoff = config.log_cleaner_backoff.clamp(CLEANER_BACKOFF_MIN, INTERVAL_MAX);
     let keys_bytes_max = config.log_cleaner_dedupe_buffer_bytes;
     let mut cleaner =
         Cleaner::new(open.clone(), settings.clone(), clean_meter, keys_bytes_max, backoff);
-    threads.push(Rounds::start("log-cleaner", backoff, move |pace| {
+    threads.push(Periodic::start("log-cleaner", backoff, move |pace| {
         cleaner.round(pace);
         backoff
     })?);
-    threads.push(settle(open, settings)?);
+    threads.push(checkpoint(open, settings)?);
     let bytes_per_second = config.log_scrub_bytes_per_second;
     if bytes_per_second > 0 {
         let mut scrub = Scrub::new(open.clone(), settings.clone(), bytes_per_second);
         let first = config.log_initial_task_delay.min(INTERVAL_MAX);
         let interval = config.log_scrub_interval.min(INTERVAL_MAX);
-        threads.push(Rounds::start("log-scrub", first, move |pace| {
+        threads.push(Periodic::start("log-scrub", first, move |pace| {
             scrub.round(pace);
             interval
         })?);
@@ -61,21 +61,21 @@ pub(super) fn start(
     Ok(threads)
 }
 
-/// Works when a writer says that there is something to settle.
-fn settle(open: &Arc<OpenLogs>, settings: &Arc<Settings>) -> io::Result<Rounds> {
+/// Works when a writer says that a checkpoint is due.
+fn checkpoint(open: &Arc<OpenLogs>, settings: &Arc<Settings>) -> io::Result<Periodic> {
     let (open, of_thread) = (open.clone(), settings.clone());
-    let rounds = Rounds::start("log-settle", INTERVAL_MAX, move |_| {
-        settle_round(&open, &of_thread);
+    let periodic = Periodic::start("log-checkpoint", INTERVAL_MAX, move |_| {
+        checkpoint_round(&open, &of_thread);
         INTERVAL_MAX
     })?;
     // Set once: the logs of these settings are started once.
-    let _ = settings.settling.set(rounds.alarm());
-    Ok(rounds)
+    let _ = settings.checkpoint_alarm.set(periodic.alarm());
+    Ok(periodic)
 }
 
-/// Settles what is due. A log of which a sync failed takes no more appends.
-pub(super) fn settle_round(open: &OpenLogs, settings: &Settings) {
-    for (object, error) in settings.store.settle(false) {
+/// Syncs the segments whose WAL file is to be reused. A log of which a sync failed takes no more appends.
+pub(super) fn checkpoint_round(open: &OpenLogs, settings: &Settings) {
+    for (object, error) in settings.store.checkpoint(false) {
         if let Some(log) = open.get(&object.log) {
             let refusal = Refusal::disk(format!("a sync failed: {error}"));
             // A writer that is gone appends no more anyway.
@@ -85,14 +85,14 @@ pub(super) fn settle_round(open: &OpenLogs, settings: &Settings) {
 }
 
 /// Idle files and retention, each at its own interval.
-fn keep(open: &Arc<OpenLogs>, settings: &Arc<Settings>, config: &Config) -> io::Result<Rounds> {
+fn keep(open: &Arc<OpenLogs>, settings: &Arc<Settings>, config: &Config) -> io::Result<Periodic> {
     let store = settings.store.clone();
     let mut retainer = Retainer::new(open.clone(), settings.clone());
     let check_interval = config.log_retention_check_interval.min(INTERVAL_MAX);
     let mut rest_at = Instant::now() + HANDLES_REST_INTERVAL;
     let mut check_at = Instant::now() + config.log_initial_task_delay.min(INTERVAL_MAX);
     let first = rest_at.min(check_at).saturating_duration_since(Instant::now());
-    Rounds::start("log-upkeep", first, move |pace| {
+    Periodic::start("log-upkeep", first, move |pace| {
         if rest_at <= Instant::now() {
             store.rest();
             rest_at = Instant::now() + HANDLES_REST_INTERVAL;

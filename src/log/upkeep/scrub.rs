@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::{debug, warn};
 
-use super::rounds::Pace;
+use super::periodic::Pace;
 use crate::log::append::owner::out_of_handles;
 use crate::log::append::queue::block_on;
 use crate::log::append::writer::{Command, Discovery, Fault};

@@ -1,4 +1,4 @@
-//! How redone bytes lie in a file, in blocks that are written whole:
+//! How appended bytes lie in a WAL file, in blocks that are written whole:
 //!
 //! ```text
 //! header block  magic, version:u32, crc:u32, generation:u64, mark:uuid
@@ -38,9 +38,9 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// One writing of a file, from its beginning on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pass {
-    /// Higher than that of every earlier pass over any file.
-    pub(super) generation: u64,
+pub(super) struct Generation {
+    /// Higher than that of every earlier generation over any file.
+    pub(super) number: u64,
     /// What its records are known by.
     pub(super) mark: Uuid,
 }
@@ -85,14 +85,14 @@ impl Blocks {
     }
 
     /// The header of a file, alone.
-    pub(super) fn header(pass: Pass) -> Blocks {
+    pub(super) fn header(generation: Generation) -> Blocks {
         let mut blocks = Blocks::default();
-        put_header(blocks.room(BLOCK_BYTES), pass);
+        put_header(blocks.room(BLOCK_BYTES), generation);
         blocks
     }
 
     /// Puts in a record.
-    pub(super) fn put(&mut self, unsynced: &[&Unsynced], pass: Pass, sequence: u64) {
+    pub(super) fn put(&mut self, unsynced: &[&Unsynced], generation: Generation, sequence: u64) {
         let length = record_bytes(unsynced);
         let record = self.room(length);
         // Cannot fail: there is room for the sum of what is put.
@@ -101,7 +101,7 @@ impl Blocks {
         rest.put_u32(0);
         rest.put_u32(length as u32);
         rest.put_u32(unsynced.len() as u32);
-        rest.put_slice(pass.mark.as_bytes());
+        rest.put_slice(generation.mark.as_bytes());
         rest.put_u64(sequence);
         for Unsynced { object, position, pieces } in unsynced {
             rest.put_slice(object.log.topic.0.as_bytes());
@@ -123,12 +123,12 @@ pub(super) fn record_bytes(unsynced: &[&Unsynced]) -> usize {
     RECORD_HEAD_BYTES + entries.sum::<usize>()
 }
 
-fn put_header(block: &mut [u8], pass: Pass) {
+fn put_header(block: &mut [u8], generation: Generation) {
     block.fill(0);
     // Cannot fail: a block is larger.
     let mut rest = &mut block[HEADER_BODY];
-    rest.put_u64(pass.generation);
-    rest.put_slice(pass.mark.as_bytes());
+    rest.put_u64(generation.number);
+    rest.put_slice(generation.mark.as_bytes());
     let crc = crc32c::crc32c(&block[HEADER_BODY]);
     let mut rest = &mut *block;
     rest.put_slice(HEADER_MAGIC);
@@ -136,10 +136,10 @@ fn put_header(block: &mut [u8], pass: Pass) {
     rest.put_u32(crc);
 }
 
-impl Pass {
+impl Generation {
     /// One that will have no records.
-    pub(super) fn empty(generation: u64) -> Pass {
-        Pass { generation, mark: Uuid::nil() }
+    pub(super) fn empty(number: u64) -> Generation {
+        Generation { number, mark: Uuid::nil() }
     }
 
     /// Whether it has no records for sure.
@@ -148,12 +148,13 @@ impl Pass {
     }
 
     /// The one that a file is written in; `None` if it is none of ours, or was never begun.
-    pub(super) fn parse(block: &[u8]) -> Option<Pass> {
+    pub(super) fn parse(block: &[u8]) -> Option<Generation> {
         let mut body = block.get(HEADER_BODY)?;
         let is_ours = block.starts_with(HEADER_MAGIC)
             && block[HEADER_MAGIC.len()..HEADER_CRC.start] == VERSION.to_be_bytes()
             && block[HEADER_CRC] == crc32c::crc32c(body).to_be_bytes();
-        is_ours.then(|| Pass { generation: body.get_u64(), mark: Uuid::from_u128(body.get_u128()) })
+        is_ours
+            .then(|| Generation { number: body.get_u64(), mark: Uuid::from_u128(body.get_u128()) })
     }
 }
 
@@ -228,12 +229,12 @@ mod tests {
         let first = Unsynced { object: object(0), position: 4, pieces: pieces(&["ab", "c"]) };
         let second = Unsynced { object: object(1), position: 0, pieces: pieces(&["d"]) };
         let mut blocks = Blocks::default();
-        let pass = Pass { generation: 9, mark: Uuid::new_v4() };
-        assert_eq!(Pass::parse(Blocks::header(pass).bytes()), Some(pass));
-        blocks.put(&[&first, &second], pass, 0);
-        assert_eq!((blocks.bytes().len(), Pass::parse(blocks.bytes())), (BLOCK_BYTES, None));
+        let generation = Generation { number: 9, mark: Uuid::new_v4() };
+        assert_eq!(Generation::parse(Blocks::header(generation).bytes()), Some(generation));
+        blocks.put(&[&first, &second], generation, 0);
+        assert_eq!((blocks.bytes().len(), Generation::parse(blocks.bytes())), (BLOCK_BYTES, None));
         let head = RecordHead::parse(blocks.bytes()).unwrap();
-        assert_eq!((head.mark, head.sequence), (pass.mark, 0));
+        assert_eq!((head.mark, head.sequence), (generation.mark, 0));
         let record = Bytes::copy_from_slice(&blocks.bytes()[..head.length]);
         let entry = |object, position, text| Entry { object, position, bytes: Bytes::from(text) };
         let expected = [entry(object(0), 4, "abc"), entry(object(1), 0, "d")];
@@ -244,7 +245,7 @@ mod tests {
             let is_other = RecordHead::parse(&wrong) != Some(head);
             assert!(is_other || entries(&Bytes::from(wrong)).is_none(), "byte {index}");
         }
-        blocks.put(&[&second], pass, 1);
+        blocks.put(&[&second], generation, 1);
         assert_eq!(blocks.bytes().len(), BLOCK_BYTES);
         assert_eq!(blocks.bytes().as_ptr().align_offset(BLOCK_BYTES), 0);
     }

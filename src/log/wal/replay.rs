@@ -1,5 +1,5 @@
-//! What a start does with redo files: it puts their bytes where they belong, all of them or it fails. A
-//! repair puts back what it can, and sets the rest aside.
+//! What a start does with WAL files: it puts their bytes where they belong, all of them or it fails. A
+//! repair replays what it can, and sets the rest aside.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -7,25 +7,26 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::format::{Blocks, Entry, Pass, RECORD_BYTES_MAX, RecordHead, entries};
+use super::format::{Blocks, Entry, Generation, RECORD_BYTES_MAX, RecordHead, entries};
 use super::{InPlace, writer_of};
 use crate::log::object::buffers::BLOCK_BYTES;
 use crate::log::object::files::{self, File, Files};
 use crate::log::object::record_store::ObjectId;
 use crate::types::IdHash;
 
-/// The directory of redo files, beside those of logs.
+/// The directory of WAL files, beside those of logs. The name on disk is older than the name in the
+/// code, and stays: a start must find the files of an earlier build.
 pub(in crate::log) const DIR: &str = "redo";
 /// Files that a repair has given up. Nobody reads them again.
 const GIVEN_UP_PREFIX: &str = "given-up-";
 
-/// The objects that are put back.
+/// The objects that a replay writes to.
 pub(in crate::log) trait Target {
     /// How long an object is; `None` if there is none.
     fn length(&self, object: ObjectId) -> io::Result<Option<u64>>;
 
     /// Writes bytes at `position`, which is at most the object's length.
-    fn put_back(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()>;
+    fn write_at(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Makes objects survive power loss by themselves.
     fn sync_in_place(&self, objects: &[ObjectId]) -> InPlace;
@@ -36,14 +37,14 @@ struct Begun<T> {
     name: String,
     file: T,
     length: u64,
-    pass: Pass,
+    generation: Generation,
     /// What is wrong with it, as sentences.
     faults: Vec<String>,
 }
 
 impl<T> Begun<T> {
     fn fault(&mut self, reason: &str) {
-        self.faults.push(format!("redo file {}: {reason}", self.name));
+        self.faults.push(format!("WAL file {}: {reason}", self.name));
     }
 }
 
@@ -51,13 +52,13 @@ impl<T> Begun<T> {
 struct Replay<'a, T> {
     target: &'a T,
     lengths: HashMap<ObjectId, Option<u64>, IdHash>,
-    /// Appends that were put back.
-    put_back: u64,
+    /// Appends that were written again.
+    replayed: u64,
     /// Appends whose objects were deleted since.
     gone: u64,
 }
 
-/// Puts back what the files below the logs' directory `dir` hold, makes that durable in its place and
+/// Replays what the files below the logs' directory `dir` hold, makes that durable in its place and
 /// empties the files, each for good before `replay` returns the last generation that any of them had.
 /// Where anything of that fails no file is emptied, so that the next start does it all again: nothing
 /// may be appended before.
@@ -67,27 +68,27 @@ pub(in crate::log) fn replay<F: Files>(
     target: &impl Target,
 ) -> io::Result<u64> {
     let dir = dir.join(DIR);
-    let (generation, begun) = put_back(files, &dir, target)?;
+    let (generation, begun) = replay_files(files, &dir, target)?;
     let mut faults = begun.iter().flat_map(|begun| &begun.faults);
     if let Some(first) = faults.next() {
         let more = faults.count();
         return Err(io::Error::other(format!(
             "{first} ({more} more faults); acknowledged records may be missing at the ends of logs \
-             without it: check the disk, make room and start again, or give up what cannot be put back \
+             without it: check the disk, make room and start again, or give up what cannot be replayed \
              with `ottla doctor --repair DATA_DIR`"
         )));
     }
     empty(generation, begun)
 }
 
-/// `replay` that gives up what cannot be put back: what was wrong, as sentences.
+/// `replay` that gives up what cannot be replayed: what was wrong, as sentences.
 pub(in crate::log) fn repair<F: Files>(
     files: &F,
     dir: &Path,
     target: &impl Target,
 ) -> io::Result<Vec<String>> {
     let dir = dir.join(DIR);
-    let (generation, begun) = put_back(files, &dir, target)?;
+    let (generation, begun) = replay_files(files, &dir, target)?;
     let (whole, faulty): (Vec<_>, Vec<_>) =
         begun.into_iter().partition(|begun| begun.faults.is_empty());
     let mut told = Vec::new();
@@ -99,7 +100,7 @@ pub(in crate::log) fn repair<F: Files>(
         let name = name.unwrap_or_default();
         files.rename(&dir.join(&begun.name), &dir.join(&name))?;
         told.extend(begun.faults);
-        told.push(format!("redo file {} is {name} now, and read no more", begun.name));
+        told.push(format!("WAL file {} is {name} now, and read no more", begun.name));
     }
     if !told.is_empty() {
         files.sync_dir(&dir)?;
@@ -121,55 +122,55 @@ pub(in crate::log) fn pending<F: Files>(files: &F, dir: &Path) -> io::Result<(u6
     Ok((pending, faults))
 }
 
-/// Puts back what can be put back, and makes that durable; the last generation, and the files that hold
+/// Replays what can be replayed, and makes that durable; the last generation, and the files that hold
 /// something.
-fn put_back<F: Files>(
+fn replay_files<F: Files>(
     files: &F,
     dir: &Path,
     target: &impl Target,
 ) -> io::Result<(u64, Vec<Begun<F::File>>)> {
     let mut begun = begun(files, dir)?;
-    let told = begun.iter().map(|begun| begun.pass.generation);
+    let told = begun.iter().map(|begun| begun.generation.number);
     let generation = told.filter(|told| *told != u64::MAX).max().unwrap_or(0);
-    begun.retain(|begun| !begun.pass.is_empty() || !begun.faults.is_empty());
+    begun.retain(|begun| !begun.generation.is_empty() || !begun.faults.is_empty());
     if begun.is_empty() {
         return Ok((generation, begun));
     }
-    let mut replay = Replay { target, lengths: HashMap::default(), put_back: 0, gone: 0 };
+    let mut replay = Replay { target, lengths: HashMap::default(), replayed: 0, gone: 0 };
     for begun in &mut begun {
         walk(begun, |entry| replay.entry(entry));
     }
-    let Replay { lengths, put_back, gone, .. } = replay;
+    let Replay { lengths, replayed, gone, .. } = replay;
     let there = lengths.iter().filter(|(_, length)| length.is_some());
     let there: Vec<ObjectId> = there.map(|(object, _)| *object).collect();
     let in_place = target.sync_in_place(&there);
     if !in_place.is_done() {
         let reason = match in_place.failed.first() {
             Some((object, error)) => format!("segment {object} was not synced: {error}"),
-            None => "what was put back was not synced".to_owned(),
+            None => "the replayed segments were not synced".to_owned(),
         };
         begun.iter_mut().for_each(|begun| begun.fault(&reason));
     }
     tracing::info!(
-        appends = put_back,
+        appends = replayed,
         segments = there.len(),
         of_deleted = gone,
-        "redo log put back"
+        "write-ahead log replayed"
     );
     Ok((generation, begun))
 }
 
 /// Empties files for good; the last generation then.
-fn empty<T: File>(mut generation: u64, begun: Vec<Begun<T>>) -> io::Result<u64> {
+fn empty<T: File>(mut number: u64, begun: Vec<Begun<T>>) -> io::Result<u64> {
     for Begun { file, .. } in begun {
-        generation = generation.wrapping_add(1);
-        file.write_all_at(Blocks::header(Pass::empty(generation)).bytes(), 0)?;
+        number = number.wrapping_add(1);
+        file.write_all_at(Blocks::header(Generation::empty(number)).bytes(), 0)?;
         file.sync_data()?;
     }
-    Ok(generation)
+    Ok(number)
 }
 
-/// Every file that was begun, the earliest pass first.
+/// Every file that was begun, the earliest generation first.
 fn begun<F: Files>(files: &F, dir: &Path) -> io::Result<Vec<Begun<F::File>>> {
     let listed = match files.list(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -178,52 +179,52 @@ fn begun<F: Files>(files: &F, dir: &Path) -> io::Result<Vec<Begun<F::File>>> {
     let mut begun = Vec::new();
     for entry in listed.into_iter().filter(|entry| writer_of(&entry.name).is_some()) {
         let file = files.open(&dir.join(&entry.name))?;
-        let pass = Pass::empty(0);
+        let generation = Generation::empty(0);
         let mut this =
-            Begun { name: entry.name, file, length: entry.bytes, pass, faults: Vec::new() };
-        match pass_of(&this.file, this.length) {
-            Ok(Some(pass)) => this.pass = pass,
+            Begun { name: entry.name, file, length: entry.bytes, generation, faults: Vec::new() };
+        match generation_of(&this.file, this.length) {
+            Ok(Some(generation)) => this.generation = generation,
             Ok(None) => this.fault("its header and its first record are damaged"),
             Err(error) => this.fault(&format!("it cannot be read: {error}")),
         }
         begun.push(this);
     }
-    begun.sort_by_key(|begun| begun.pass.generation);
+    begun.sort_by_key(|begun| begun.generation.number);
     Ok(begun)
 }
 
 /// What a file is written in; `None` if nothing tells.
 ///
-/// A header that is not whole was torn when a pass was to begin, or is damaged. In both cases the first
-/// record tells of the pass that the file holds: its own one, or the one before, which was settled, and
-/// which to put back once more changes nothing.
-fn pass_of(file: &impl File, length: u64) -> io::Result<Option<Pass>> {
-    if let Some(pass) = Pass::parse(&read(file, 0, BLOCK_BYTES)?) {
-        return Ok(Some(pass));
+/// A header that is not whole was torn when a generation was to begin, or is damaged. In both cases the first
+/// record tells of the generation that the file holds: its own one, or the one before, which was checkpointed, and
+/// which to replay once more changes nothing.
+fn generation_of(file: &impl File, length: u64) -> io::Result<Option<Generation>> {
+    if let Some(generation) = Generation::parse(&read(file, 0, BLOCK_BYTES)?) {
+        return Ok(Some(generation));
     }
     let first = BLOCK_BYTES as u64;
     if let Some((head, _)) = record(file, first, |head| head.sequence == 0)? {
         // After all others: it is more likely to be damaged while it is written.
-        return Ok(Some(Pass { generation: u64::MAX, mark: head.mark }));
+        return Ok(Some(Generation { number: u64::MAX, mark: head.mark }));
     }
     for position in (first..length).step_by(BLOCK_BYTES) {
         if record(file, position, |_| true)?.is_some() {
             return Ok(None);
         }
     }
-    Ok(Some(Pass::empty(0)))
+    Ok(Some(Generation::empty(0)))
 }
 
-/// Tells every entry of the file's pass, in the order in which they were written.
+/// Tells every entry of the file's generation, in the order in which they were written.
 fn walk<T: File>(begun: &mut Begun<T>, mut tell: impl FnMut(Entry) -> Result<(), String>) {
     let (mut position, mut expected) = (BLOCK_BYTES as u64, 0);
     // The first place of a record that is missing. A record is written when all before it are on the
     // disk: what is not whole is the end, unless there is another one behind it.
     let mut torn = None;
-    while position < begun.length && !begun.pass.is_empty() {
+    while position < begun.length && !begun.generation.is_empty() {
         let whole = record(&begun.file, position, |head| {
             let fits = head.length as u64 <= begun.length - position;
-            head.mark == begun.pass.mark && head.sequence >= expected && fits
+            head.mark == begun.generation.mark && head.sequence >= expected && fits
         });
         let whole = whole.unwrap_or_else(|error| {
             begun.fault(&format!("it cannot be read at byte {position}: {error}"));
@@ -262,7 +263,7 @@ fn record(
 }
 
 impl<T: Target> Replay<'_, T> {
-    /// Puts bytes back; why not.
+    /// Writes an entry to its segment; `Err` says why not.
     fn entry(&mut self, entry: Entry) -> Result<(), String> {
         let Entry { object, position, bytes } = entry;
         let failed = |error: io::Error| format!("segment {object} was not written: {error}");
@@ -278,10 +279,10 @@ impl<T: Target> Replay<'_, T> {
         if position > length {
             return Err(format!("segment {object} ends at {length}, it goes on at {position}"));
         }
-        self.target.put_back(object, position, &bytes).map_err(failed)?;
+        self.target.write_at(object, position, &bytes).map_err(failed)?;
         let end = position.saturating_add(bytes.len() as u64);
         self.lengths.insert(object, Some(length.max(end)));
-        self.put_back += 1;
+        self.replayed += 1;
         Ok(())
     }
 }

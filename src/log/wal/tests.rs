@@ -1,4 +1,4 @@
-//! The redo log below a store of real files.
+//! The write-ahead log below a store of real files.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
-use crate::log::meter::redo_off;
+use crate::log::meter::wal_off;
 use crate::log::object::files::Os;
 use crate::log::object::local_store::LocalRecordStore;
 use crate::log::object::record_store::{Location, RecordStore, Together};
@@ -15,10 +15,10 @@ use crate::metrics::Metrics;
 use crate::types::{LogId, Offset, PartitionId, TopicId};
 
 const FILE_BYTES: u64 = 32 << 10;
-const CONFIG: RedoConfig = RedoConfig { writers: 2, file_bytes: FILE_BYTES, syncs_min: 1 };
+const CONFIG: WalConfig = WalConfig { writers: 2, file_bytes: FILE_BYTES, syncs_min: 1 };
 
 fn gauge() -> IntGauge {
-    redo_off(&Metrics::default()).unwrap()
+    wal_off(&Metrics::default()).unwrap()
 }
 
 fn object(partition: u32) -> ObjectId {
@@ -26,8 +26,8 @@ fn object(partition: u32) -> ObjectId {
     ObjectId::appended(log, Offset::ZERO)
 }
 
-fn open(dir: &Path, config: RedoConfig) -> LocalRecordStore {
-    LocalRecordStore::open(dir).unwrap().with_redo(config, gauge())
+fn open(dir: &Path, config: WalConfig) -> LocalRecordStore {
+    LocalRecordStore::open(dir).unwrap().with_wal(config, gauge())
 }
 
 /// A store whose first writer has its files, and two objects of four bytes that were synced.
@@ -40,8 +40,8 @@ fn begun() -> (TempDir, LocalRecordStore, [ObjectId; 2]) {
         store.sync(object).unwrap();
     }
     let first = store.sync_together(0, &[unsynced(objects[0], 4, b"x")]);
-    assert_eq!((first.done.len(), first.is_settle_due), (0, true), "there are no files yet");
-    assert!(store.settle(false).is_empty());
+    assert_eq!((first.done.len(), first.is_checkpoint_due), (0, true), "there are no files yet");
+    assert!(store.checkpoint(false).is_empty());
     (dir, store, objects)
 }
 
@@ -79,7 +79,7 @@ fn whole(store: &LocalRecordStore, object: ObjectId) -> Bytes {
 }
 
 #[test]
-fn what_was_synced_together_is_put_back_once_by_the_next_start() {
+fn what_was_synced_together_is_replayed_once_by_the_next_start() {
     let (dir, store, objects) = begun();
     assert_eq!(append(&store, &objects, 4, b"five").done, [true, true]);
     assert_eq!(append(&store, &objects[..1], 8, b"six").done, [true]);
@@ -127,32 +127,32 @@ fn new_files_and_large_appends_are_left_to_their_own_sync() {
 }
 
 #[test]
-fn a_file_is_written_anew_only_once_what_it_holds_is_settled() {
+fn a_file_is_written_anew_only_once_its_segments_are_checkpointed() {
     let (dir, store, objects) = begun();
     let bytes = vec![b'a'; 7000];
     let mut position = 4;
     let mut told = Vec::new();
     // Three records fit a file.
     for _ in 0..8 {
-        let Together { done, is_settle_due } = append(&store, &objects[..1], position, &bytes);
-        told.push((done == [true], is_settle_due));
+        let Together { done, is_checkpoint_due } = append(&store, &objects[..1], position, &bytes);
+        told.push((done == [true], is_checkpoint_due));
         position += 7000;
     }
     let (done, due) = (|times| vec![(true, false); times], |times| vec![(true, true); times]);
     assert_eq!(told, [done(4), due(2), vec![(false, true); 2]].concat());
     store.sync(objects[0]).unwrap();
-    assert!(store.settle(false).is_empty());
+    assert!(store.checkpoint(false).is_empty());
     assert_eq!(append(&store, &objects[..1], position, &bytes).done, [true]);
     drop(store);
-    // What was settled is not lost by a power loss any more: all else is put back.
+    // What was checkpointed survives a power loss in place: all else is replayed.
     lose(dir.path(), &objects[..1], position);
     let store = open(dir.path(), CONFIG);
     assert_eq!(whole(&store, objects[0]).len() as u64, position + 7000);
-    assert!(store.settle(true).is_empty());
+    assert!(store.checkpoint(true).is_empty());
 }
 
 #[test]
-fn what_cannot_be_put_back_stops_every_start_until_it_can_or_is_given_up() {
+fn what_cannot_be_replayed_stops_every_start_until_it_can_or_is_given_up() {
     let (dir, store, objects) = begun();
     append(&store, &objects[..1], 4, b"lost");
     append(&store, &objects[1..], 4, b"kept");
@@ -182,10 +182,10 @@ fn what_cannot_be_put_back_stops_every_start_until_it_can_or_is_given_up() {
     lose(dir.path(), &objects[..1], 14);
     flip(dir.path(), BLOCK_BYTES + 85);
     let repaired = LocalRecordStore::existing(dir.path()).unwrap();
-    let told = repaired.repair_redo().unwrap();
+    let told = repaired.repair_wal().unwrap();
     assert!(told.iter().any(|told| told.contains("0-a is given-up-0 now")), "{told:?}");
     assert_eq!(whole(&repaired, objects[0]), "1234lostbehind", "it has no hole");
-    assert!(repaired.repair_redo().unwrap().is_empty());
+    assert!(repaired.repair_wal().unwrap().is_empty());
     drop(repaired);
     let store = open(dir.path(), CONFIG);
     assert!(dir.path().join(DIR).join("given-up-0").exists());
@@ -235,39 +235,39 @@ fn what_was_deleted_stays_so() {
 fn a_failed_sync_in_place_keeps_the_files_of_every_writer() {
     let (dir, store, _) = begun();
     let off = gauge();
-    let redo = Redo::open(&Os, dir.path(), CONFIG, 100, off.clone());
+    let wal = Wal::open(&Os, dir.path(), CONFIG, 100, off.clone());
     let done = |_: &[ObjectId]| InPlace::default();
     let objects = [object(2), object(3)];
     for writer in [0, 1] {
         // The first writer has its files already.
-        redo.put(writer, &[&unsynced(objects[writer], 0, b"?")]);
-        assert!(redo.settle(&Os, false, done).is_empty());
+        wal.put(writer, &[&unsynced(objects[writer], 0, b"?")]);
+        assert!(wal.checkpoint(&Os, false, done).is_empty());
     }
     let asked = [unsynced(objects[0], 0, &[7; 20_000]), unsynced(objects[1], 0, &[7; 20_000])];
     for writer in [0, 0, 1, 1] {
-        assert!(redo.put(writer, &[&asked[writer]]).is_done);
+        assert!(wal.put(writer, &[&asked[writer]]).is_done);
     }
     let put_off = |_: &[ObjectId]| InPlace { is_put_off: true, ..InPlace::default() };
-    assert!(redo.settle(&Os, false, put_off).is_empty());
-    let full = redo.put(0, &[&asked[0]]);
-    assert_eq!((full.is_done, full.is_settle_due), (false, true), "it was not settled");
+    assert!(wal.checkpoint(&Os, false, put_off).is_empty());
+    let full = wal.put(0, &[&asked[0]]);
+    assert_eq!((full.is_done, full.is_checkpoint_due), (false, true), "it was not checkpointed");
     let fails = |objects: &[ObjectId]| InPlace {
         failed: vec![(objects[0], io::Error::other("a bad sector"))],
         ..InPlace::default()
     };
-    let failed = redo.settle(&Os, false, fails);
+    let failed = wal.checkpoint(&Os, false, fails);
     assert_eq!(failed.iter().map(|(object, _)| *object).collect::<Vec<_>>(), objects[..1]);
     assert_eq!(off.get(), 2);
     // No later sync, of which the system says that all is well, may give the others up.
-    assert!(redo.settle(&Os, true, done).is_empty());
-    assert!(!redo.put(1, &[&asked[1]]).is_done);
-    redo.preserve();
+    assert!(wal.checkpoint(&Os, true, done).is_empty());
+    assert!(!wal.put(1, &[&asked[1]]).is_done);
+    wal.preserve();
     assert_eq!(off.get(), 2, "each is counted once");
     assert_eq!(store.pending().unwrap().0, 5);
 }
 
 #[test]
-fn many_objects_are_settled_at_once() {
+fn many_objects_are_checkpointed_at_once() {
     let (dir, store, _) = begun();
     let objects: Vec<ObjectId> = (10..590).map(object).collect();
     for object in &objects {
@@ -276,7 +276,7 @@ fn many_objects_are_settled_at_once() {
     }
     assert_eq!(append(&store, &objects, 4, b"five").done, [true; 580]);
     store.delete(objects[7]).unwrap();
-    assert!(store.settle(true).is_empty());
+    assert!(store.checkpoint(true).is_empty());
     assert_eq!(store.pending().unwrap().0, 0);
     drop(store);
     assert_eq!(whole(&open(dir.path(), CONFIG), objects[579]), "1234five");
@@ -286,13 +286,13 @@ fn many_objects_are_settled_at_once() {
 fn a_stop_leaves_nothing_and_files_of_another_size_go() {
     let (dir, store, objects) = begun();
     append(&store, &objects, 4, b"five");
-    assert!(store.settle(true).is_empty());
+    assert!(store.checkpoint(true).is_empty());
     assert_eq!(store.pending().unwrap().0, 0);
     assert_eq!(append(&store, &objects, 8, b"six").done, [true, true]);
     assert_eq!(store.pending().unwrap().0, 2);
     drop(store);
     lose(dir.path(), &objects, 8);
-    drop(open(dir.path(), RedoConfig { file_bytes: 0, ..CONFIG }));
+    drop(open(dir.path(), WalConfig { file_bytes: 0, ..CONFIG }));
     assert_eq!(fs::read_dir(dir.path().join(DIR)).unwrap().count(), 0);
     assert_eq!(whole(&open(dir.path(), CONFIG), objects[0]), "1234fivesix");
 }
@@ -300,10 +300,10 @@ fn a_stop_leaves_nothing_and_files_of_another_size_go() {
 #[test]
 fn who_has_synced_enough_logs_gets_files() {
     let dir = tempfile::tempdir().unwrap();
-    let config = RedoConfig { syncs_min: 5, ..CONFIG };
-    let redo = Redo::open(&Os, dir.path(), config, 0, gauge());
+    let config = WalConfig { syncs_min: 5, ..CONFIG };
+    let wal = Wal::open(&Os, dir.path(), config, 0, gauge());
     let asked = [unsynced(object(0), 0, b"a"), unsynced(object(1), 0, b"b")];
-    let due = |asked: &[&Unsynced]| redo.put(0, asked).is_settle_due;
+    let due = |asked: &[&Unsynced]| wal.put(0, asked).is_checkpoint_due;
     let [first, second] = &asked;
     assert_eq!(
         [due(&[first, second]), due(&[first, second]), due(&[second])],
@@ -314,13 +314,13 @@ fn who_has_synced_enough_logs_gets_files() {
 #[test]
 fn what_a_writer_promised_holds_when_there_are_fewer() {
     let (dir, store, objects) = begun();
-    assert!(store.sync_together(1, &[unsynced(objects[0], 4, b"five")]).is_settle_due);
-    assert!(store.settle(false).is_empty());
+    assert!(store.sync_together(1, &[unsynced(objects[0], 4, b"five")]).is_checkpoint_due);
+    assert!(store.checkpoint(false).is_empty());
     store.append(objects[0], 4, b"five").unwrap();
     assert_eq!(store.sync_together(1, &[unsynced(objects[0], 4, b"five")]).done, [true]);
     drop(store);
     lose(dir.path(), &objects[..1], 4);
-    let store = open(dir.path(), RedoConfig { writers: 1, ..CONFIG });
+    let store = open(dir.path(), WalConfig { writers: 1, ..CONFIG });
     assert_eq!(whole(&store, objects[0]), "1234five");
     assert!(!dir.path().join(DIR).join("1-a").exists());
 }
@@ -329,12 +329,12 @@ fn what_a_writer_promised_holds_when_there_are_fewer() {
 fn a_writer_whose_files_fail_syncs_each_log_by_itself() {
     let (dir, store, objects) = begun();
     append(&store, &objects, 4, b"five");
-    let Some(redo) = store.redo() else { panic!("it has a redo log") };
-    if let State::With(pair) = &mut lock(&redo.lanes[0]).state {
-        pair.halves[0].file = fs::File::open(dir.path().join(DIR).join("0-a")).unwrap();
+    let Some(wal) = store.wal() else { panic!("it has a write-ahead log") };
+    if let State::With(pair) = &mut lock(&wal.wals[0]).state {
+        pair.wal_files[0].file = fs::File::open(dir.path().join(DIR).join("0-a")).unwrap();
     }
     let failed = append(&store, &objects, 8, b"six");
-    assert_eq!((failed.done.len(), failed.is_settle_due), (0, false));
+    assert_eq!((failed.done.len(), failed.is_checkpoint_due), (0, false));
     assert!(append(&store, &objects, 8, b"six").done.is_empty());
     // What was promised before is still promised.
     drop(store);

@@ -1,4 +1,4 @@
-//! Objects that are synced together, through the redo log.
+//! Objects that are synced together, through the write-ahead log.
 
 use std::io::{self, ErrorKind};
 
@@ -15,33 +15,33 @@ const TOGETHER_BYTES_MAX: usize = 128 << 10;
 const SYNC_ONE_BY_ONE_MAX: usize = 512;
 
 impl<F: Files> LocalRecordStore<F> {
-    /// Puts what the redo log holds in its place, for good; its last generation.
-    pub(super) fn replay_redo(&self) -> io::Result<u64> {
+    /// Replays the write-ahead log into the segments, durably; its last generation.
+    pub(super) fn replay_wal(&self) -> io::Result<u64> {
         wal::replay(&self.files, &self.dir, self)
     }
 
-    /// Puts what can be put back of the redo log in its place, and gives up the rest: what was wrong.
-    pub(in crate::log) fn repair_redo(&self) -> io::Result<Vec<String>> {
+    /// Replays what can be replayed, and gives up the rest: what was wrong.
+    pub(in crate::log) fn repair_wal(&self) -> io::Result<Vec<String>> {
         wal::repair(&self.files, &self.dir, self)
     }
 
     #[cfg(test)]
-    pub(in crate::log) fn redo(&self) -> Option<&wal::Redo<F>> {
-        self.redo.as_ref()
+    pub(in crate::log) fn wal(&self) -> Option<&wal::Wal<F>> {
+        self.wal.as_ref()
     }
 
-    /// How many appends the redo log holds, and what is wrong with it.
+    /// How many appends the write-ahead log holds, and what is wrong with it.
     pub(in crate::log) fn pending(&self) -> io::Result<(u64, Vec<String>)> {
         wal::pending(&self.files, &self.dir)
     }
 
     /// See `RecordStore::sync_together`.
     pub(super) fn put_together(&self, writer: usize, unsynced: &[Unsynced]) -> Together {
-        let Some(redo) = &self.redo else { return Together::default() };
+        let Some(wal) = &self.wal else { return Together::default() };
         let mut done = {
             let entered = lock(&self.entered);
-            // What is large is synced as quickly in its place, and written once only. Nor does the redo
-            // log keep names.
+            // What is large is synced as quickly in its place, and written once only. Nor does the
+            // write-ahead log keep names.
             let fits = |unsynced: &Unsynced| {
                 unsynced.bytes() < TOGETHER_BYTES_MAX && entered.contains(&unsynced.object)
             };
@@ -56,11 +56,11 @@ impl<F: Files> LocalRecordStore<F> {
         if fitting.is_empty() {
             return Together::default();
         }
-        let put = redo.put(writer, &fitting);
+        let put = wal.put(writer, &fitting);
         if !put.is_done {
             done.clear();
         }
-        Together { done, is_settle_due: put.is_settle_due }
+        Together { done, is_checkpoint_due: put.is_checkpoint_due }
     }
 
     /// Syncs objects whose names are on the disk. One that was deleted has nothing to lose.
@@ -96,7 +96,7 @@ impl<F: Files> wal::Target for LocalRecordStore<F> {
         Ok(entries.iter().find(|entry| entry.name == name).map(|entry| entry.bytes))
     }
 
-    fn put_back(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write_at(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()> {
         self.file(object, false)?.write_all_at(bytes, position)
     }
 

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use super::*;
 use crate::log::tests::compaction::{Compacted, NOW, ROOM, keyed};
 use crate::log::upkeep::clean::Cleaner;
-use crate::log::upkeep::rounds::Pace;
+use crate::log::upkeep::periodic::Pace;
 
 const BACKOFF: Duration = Duration::from_secs(15);
 

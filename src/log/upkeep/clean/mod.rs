@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use self::backoff::Backoff;
 use self::pass::{Done, Ended, Pass, Suspect};
 use self::range::Range;
-use super::rounds::Pace;
+use super::periodic::Pace;
 use super::scrub::Scrub;
 use crate::log::append::owner::out_of_room;
 use crate::log::append::queue::block_on;

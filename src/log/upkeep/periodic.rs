@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// A thread that works in rounds; dropping it waits for the work to notice and end.
-pub(in crate::log) struct Rounds {
+/// A thread that works at intervals; dropping it waits for the work to notice and end.
+pub(in crate::log) struct Periodic {
     line: Arc<Line>,
     thread: Option<JoinHandle<()>>,
 }
@@ -39,14 +39,14 @@ enum Told {
     Stop,
 }
 
-impl Rounds {
+impl Periodic {
     /// Starts a thread called `name` that waits for `first`, does `work` and waits for as long as
     /// that says.
     pub(in crate::log) fn start(
         name: &str,
         first: Duration,
         mut work: impl FnMut(&Pace) -> Duration + Send + 'static,
-    ) -> io::Result<Rounds> {
+    ) -> io::Result<Periodic> {
         let line = Arc::<Line>::default();
         let pace = Pace::new(line.clone());
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -55,7 +55,7 @@ impl Rounds {
                 rest = work(&pace);
             }
         })?;
-        Ok(Rounds { line, thread: Some(thread) })
+        Ok(Periodic { line, thread: Some(thread) })
     }
 
     /// For whoever knows when there is something to do.
@@ -64,7 +64,7 @@ impl Rounds {
     }
 }
 
-impl Drop for Rounds {
+impl Drop for Periodic {
     fn drop(&mut self) {
         self.line.tell(Told::Stop);
         if let Some(thread) = self.thread.take()
@@ -150,9 +150,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounds_come_again_until_they_are_dropped() {
+    fn periodic_work_comes_again_until_it_is_dropped() {
         let (tell, told) = mpsc::channel();
-        let rounds = Rounds::start("rounds", Duration::ZERO, move |pace| {
+        let periodic = Periodic::start("periodic", Duration::ZERO, move |pace| {
             // The receiver is gone when the test ends.
             let _ = tell.send(());
             pace.goes_on();
@@ -161,7 +161,7 @@ mod tests {
         for _ in 0..3 {
             told.recv().unwrap();
         }
-        drop(rounds.unwrap());
+        drop(periodic.unwrap());
         while told.try_recv().is_ok() {}
         assert!(told.recv().is_err());
     }
@@ -170,17 +170,17 @@ mod tests {
     fn an_alarm_and_a_stop_end_a_long_rest() {
         let (tell, told) = mpsc::channel();
         let hour = Duration::from_secs(3600);
-        let rounds = Rounds::start("rounds", hour, move |_| {
+        let periodic = Periodic::start("periodic", hour, move |_| {
             let _ = tell.send(());
             hour
         })
         .unwrap();
-        let alarm = rounds.alarm();
+        let alarm = periodic.alarm();
         for _ in 0..2 {
             alarm.wake();
             told.recv().unwrap();
         }
-        drop(rounds);
+        drop(periodic);
         alarm.wake();
         assert!(told.recv().is_err());
     }

@@ -1,4 +1,4 @@
-//! Whose turn it is to write a share of the logs. It is its writer thread's; but an append that needs
+//! A shard: the logs of one writer, and who may write them. That is its writer thread; but an append that needs
 //! no disk is carried out by the thread that brings it if nobody else is writing, which saves the two
 //! changes of threads that would cost more than the append (docs/adr/0009).
 
@@ -8,18 +8,18 @@ use super::queue::{Closed, Queue, Room};
 use super::writer::{Batches, Command, Writer, Written};
 use crate::types::LogId;
 
-/// A share of the logs, for whoever has commands for it. Cheap to clone.
+/// A shard of the logs, for whoever has commands for it. Cheap to clone.
 #[derive(Clone)]
-pub(in crate::log) struct Turn {
+pub(in crate::log) struct Shard {
     queue: Queue<Command>,
-    /// `None` once the share is written no more, and where a test drives the writer itself.
+    /// `None` once the shard is written no more, and where a test drives the writer itself.
     writer: Arc<Mutex<Option<Writer>>>,
 }
 
-impl Turn {
-    /// A share whose writer is elsewhere until `begin`.
-    pub(in crate::log) fn new(queue: Queue<Command>) -> Turn {
-        Turn { queue, writer: Arc::default() }
+impl Shard {
+    /// A shard whose writer is elsewhere until `begin`.
+    pub(in crate::log) fn new(queue: Queue<Command>) -> Shard {
+        Shard { queue, writer: Arc::default() }
     }
 
     /// Hands the writer over: from now on commands are carried out by `serve`.
@@ -79,8 +79,8 @@ impl Turn {
     }
 }
 
-/// Ends the share with its thread.
-struct End<'a>(&'a Turn);
+/// Ends the shard with its thread.
+struct End<'a>(&'a Shard);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
@@ -88,14 +88,14 @@ impl Drop for End<'_> {
     }
 }
 
-/// Ends the share when a thread that appends panics: its own thread would not notice.
-struct GivenUpOnPanic<'a>(&'a Turn);
+/// Ends the shard when a thread that appends panics: its own thread would not notice.
+struct GivenUpOnPanic<'a>(&'a Shard);
 
 impl Drop for GivenUpOnPanic<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             tracing::error!(
-                "writing a share of the logs panicked: restart the broker to append to them"
+                "writing a shard of the logs panicked: restart the broker to append to them"
             );
             self.0.give_up();
         }
