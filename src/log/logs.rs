@@ -1,6 +1,5 @@
-//! Every log of this node: opens, recovers and deletes logs, and owns the threads that write them and
-//! look after them. A record is never seen here: `partition.rs` is where one log is appended to and
-//! read.
+//! Every log of this node: opens, recovers and deletes logs, and owns their writer and upkeep threads. No
+//! record passes through here: a log is appended to and read through its handle in `partition.rs`.
 
 use std::io;
 use std::path::Path;
@@ -33,12 +32,12 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::types::{Clock, IdHash, LeaderEpoch, LogId, Progress, TopicId};
 
-/// Bytes of recent appends kept in memory for readers, over all logs. What is older they find in the
-/// page cache: more memory of our own would only push both out of the processor's caches.
+/// Bytes of recent appends that are kept in memory for readers, over all logs. Older bytes are read from the
+/// page cache. More memory would not help: it would no longer fit the processor's caches.
 const TAIL_BYTES_MAX: usize = 8 << 20;
 
-/// Syncs of single logs after which a writer gets a write-ahead log: a broker that is tried out needs no room
-/// for one.
+/// A writer gets its write-ahead log after this many syncs of single logs: a broker that is only tried out
+/// does not need the disk space.
 const WAL_SYNCS_MIN: u32 = 256;
 
 /// The logs that are open.
@@ -52,14 +51,14 @@ pub struct Logs {
 
 pub(super) struct Inner {
     pub(super) settings: Arc<Settings>,
-    /// Shared with the upkeep's threads, which may not keep the rest alive.
+    /// Shared with the upkeep threads, which must not keep `Inner` alive.
     pub(super) open: Arc<OpenLogs>,
-    /// Always empty: a log's entry is held while it is opened or deleted, so that only one caller
-    /// does so at a time, and `open` stays free for whoever looks a log up.
+    /// A lock for each log, held while the log is opened or deleted. The map never gets a value: only its
+    /// entries are locked, so that `open` stays free for look-ups meanwhile.
     opening: DashMap<LogId, ()>,
     pub(super) shards: Vec<Shard>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Ends before the writers do.
+    /// The upkeep threads; they end before the writers do.
     upkeep: Mutex<Vec<Periodic>>,
 }
 
@@ -137,7 +136,7 @@ impl Logs {
         Ok(logs)
     }
 
-    /// Logs, and their writers, which nothing drives yet.
+    /// The logs, and the writers, which no thread drives yet.
     pub(super) fn with(
         settings: Arc<Settings>,
         config: &Config,
@@ -163,21 +162,19 @@ impl Logs {
         (Logs { inner: Arc::new(inner) }, writers)
     }
 
-    /// The threads that look after logs at rest. They hold no handle: logs that nobody has any more
-    /// are not kept up.
+    /// Starts the upkeep threads. They hold no `Logs`, so that they end with the last handle.
     fn start_upkeep(&self, config: &Config, clean_meter: CleanMeter) -> io::Result<Vec<Periodic>> {
         let Inner { open, settings, .. } = &*self.inner;
         upkeep::start(open, settings, config, clean_meter)
     }
 
-    /// Lets go of what retention does not ask to keep, in all open logs, as the upkeep does now and
-    /// then. Blocking.
+    /// Applies retention to all open logs, as the upkeep does at intervals. Blocking.
     pub fn apply_retention(&self) {
         let Inner { open, settings, .. } = &*self.inner;
         Retainer::new(open.clone(), settings.clone()).round(|| true);
     }
 
-    /// Counts what recovery reads in `progress` from now on; only the first call has an effect.
+    /// Makes recovery count in `progress` what it reads from now on; only the first call has an effect.
     pub fn report_to(&self, progress: &Progress) {
         let _ = self.inner.settings.progress.set(progress.clone());
     }
@@ -187,18 +184,18 @@ impl Logs {
         self.inner.settings.progress()
     }
 
-    /// The logs that take no appends.
+    /// The logs that refuse appends.
     pub fn refusals(&self) -> Refusals {
         self.inner.settings.refusals.clone()
     }
 
-    /// Tells what a topic is called, for log lines about its logs; best before they are opened.
+    /// Sets the name of a topic, for log lines about its logs. Best before they are opened.
     pub fn name_topic(&self, topic: TopicId, name: &str) {
         self.inner.settings.topics.name(topic, name);
     }
 
-    /// Tells what a topic is called and asks of its logs; best before they are opened, and again
-    /// whenever that changes: it holds from the next append on.
+    /// Sets the name and the configs of a topic. Best before its logs are opened, and again whenever a
+    /// config changes: it holds from the next append on.
     pub fn configure(&self, topic: TopicId, name: &str, config: LogConfig) {
         self.inner.settings.topics.configure(topic, name, config);
     }
@@ -215,8 +212,8 @@ impl Logs {
         Ok(partition)
     }
 
-    /// `open` at start-up, where one log that cannot be read must stop no other: it stays closed
-    /// until the next start, and its reason is told.
+    /// `open` at start-up, where a log that cannot be read must not stop the others: that log stays closed
+    /// until the next start, and the reason is logged and shown in `/readyz`.
     pub fn open_or_refuse(&self, id: LogId) {
         let Err(error) = self.open(id) else { return };
         let settings = &self.inner.settings;
@@ -241,8 +238,8 @@ impl Logs {
         })
     }
 
-    /// Closes and deletes every log of a topic; readers in the middle get
-    /// `ReadError::Deleted`. Blocking.
+    /// Closes and deletes every log of a topic; reads that are under way get `ReadError::Deleted`.
+    /// Blocking.
     pub fn delete_topic(&self, topic: TopicId) -> Result<(), LogError> {
         let open = self.inner.open.iter().map(|entry| *entry.key());
         let mut ids: Vec<LogId> = open.filter(|id| id.topic == topic).collect();
@@ -256,16 +253,16 @@ impl Logs {
         Ok(())
     }
 
-    /// Closes every file that is kept open for speed: after a start, logs that nobody uses yet must
-    /// not hold any. Blocking.
+    /// Closes every file that is kept open only for speed: after a start, logs that are not used yet should
+    /// hold no file handles. Blocking.
     pub fn rest(&self) {
-        // The first call lets go of what was not used since the last one, the second one of what
-        // was.
+        // The store closes files that were not used since the call before. So the first call marks the
+        // files that were used, and the second call closes them.
         self.inner.settings.store.rest();
         self.inner.settings.store.rest();
     }
 
-    /// Drains the queues, syncs every log, writes the view, stops the threads. Blocking.
+    /// Drains the queues, syncs every log, flushes the view and stops the threads. Blocking.
     pub fn shutdown(&self) {
         self.inner.end_upkeep();
         self.inner.end_threads(|| Command::Stop);

@@ -1,5 +1,5 @@
-//! A segment's extent and its sparse index: every so many bytes, where a batch begins and which
-//! timestamps came before it. One index answers look-ups by offset and by time.
+//! A segment's extent and its sparse index. About every `index.interval.bytes` an entry tells where a batch
+//! begins and the largest timestamp before it, so the same index serves look-ups by offset and by time.
 
 use crate::log::format::batch::BatchHeader;
 use crate::log::object::record_store::ObjectId;
@@ -17,38 +17,38 @@ pub struct LargestTimestamp {
     pub batch: Offset,
 }
 
-/// One segment: what it holds and how to find a place in it.
+/// One segment: what it holds, and the index by which batches in it are found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Where its bytes lie.
+    /// The object that holds its bytes.
     pub object: ObjectId,
     /// Bytes of whole batches.
     pub bytes: u64,
-    /// Largest timestamp of its first batch of records, which its age is counted from; `None` while
-    /// it has none.
+    /// Largest timestamp of its first batch of records. The age of the segment counts from there. `None`
+    /// before the first record.
     pub first_timestamp: Option<Timestamp>,
     /// `None` while it is empty.
     pub largest: Option<LargestTimestamp>,
-    /// Entries that are not in the view yet; all of them without a view.
+    /// The index entries that are not in the view yet. Without a view: all entries.
     pub index: Vec<IndexEntry>,
-    /// Position of the last entry; `None` makes the next batch get one.
+    /// The position of the last entry; `None` if the next batch must get one.
     pub indexed: Option<u64>,
     /// Byte ranges that recovery found damaged, in order.
     pub damaged: Vec<Damage>,
 }
 
-/// Bytes of a segment that are no valid batches, with valid batches behind them.
+/// Bytes of a segment that are no valid batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damage {
-    /// Offset that should begin here.
+    /// The first offset that is lost.
     pub offset: Offset,
-    /// First offset that is readable again.
+    /// The first offset behind the damage that is readable again.
     pub next: Offset,
-    /// Where the damage begins.
+    /// The position where the damage begins.
     pub position: u64,
-    /// Where the next valid batch begins, or the segment ends.
+    /// The position where the next valid batch begins, or the segment ends.
     pub end: u64,
-    /// What was found.
+    /// What was found there.
     pub reason: String,
 }
 
@@ -66,7 +66,7 @@ impl Segment {
         }
     }
 
-    /// One whose batches the view has indexed.
+    /// A segment whose index is in the view.
     pub fn indexed(log: LogId, entry: &SegmentEntry) -> Segment {
         let largest = entry.largest.map(|(timestamp, batch)| LargestTimestamp { timestamp, batch });
         let object = ObjectId { log, base: entry.base, revision: entry.revision };
@@ -74,7 +74,7 @@ impl Segment {
         Segment { bytes: entry.bytes, first_timestamp, largest, ..Segment::new(object) }
     }
 
-    /// What its index is found by in the view.
+    /// The key of its index in the view.
     pub fn id(&self) -> SegmentId {
         self.object.segment()
     }
@@ -90,7 +90,7 @@ impl Segment {
         }
     }
 
-    /// Takes in a batch that lies at the segment's end.
+    /// Adds a batch at the segment's end.
     pub fn push(&mut self, header: &BatchHeader, index_interval_bytes: u64) {
         let timestamp_before = self.largest.map_or(Timestamp(i64::MIN), |l| l.timestamp);
         if self.indexed.is_none_or(|last| self.bytes - last >= index_interval_bytes) {
@@ -101,7 +101,7 @@ impl Segment {
             });
             self.indexed = Some(self.bytes);
         }
-        // Transaction markers carry a time of their own, which is no record's.
+        // The timestamp of a transaction marker is not a record's.
         if !header.control() && header.record_count > 0 {
             self.first_timestamp.get_or_insert(header.max_timestamp);
             if header.max_timestamp > timestamp_before {
@@ -114,7 +114,7 @@ impl Segment {
         self.bytes += header.bytes as u64;
     }
 
-    /// Takes in damage that lies at the segment's end.
+    /// Adds damage at the segment's end.
     pub fn damage(&mut self, damage: Damage) {
         self.bytes = damage.end;
         self.indexed = None;

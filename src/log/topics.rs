@@ -1,5 +1,5 @@
-//! What is known of each topic: its name, for people who read log lines, and what it asks of its
-//! logs. One entry for all partitions of a topic.
+//! What the logs know about each topic: its name, for log lines, and its configs. One entry for all
+//! partitions of a topic.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,12 +16,12 @@ pub(super) struct TopicSettings {
 }
 
 impl TopicSettings {
-    /// What people call it, if anyone has told.
+    /// Its name, if it is known.
     pub(super) fn name(&self) -> Option<&str> {
         self.name.get().map(String::as_str)
     }
 
-    /// What it asks of its logs now.
+    /// Its current configs.
     pub(super) fn config(&self) -> Arc<LogConfig> {
         self.config.load_full()
     }
@@ -34,7 +34,7 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    /// None yet; `unconfigured` holds for those that nobody configures.
+    /// No topics yet. A topic that was not configured has the configs `unconfigured`.
     pub(super) fn new(unconfigured: LogConfig) -> Topics {
         Topics { topics: DashMap::new(), unconfigured: Arc::new(unconfigured) }
     }
@@ -51,12 +51,12 @@ impl Topics {
         self.topics.entry(topic).or_insert_with(unconfigured).clone()
     }
 
-    /// Tells a topic's name, which never changes.
+    /// Sets a topic's name, which never changes.
     pub(super) fn name(&self, topic: TopicId, name: &str) {
         self.of(topic).name.get_or_init(|| name.to_owned());
     }
 
-    /// Tells a topic's name and what it asks of its logs from now on.
+    /// Sets a topic's name, and its configs from now on.
     pub(super) fn configure(&self, topic: TopicId, name: &str, config: LogConfig) {
         self.name(topic, name);
         self.of(topic).config.store(Arc::new(config));

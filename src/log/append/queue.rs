@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// What every command costs besides the bytes it holds.
+/// Bytes that every command counts for, in addition to the bytes of its batches.
 const COMMAND_OVERHEAD_BYTES: usize = 512;
 
-/// The sending end. Room for a command's bytes is taken before it is sent and given back when the
-/// writer drops the command's `Room`.
+/// The sending end. A sender takes `Room` for the bytes of a command before it sends the command; the room
+/// is free again when the writer drops it.
 pub struct Queue<C> {
     line: Arc<Line<C>>,
     room: Arc<Semaphore>,

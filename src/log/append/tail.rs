@@ -10,7 +10,7 @@ use crate::log::format::batch::BatchHeader;
 use crate::log::partition::Shared;
 use crate::types::Offset;
 
-/// What a chunk costs besides its bytes.
+/// Bytes that a chunk counts for, in addition to the bytes of its batches.
 const CHUNK_OVERHEAD_BYTES: usize = 128;
 
 /// Consecutive whole batches.
@@ -24,11 +24,11 @@ struct Chunk {
 #[derive(Debug, Default)]
 pub struct Tail {
     chunks: VecDeque<Chunk>,
-    /// How many of the oldest chunks have no bytes any more.
+    /// How many of the oldest chunks were emptied by `forget_before`.
     gone: usize,
 }
 
-/// What a reader may take.
+/// Which batches a reader may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// First offset wanted.
@@ -41,7 +41,7 @@ pub struct Window {
     pub at_least_one: bool,
 }
 
-/// How far a walk over batches came.
+/// Which of some batches a window covers, as byte positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// Where the first wanted batch begins.
@@ -86,8 +86,8 @@ impl Tail {
         self.chunks.push_back(Chunk { base, bytes });
     }
 
-    /// Forgets what lies before `offset`, where a chunk begins. The chunks stay, without bytes, until
-    /// the budget that counts them forgets them.
+    /// Forgets the bytes before `offset`, where a chunk begins. The chunks stay in the queue, without
+    /// bytes, until the budget that counts them forgets them.
     pub fn forget_before(&mut self, offset: Offset) {
         self.gone = self.gone.max(self.chunks.partition_point(|chunk| chunk.base < offset));
         for chunk in self.chunks.iter_mut().take(self.gone) {
@@ -123,7 +123,7 @@ impl Tail {
         match slices.len() {
             0 => Some(Bytes::new()),
             1 => slices.pop(),
-            // Small chunks are joined: a fetch of many small appends should not return one of them.
+            // Join the chunks: a fetch after many small appends should return all of them, not one.
             _ => {
                 let mut joined = BytesMut::with_capacity(bytes);
                 for slice in slices {

@@ -1,6 +1,7 @@
-//! Reads of what the page cache has not got: past it, for the first who asks. A page that the disk has
-//! just filled is dear to touch on a virtual machine, and what one consumer reads once would push out
-//! what others come back for. Who asks for the same bytes later has them cached for all that follow.
+//! Reads of bytes that are not in the page cache. The first reader of such bytes reads them past the
+//! page cache (`O_DIRECT`): on a virtual machine the first touch of a page that the disk has just filled
+//! is expensive, and bytes that one consumer reads once would evict pages that others read again. The
+//! second reader of the same bytes reads them through the page cache, for all later readers.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -11,12 +12,13 @@ use bytes::Bytes;
 use crate::log::object::record_store::{Location, ObjectId, Way};
 use crate::log::partition::Shared;
 
-/// Stretches that are remembered of one log, the latest ones.
+/// How many stretches are remembered for each log; the oldest is forgotten first.
 const STRETCHES_MAX: usize = 64;
-/// A file that was written later than this is being written.
+/// A file whose last write is younger than this counts as being written.
 const QUIET_MS_MIN: i64 = 1000;
 
-/// What was read past the page cache, the latest last. What is forgotten is read past it once more.
+/// The byte ranges that were read past the page cache, oldest first. A range that was forgotten is read
+/// past the page cache once more.
 #[derive(Default)]
 pub(in crate::log) struct Passed {
     stretches: Mutex<VecDeque<(ObjectId, Range<u64>)>>,
@@ -31,7 +33,7 @@ impl Passed {
         self.stretches().iter().any(|(of, stretch)| *of == object && stretch.contains(&position))
     }
 
-    /// Adds a stretch; one that goes on where another ended makes that one longer.
+    /// Adds a stretch. If it continues a stretch of the same object, that stretch is extended.
     pub(in crate::log) fn put(&self, object: ObjectId, stretch: Range<u64>) {
         let mut stretches = self.stretches();
         let before = |(of, it): &&mut (ObjectId, Range<u64>)| {
@@ -49,7 +51,9 @@ impl Passed {
 }
 
 impl Shared {
-    /// The bytes at `location` and how they came, unless the page cache is to keep them.
+    /// Reads the bytes at `location` past the page cache. `None` if they should be read through the page
+    /// cache instead: somebody has read them before, the segment is being written, or the file system
+    /// cannot do it.
     pub(in crate::log) fn bytes_past(&self, location: Location) -> Option<(Bytes, Way)> {
         if self.passed.has(location.object, location.position) || self.is_growing(location.object) {
             return None;
@@ -57,7 +61,7 @@ impl Shared {
         self.settings.store.read_past(location)
     }
 
-    /// Whether the object is written now: file systems have appends wait for reads past the cache.
+    /// Whether the object is being written: file systems make appends wait for reads past the page cache.
     fn is_growing(&self, object: ObjectId) -> bool {
         if self.readable().segments.last().is_none_or(|last| last.object != object) {
             return false;

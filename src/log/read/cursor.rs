@@ -1,5 +1,5 @@
-//! Where sequential readers go on. A read that begins where an earlier one has ended needs no look-up,
-//! and if the page cache has its bytes, no thread that may wait for the disk.
+//! Remembers where reads ended. A read that begins where an earlier read ended needs no index look-up,
+//! and if its bytes are in the page cache, it needs no thread that may wait for the disk.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -14,18 +14,18 @@ use crate::log::outcome::{Isolation, OffsetSpan, ReadRequest, ReadResult};
 use crate::log::partition::{Readable, Shared};
 use crate::types::Offset;
 
-/// Most bytes that are read on a thread with other things to do.
+/// Most bytes that one read takes on a network thread, which has other connections to serve.
 const READY_BYTES_MAX: usize = 1 << 20;
-/// Ends of reads that are remembered of one log, the latest ones.
+/// How many ends of reads are remembered for each log; the oldest is forgotten first.
 const CURSORS_MAX: usize = 64;
 
-/// Ends of reads, the latest last.
+/// The ends of reads, oldest first.
 #[derive(Default)]
 pub(in crate::log) struct Cursors {
     ends: Mutex<VecDeque<Cursor>>,
 }
 
-/// Where the batch begins that has this offset first.
+/// The place where the batch with base offset `offset` begins.
 #[derive(Clone, Copy)]
 struct Cursor {
     offset: Offset,
@@ -56,12 +56,12 @@ impl Cursors {
 }
 
 impl Shared {
-    /// The answer to a reader who goes on where a read has ended, if its bytes are in the page cache
-    /// and nothing about them is out of the ordinary.
+    /// The answer for a reader that continues where an earlier read ended. `None` if its bytes are not
+    /// in the page cache, or if anything about them needs a closer look (damage, a replaced segment).
     pub(in crate::log) fn read_ready(&self, request: &ReadRequest) -> Option<ReadResult> {
         let (span, window) = self.window(request).ok()?;
         let cursor = self.cursors.at(window.from)?;
-        // Where the last bytes were not in the page cache, the next ones hardly are.
+        // If the previous bytes were not in the page cache, the next ones hardly are.
         if window.bytes_max > READY_BYTES_MAX || cursor.way == Way::Past {
             return None;
         }
@@ -69,7 +69,7 @@ impl Shared {
         self.go_on(request, (span, window), cursor, read)
     }
 
-    /// The same for a thread that may wait, unless the page cache is to keep the bytes.
+    /// The same on a thread that may wait: reads past the page cache, where `bytes_past` does.
     pub(in crate::log) fn read_past(&self, request: &ReadRequest) -> Option<ReadResult> {
         let (span, window) = self.window(request).ok()?;
         let cursor = self.cursors.at(window.from)?;
@@ -90,15 +90,16 @@ impl Shared {
         let next = reader::last_offset(&records)?.plus(1);
         self.read_to(next, location, location.position + records.len() as u64, way);
         let readable = self.readable();
-        // Aborted transactions must be known as they were when the records were read.
+        // A compaction or a trim may have removed aborted transactions from the list since the records
+        // were read; then the records and the list do not fit together.
         let is_unchanged =
             readable.departures == departures && request.from >= self.span.borrow().start;
         (is_unchanged || request.isolation == Isolation::ReadUncommitted)
             .then(|| reader::result(&readable, request, span, records))
     }
 
-    /// Remembers that a read of `location` has ended at `position`, where the batch of `offset` begins,
-    /// or will.
+    /// Remembers that a read of `location` ended at `position`, where the batch with base offset
+    /// `offset` begins, or will begin once it is appended.
     pub(in crate::log) fn read_to(
         &self,
         offset: Offset,
@@ -113,7 +114,7 @@ impl Shared {
         }
     }
 
-    /// Which bytes to read, and how often segments had departed then.
+    /// Which bytes to read, and the value of `departures` at that time.
     fn location(&self, cursor: Cursor, window: Window) -> Option<(Location, u64)> {
         let readable = self.readable();
         let (object, position, end) = place(&readable, cursor)?;
@@ -122,8 +123,9 @@ impl Shared {
     }
 }
 
-/// Where a cursor points now, and where the bytes end there: at the end of a segment it points to the
-/// beginning of the next one. Nowhere, when its segment is gone or has damage behind it.
+/// The object and position that a cursor points to now, and where that object ends. A cursor at the end
+/// of a segment points to the beginning of the next one. `None` if the segment is gone, or has damage
+/// behind the cursor.
 fn place(readable: &Readable, cursor: Cursor) -> Option<(ObjectId, u64, u64)> {
     let at = readable.segments.iter().rposition(|segment| segment.object == cursor.object)?;
     let segment = &readable.segments[at];
@@ -137,8 +139,8 @@ fn place(readable: &Readable, cursor: Cursor) -> Option<(ObjectId, u64, u64)> {
     (is_whole && position < segment.bytes).then_some((segment.object, position, segment.bytes))
 }
 
-/// The whole batches that the window wants, if the first one begins where it should and all of them
-/// are as they were written.
+/// The whole batches inside the window. `None` if the first one does not begin at the window's first
+/// offset, or if any of them fails its CRC or offset check.
 fn whole(bytes: &Bytes, window: Window) -> Option<Bytes> {
     let taken = window.over(bytes, 0);
     let wanted = bytes.slice(taken.from..taken.to);

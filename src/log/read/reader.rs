@@ -19,10 +19,11 @@ use crate::log::segment::{self, Damage, IndexEntry, LargestTimestamp, Segment};
 use crate::store::StoreError;
 use crate::types::Offset;
 
-/// Most bytes one read returns, whatever was asked: larger fetches are answered in pieces.
+/// Most bytes that one read returns, however many were asked for: a larger fetch gets its answer in
+/// pieces.
 const READ_BYTES_MAX: usize = 8 << 20;
 
-/// Where in a log to begin, and what is known of that segment.
+/// The place in a segment where a read begins, and what is known of that segment.
 struct Place {
     object: ObjectId,
     position: u64,
@@ -45,7 +46,7 @@ impl Place {
         }
     }
 
-    /// Begins at an index entry, if there is one.
+    /// The place moved to an index entry, if there is one.
     fn at(mut self, entry: Option<IndexEntry>) -> Place {
         if let Some(entry) = entry {
             self.position = entry.position;
@@ -54,7 +55,8 @@ impl Place {
         self
     }
 
-    /// Where whole batches end that begin at `position`: at the next damage, or with the segment.
+    /// Where the undamaged batches that begin at `position` end: at the next damage, or at the end of
+    /// the segment.
     fn readable_end(&self, position: u64) -> u64 {
         let damaged = self.damaged.iter().map(|d| d.position).filter(|p| *p > position);
         damaged.min().unwrap_or(self.end).min(self.end)
@@ -62,7 +64,7 @@ impl Place {
 }
 
 impl Shared {
-    /// The answer if it can be given without waiting for a disk.
+    /// The answer from memory; `None` if the bytes are not there.
     pub(in crate::log) fn read_memory(
         &self,
         request: &ReadRequest,
@@ -78,7 +80,8 @@ impl Shared {
 
     /// The answer, from memory or disk.
     pub(in crate::log) fn read(&self, request: &ReadRequest) -> Result<ReadResult, ReadError> {
-        // First: what is written from now on is not behind damage that is met now.
+        // Taken before the read: batches appended from now on do not lie behind damage that this read
+        // meets.
         let end = self.span.borrow().high_watermark;
         let mut result = self.retry_if_replaced(|| self.read_anywhere(request));
         if let Err(ReadError::Corrupt { offset, next, reason }) = &mut result {
@@ -91,7 +94,7 @@ impl Shared {
         result
     }
 
-    /// Counts damage that a reader met, and has the writer take no more appends.
+    /// Counts damage that a read met, and tells the log's writer to refuse appends.
     fn met_damage(&self, offset: Offset, reason: &str) {
         self.settings.meter.corrupt_reads.inc();
         if !self.settings.refusals.has(self.id) {
@@ -101,8 +104,8 @@ impl Shared {
         }
     }
 
-    /// The outcome of a look at segments. One that fails because a segment was let go or replaced
-    /// under it looks again.
+    /// Runs `look`, which reads segments, and runs it again if it failed while a segment was deleted or
+    /// replaced under it.
     fn retry_if_replaced<T>(
         &self,
         look: impl Fn() -> Result<T, ReadError>,
@@ -128,15 +131,15 @@ impl Shared {
             let before = self.readable().departures;
             let records = self.read_segments(window)?;
             let readable = self.readable();
-            // A compaction forgets aborted transactions with their records: what was read before
-            // must not be held against what is known after it.
+            // A compaction removes aborted transactions from the list together with their records. So
+            // records that were read before it must not be filtered by the list from after it.
             let is_uncommitted = request.isolation == Isolation::ReadUncommitted;
             let is_trimmed = request.from < self.span.borrow().start;
             if is_uncommitted || (readable.departures == before && !is_trimmed) {
                 return Ok(result(&readable, request, span, records));
             }
             drop(readable);
-            // A log that starts later now has forgotten them too, and says so.
+            // If the log's start was raised beyond the request, this answers with `OutOfRange`.
             self.window(request)?;
         }
     }
@@ -271,7 +274,7 @@ impl Shared {
     fn locate(&self, place: &Place, from: Offset) -> Result<Option<(u64, BatchHeader)>, ReadError> {
         let mut scan = Scan::new(&*self.settings.store, place.object, place.position, place.end);
         let mut expected = place.offset;
-        // From here on, headers were believed without a look at their batches.
+        // Batches from here on were skipped by their headers alone, without a CRC check.
         let mut believed = (place.position, place.offset);
         loop {
             let position = scan.position();
@@ -286,7 +289,8 @@ impl Shared {
             }
             let reason = match scan.peek().map_err(|e| self.failed(&e))? {
                 None => return Ok(None),
-                // The CRC does not cover the base offset, so it is held against its neighbours.
+                // The CRC does not cover the base offset, so it is compared with the offset at which
+                // the batch before it ended.
                 Some(Ok(header)) if header.base_offset != expected => {
                     format!("its base offset is {} instead of {expected}", header.base_offset)
                 }
@@ -305,8 +309,8 @@ impl Shared {
                 }
                 Some(Err(e)) => e.to_string(),
             };
-            // Damage since the log was opened: go on behind it if that is what was asked for. It may
-            // have begun earlier, in a header that told a wrong way to here.
+            // The damage is newer than the opening of the log: continue behind it if the request begins
+            // there. It may have begun in an earlier batch, whose damaged length led here.
             let damaged = first_damaged(&mut scan, believed).map_err(|e| self.failed(&e))?;
             let (behind, offset) = self.behind(&mut scan, damaged, from, &reason)?;
             scan.seek(behind);
@@ -315,7 +319,7 @@ impl Shared {
         }
     }
 
-    /// A view that fails only costs a walk from the segment's first byte.
+    /// The index entries, or none if the view fails: then the scan begins at the segment's first byte.
     fn or_scan(&self, page: Result<Vec<IndexEntry>, StoreError>) -> Vec<IndexEntry> {
         page.unwrap_or_else(|error| {
             tracing::warn!(log = self.settings.label(self.id), %error, "index page was not found, scanning instead");
@@ -348,14 +352,15 @@ pub(in crate::log) fn result(
     ReadResult { records, span, aborted }
 }
 
-/// Aborted transactions that overlap the offsets `from..=last`, by marker.
+/// Aborted transactions that overlap the offsets `from..=last`, ordered by the offset of the marker.
 fn aborted_between(aborted: &[AbortedTxn], from: Offset, last: Offset) -> Vec<AbortedTxn> {
     let first = aborted.partition_point(|txn| txn.last_offset < from);
     aborted.iter().skip(first).filter(|txn| txn.first_offset <= last).copied().collect()
 }
 
-/// Takes a walk that met something wrong back to the first batch that is not whole, or has another
-/// offset than it should; which one it should have. It begins at the position and offset of `from`.
+/// Finds where damage began, after a scan that skips by headers has met something wrong. Walks again from
+/// the position and offset of `from`, checks every batch, and leaves the scan at the first batch that is
+/// damaged or has the wrong offset. Returns the offset that this batch should have.
 fn first_damaged(scan: &mut Scan<'_>, from: (u64, Offset)) -> io::Result<Offset> {
     let met = scan.position();
     let (mut position, mut expected) = from;
@@ -373,7 +378,8 @@ fn first_damaged(scan: &mut Scan<'_>, from: (u64, Offset)) -> io::Result<Offset>
     Ok(expected)
 }
 
-/// The leading batches whose CRC and offsets are right; `None` when the first one's are not.
+/// The batches from the beginning of `records` up to the first one with a wrong CRC or offset; `None` if
+/// that is the first batch.
 pub(in crate::log) fn checked(records: Bytes) -> Option<Bytes> {
     let mut good = 0;
     let mut expected = None;

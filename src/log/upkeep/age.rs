@@ -1,5 +1,5 @@
-//! The time that ages are held against: a wall clock that cannot jump forward while the broker runs,
-//! so that a clock set wrong expires no records.
+//! The clock by which the age of records is measured: a wall clock that cannot jump forward while the
+//! broker runs, so that a wrong clock expires no records.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,18 +9,19 @@ use tracing::{info, warn};
 
 use crate::types::{Clock, Timestamp};
 
-/// A wall clock further than this from where it should be was set, and not merely slewed.
+/// If the wall clock is further than this from the expected time, somebody has set it: time
+/// synchronisation moves it by less.
 const JUMP_MIN: Duration = Duration::from_secs(60);
 
-/// The earlier of two times: the wall clock, and the wall clock at the start plus the monotonic time
-/// since. Set forward, the wall clock makes nothing older than it is; set back, it makes all things
-/// younger, and they expire later. What a broker cannot know is whether the clock was right when it
-/// started. Time that the machine sleeps may not count either.
+/// The earlier of two times: the wall clock, and the wall clock at the start plus the monotonic time since
+/// then. If the wall clock is set forward, nothing becomes older than it is. If it is set back, everything
+/// becomes younger and expires later. The broker cannot know whether the wall clock was right at the start,
+/// and time in which the machine sleeps may not count.
 pub(in crate::log) struct AgeClock {
     clock: Arc<dyn Clock>,
     wall_at_start: Timestamp,
     monotonic_at_start: Duration,
-    /// Whether the wall clock was found to have been set, and people know.
+    /// Whether a jump of the wall clock was found and logged.
     jumped: AtomicBool,
 }
 
@@ -31,7 +32,7 @@ impl AgeClock {
         AgeClock { clock, wall_at_start, monotonic_at_start, jumped: AtomicBool::new(false) }
     }
 
-    /// Now, for ages only: what is stamped on records is the wall clock's.
+    /// Now, only for ages: records are stamped with the wall clock.
     pub(in crate::log) fn now(&self) -> Timestamp {
         let wall = self.clock.now();
         let since = self.clock.monotonic().saturating_sub(self.monotonic_at_start);
@@ -41,7 +42,7 @@ impl AgeClock {
         wall.min(counted)
     }
 
-    /// Says once that the wall clock was set, and once that it is right again.
+    /// Logs once that the wall clock was set, and once that it is right again.
     fn tell_of_a_jump(&self, wall: Timestamp, counted: Timestamp) {
         let has_jumped = wall.0.abs_diff(counted.0) > JUMP_MIN.as_millis() as u64;
         if self.jumped.swap(has_jumped, Ordering::Relaxed) == has_jumped {

@@ -1,5 +1,4 @@
-//! Work that comes around: a thread that does it at intervals, and ends in the middle of it when the
-//! broker stops.
+//! A thread that works at intervals. When the broker stops, it ends in the middle of its work.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,19 +11,19 @@ pub(in crate::log) struct Periodic {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Ends a rest before its time. Cheap to clone.
+/// Wakes the thread before its interval is over. Cheap to clone.
 #[derive(Clone)]
 pub(in crate::log) struct Alarm(Arc<Line>);
 
-/// What the work asks whether to go on.
+/// Tells the work when to rest and whether to continue.
 pub(in crate::log) struct Pace {
     line: Arc<Line>,
-    /// Rests are added up here instead of being taken.
+    /// In tests: rests are added up here instead of being taken.
     #[cfg(test)]
     counted: Option<std::cell::Cell<Duration>>,
 }
 
-/// What the work is told.
+/// The last message to the thread, and the signal that there is one.
 #[derive(Default)]
 struct Line {
     told: Mutex<Told>,
@@ -40,8 +39,8 @@ enum Told {
 }
 
 impl Periodic {
-    /// Starts a thread called `name` that waits for `first`, does `work` and waits for as long as
-    /// that says.
+    /// Starts a thread called `name`. It waits for `first`, calls `work`, waits for as long as `work`
+    /// returned, and calls it again.
     pub(in crate::log) fn start(
         name: &str,
         first: Duration,
@@ -58,7 +57,7 @@ impl Periodic {
         Ok(Periodic { line, thread: Some(thread) })
     }
 
-    /// For whoever knows when there is something to do.
+    /// Lets another thread wake this one when there is work.
     pub(in crate::log) fn alarm(&self) -> Alarm {
         Alarm(self.line.clone())
     }
@@ -76,14 +75,14 @@ impl Drop for Periodic {
 }
 
 impl Alarm {
-    /// Has the next round begin now, or as soon as the one that is under way is over.
+    /// Starts the next round now, or as soon as the current one is over.
     pub(in crate::log) fn wake(&self) {
         self.0.tell(Told::Begin);
     }
 }
 
 impl Line {
-    // A poisoned lock still guards one whole word.
+    // The lock guards a single value, which a panic cannot leave half changed.
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,7 +105,7 @@ impl Pace {
         }
     }
 
-    /// For work in the foreground, which goes on.
+    /// A pace that never tells the work to end, for work on the calling thread.
     #[cfg(test)]
     pub(in crate::log) fn free() -> Pace {
         Pace::new(Arc::default())
@@ -121,7 +120,7 @@ impl Pace {
         pace.counted.map(std::cell::Cell::into_inner).unwrap_or_default()
     }
 
-    /// Waits, until it is woken at most; whether the work should go on.
+    /// Rests for `time`, or until the thread is woken. Returns whether the work should continue.
     pub(in crate::log) fn rest(&self, time: Duration) -> bool {
         #[cfg(test)]
         if let Some(rests) = &self.counted {
@@ -137,7 +136,7 @@ impl Pace {
         *told != Told::Stop
     }
 
-    /// Whether the work should go on.
+    /// Whether the work should continue.
     pub(in crate::log) fn goes_on(&self) -> bool {
         *self.line.told() != Told::Stop
     }

@@ -1,6 +1,6 @@
-//! Retention: a log's oldest segments go when their records are too old (`retention.ms`) or the log
-//! is too large (`retention.bytes`). The decision is a function of what there is and what time it
-//! is; whole segments go, the active one too, and nothing that readers were not shown yet.
+//! Retention: deletes a log's oldest segments when their records are too old (`retention.ms`) or the log
+//! is too large (`retention.bytes`). The decision is a pure function of the segments and the time. Only
+//! whole segments are deleted, possibly the active one, but no records above the high watermark.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,26 +21,26 @@ use crate::types::{LogId, Offset, Timestamp};
 struct Held {
     base: Offset,
     bytes: u64,
-    /// The time of its youngest record, or when it was written last if no record has a time: as
-    /// Kafka's `LogSegment.largestTimestamp`. `None` if nobody knows, which keeps it.
+    /// The timestamp of its youngest record; if no record has one, the time of the last write, as Kafka's
+    /// `LogSegment.largestTimestamp`. `None` if that is not known, either: such a segment is kept.
     youngest: Option<Timestamp>,
 }
 
-/// What goes.
+/// What is to be deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Expired {
     /// Everything before this offset.
     before: Offset,
     segments: usize,
     bytes: u64,
-    /// How many of the segments go because the log is too large.
+    /// How many of the segments are deleted because the log is too large.
     by_size: usize,
 }
 
-/// Which of the oldest segments go, by Kafka's rules: for size, as long as what is left is not
-/// smaller than the bound (`UnifiedLog.deleteRetentionSizeBreachedSegments`); then for age, as long
-/// as their youngest record is older than the bound (`deleteRetentionMsBreachedSegments`). The last
-/// segment, too, goes up to `high_watermark`, unless it is empty.
+/// Which of the oldest segments to delete, by Kafka's rules. First for size, as long as the rest of the log
+/// is not smaller than the bound (`UnifiedLog.deleteRetentionSizeBreachedSegments`). Then for age, as long
+/// as the youngest record of a segment is older than the bound (`deleteRetentionMsBreachedSegments`). The
+/// last segment is deleted, too, if it is not empty and ends at `high_watermark`.
 fn expired(
     segments: &[Held],
     high_watermark: Offset,
@@ -60,7 +60,7 @@ fn expired(
         if !is_too_much && !is_too_old(segment, retention.age_max, now) {
             break;
         }
-        // What goes by age after this makes the log no larger.
+        // Once a segment is kept for its size, later ones are deleted only for their age.
         over = over.filter(|_| is_too_much).map(|over| over - segment.bytes);
         expired.before = end;
         expired.segments += 1;
@@ -76,8 +76,8 @@ fn is_too_old(segment: &Held, age_max: Option<Duration>, now: Timestamp) -> bool
     u128::try_from(age_ms).is_ok_and(|age_ms| age_ms > age_max.as_millis())
 }
 
-/// The first segment that stays because it holds a record from the future, if something behind it
-/// is old enough to go: one such record keeps all that came after it.
+/// The first segment, if a record from the future in it keeps segments behind it that are old enough to be
+/// deleted. Segments are deleted from the oldest on, so one such record keeps all that follow.
 fn held_up(segments: &[Held], age_max: Option<Duration>, now: Timestamp) -> Option<&Held> {
     let (first, behind) = segments.split_first()?;
     let is_future = first.youngest.is_some_and(|youngest| youngest > now);
@@ -85,11 +85,11 @@ fn held_up(segments: &[Held], age_max: Option<Duration>, now: Timestamp) -> Opti
     holds_up.then_some(first)
 }
 
-/// Applies the retention of all open logs, now and then. Holds no handle on their owner.
+/// Applies the retention of all open logs. Holds no `Logs`, so it does not keep them alive.
 pub(in crate::log) struct Retainer {
     open: Arc<OpenLogs>,
     settings: Arc<Settings>,
-    /// Segments that hold others up, and people know.
+    /// Segments that keep expired ones behind them, and that were logged.
     told: HashMap<LogId, Offset>,
 }
 
@@ -98,7 +98,7 @@ impl Retainer {
         Retainer { open, settings, told: HashMap::new() }
     }
 
-    /// Looks at every log, as long as `goes_on`. Blocking.
+    /// Checks every log, as long as `goes_on` returns true. Blocking.
     pub(in crate::log) fn round(&mut self, goes_on: impl Fn() -> bool) {
         let now = self.settings.age.now();
         let logs: Vec<LogId> = self.open.iter().map(|entry| *entry.key()).collect();
@@ -120,7 +120,7 @@ impl Retainer {
         if retention == Retention::default() {
             return;
         }
-        // First: what is appended from now on lies behind it.
+        // Taken before the segments: records appended after this are above this high watermark.
         let span = *shared.span.borrow();
         let held = held(shared, &retention);
         let Expired { before, segments, bytes, by_size } =
@@ -141,7 +141,7 @@ impl Retainer {
             }
             Err(TrimError::Deleted | TrimError::Stopping) => {}
             Err(error @ (TrimError::OutOfRange { .. } | TrimError::Storage { .. })) => {
-                warn!(log, %error, "retention could not remove old segments, it tries again");
+                warn!(log, %error, "retention could not remove old segments and will try again");
             }
         }
     }
@@ -178,7 +178,7 @@ fn held(shared: &Shared, retention: &Retention) -> Vec<Held> {
         held.push(Held { base: segment.object.base, bytes: segment.bytes, youngest });
     }
     for (index, object) in timeless {
-        // One that is gone meanwhile, or cannot be asked for, stays.
+        // If the segment was deleted meanwhile, or its time cannot be read, its age stays unknown.
         held[index].youngest = shared.settings.store.written_at(object).ok();
     }
     held

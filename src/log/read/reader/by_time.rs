@@ -1,4 +1,4 @@
-//! Look-ups by timestamp: the first record that is not older, and the one with the largest.
+//! Look-ups by timestamp: the first record at or after a time, and the record with the largest timestamp.
 
 use std::cell::Cell;
 
@@ -64,8 +64,8 @@ impl Shared {
         self.find_record(&place, start, |record| record >= largest.timestamp)
     }
 
-    /// The largest timestamp from `start` up to `end`; the earliest batch that has it. Reads only the
-    /// segments whose own largest one lies outside, which are at most the first and the last.
+    /// The largest timestamp from `start` up to `end`, and the first batch that has it. Reads only
+    /// segments whose own largest timestamp lies outside of that range: at most the first and the last.
     fn largest_between(
         &self,
         start: Offset,
@@ -89,7 +89,7 @@ impl Shared {
         Ok(largest)
     }
 
-    /// `largest_between` for one segment, read from a position on.
+    /// `largest_between` for one segment, which it reads from `place` on.
     fn largest_in(
         &self,
         place: &Place,
@@ -121,7 +121,8 @@ impl Shared {
         Ok(largest.get())
     }
 
-    /// The first segment, after the one with base `after`, that has a record so late.
+    /// The first segment that has a record at or after `timestamp`; with `after`, only segments behind
+    /// the one with that base offset.
     fn place_by_time(&self, timestamp: Timestamp, after: Option<Offset>) -> Option<Place> {
         let readable = self.readable();
         let late = |segment: &&Segment| {
@@ -140,8 +141,8 @@ impl Shared {
         Some(place.at(entry))
     }
 
-    /// The first record of a segment, from a position on and not before `start`, whose timestamp is
-    /// wanted.
+    /// The first record of a segment, from `place` on and not before the offset `start`, whose
+    /// timestamp is `wanted`.
     fn find_record(
         &self,
         place: &Place,
@@ -153,9 +154,9 @@ impl Shared {
         self.walk(place, may_have, |header, bytes| first_wanted(header, bytes, start, &wanted))
     }
 
-    /// The first thing that `look` finds in a batch of records of a segment, from a position on, in
-    /// those that `is_for` is for by their headers. Damage is passed over: what it held cannot be
-    /// found any more.
+    /// Walks a segment from `place` on, calls `look` for each batch of records whose header `is_for`
+    /// accepts, and returns the first thing that `look` finds. Damaged batches are skipped: their records
+    /// cannot be found any more.
     fn walk<T>(
         &self,
         place: &Place,
@@ -164,7 +165,8 @@ impl Shared {
     ) -> Result<Option<T>, ReadError> {
         let mut scan = Scan::new(&*self.settings.store, place.object, place.position, place.end);
         let mut expected = place.offset;
-        // The last batch passed by its header alone: its length may have led astray.
+        // The last batch that was skipped by its header alone: if its length was damaged, the walk went
+        // to a wrong position.
         let mut unchecked = None;
         loop {
             let position = scan.position();

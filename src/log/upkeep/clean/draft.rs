@@ -1,5 +1,5 @@
-//! The segment that a compaction writes: what is left of some segments, without a gap in its
-//! offsets.
+//! The segment that a compaction writes: the batches that remain of one or more segments, with fillers in
+//! place of the others, so that its offsets have no gap.
 
 use std::io;
 
@@ -13,26 +13,27 @@ use crate::types::{LeaderEpoch, Offset};
 /// Bytes collected before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// See the module's header. Nobody sees it before it is published.
+/// See the module's header. Readers do not see it before it is published.
 pub(super) struct Draft<'a> {
     store: &'a dyn RecordStore,
-    /// What was written so far, and its index.
+    /// The segment as far as it is written, and its index.
     pub(super) segment: Segment,
-    /// What it takes the place of.
+    /// The segments that it replaces.
     pub(super) sources: Vec<ObjectId>,
     index_interval_bytes: u64,
-    /// Bytes that were put in and are not in the store yet.
+    /// Bytes of batches that are not written to the store yet.
     buffer: Vec<u8>,
-    /// Where the next batch must begin.
+    /// The base offset that the next batch must have.
     next: Offset,
-    /// The leader epoch of offsets before `next` that nothing stands for yet, and the first of them.
+    /// Batches before `next` were left out and have no filler yet: the first of their offsets, and its
+    /// leader epoch.
     gap: Option<(Offset, LeaderEpoch)>,
-    /// Something differs from the sources.
+    /// Whether the draft differs from its sources.
     pub(super) changed: bool,
 }
 
 impl<'a> Draft<'a> {
-    /// An empty one, to take the place of `first` and of what may follow.
+    /// An empty draft that replaces `first`, and the segments behind it that are added to `sources`.
     pub(super) fn new(
         store: &'a dyn RecordStore,
         first: ObjectId,
@@ -50,12 +51,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The offset after the last one that it takes.
+    /// The offset after the last batch that was put in or skipped.
     pub(super) fn end(&self) -> Offset {
         self.next
     }
 
-    /// Puts in what is left of the next batch.
+    /// Adds the next batch, or what remains of it.
     pub(super) fn put(&mut self, header: &BatchHeader, bytes: &Bytes) -> io::Result<()> {
         self.fill()?;
         self.write(header, bytes)?;
@@ -65,19 +66,19 @@ impl<'a> Draft<'a> {
 
     /// Leaves the next batch out.
     pub(super) fn skip(&mut self, header: &BatchHeader, bytes: &Bytes) {
-        // A filler alone comes out as it was.
+        // A single filler is written again as it was, which changes nothing.
         self.changed |= header.producer.is_some() || header.record_count > 0 || self.gap.is_some();
         self.gap.get_or_insert((header.base_offset, batch::leader_epoch(bytes)));
         self.next = header.next_offset();
     }
 
-    /// Writes all that is left to write.
+    /// Writes the last filler and the rest of the buffer.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         self.fill()?;
         self.flush()
     }
 
-    /// Offsets stay contiguous on disk: something stands for those that are gone.
+    /// Writes a filler for the batches that were left out, so that offsets stay contiguous on disk.
     fn fill(&mut self) -> io::Result<()> {
         let Some((mut from, epoch)) = self.gap.take() else { return Ok(()) };
         while from < self.next {

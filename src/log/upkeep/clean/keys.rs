@@ -1,5 +1,5 @@
-//! Which offset is the newest of each key, in a table of fixed size: keys are known by a keyed hash
-//! of 128 bits, so that neither chance nor a hostile producer makes two of them one.
+//! The newest offset of each key, in a hash table of fixed size. A key is represented by a keyed hash of 128
+//! bits: two keys do not get the same hash by chance, and a hostile producer cannot construct two that do.
 
 use siphasher::sip128::SipHasher24;
 use uuid::Uuid;
@@ -12,20 +12,20 @@ type Slot = [u64; 3];
 /// Bytes of one slot.
 pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
 
-/// Share of the slots in use at most: beyond it, looking one up takes ever more steps.
+/// At most this share of the slots is used: in a fuller table a look-up takes many more steps.
 const FILLED_PERCENT_MAX: usize = 80;
 
 /// See the module's header.
 pub(super) struct KeyMap {
     hasher: SipHasher24,
-    /// As long as it was made: untouched pages of it cost no memory.
+    /// Never resized. Pages that were never written cost no memory.
     slots: Vec<Slot>,
     filled: usize,
 }
 
 impl KeyMap {
-    /// One of at most `bytes_max`, and no larger than `keys_max` keys need. There is always room
-    /// for a key.
+    /// A table of at most `bytes_max`, and no larger than `keys_max` keys need. It has room for at least
+    /// one key.
     pub(super) fn new(bytes_max: usize, keys_max: u64) -> KeyMap {
         let affordable = bytes_max / SLOT_BYTES;
         let wanted = usize::try_from(keys_max).unwrap_or(usize::MAX);
@@ -34,7 +34,8 @@ impl KeyMap {
         KeyMap { hasher, slots: vec![Slot::default(); affordable.min(wanted).max(2)], filled: 0 }
     }
 
-    /// Notes that `key` is at `offset`, which is newer than all before. Whether there was room.
+    /// Notes that `key` is at `offset`, which is higher than all offsets before. Returns false if the
+    /// table has no room for a new key.
     pub(super) fn put(&mut self, key: &[u8], offset: Offset) -> bool {
         let (high, low) = self.hasher.hash(key).as_u64();
         let index = self.slot(high, low);
@@ -50,14 +51,15 @@ impl KeyMap {
         true
     }
 
-    /// Where `key` was last.
+    /// The newest offset of `key`.
     pub(super) fn newest(&self, key: &[u8]) -> Option<Offset> {
         let (high, low) = self.hasher.hash(key).as_u64();
         let slot = self.slots.get(self.slot(high, low))?;
         slot[2].checked_sub(1).map(Offset::new)
     }
 
-    /// The slot that has the hash, or the empty one where it belongs. One slot is always empty.
+    /// The slot with this hash, or the empty slot where it belongs. Ends always, since one slot is always
+    /// empty.
     fn slot(&self, high: u64, low: u64) -> usize {
         let count = self.slots.len();
         let mut index = (low % count as u64) as usize;

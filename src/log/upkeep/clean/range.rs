@@ -1,4 +1,4 @@
-//! What of a log may be compacted, and whether that is worth it: the rules of Kafka's
+//! Which part of a log may be compacted, and whether that is worth it, by the rules of Kafka's
 //! `LogCleanerManager`. Pure.
 
 use std::collections::HashMap;
@@ -8,53 +8,53 @@ use crate::log::object::record_store::ObjectId;
 use crate::log::segment::Segment;
 use crate::types::{Offset, Timestamp};
 
-/// A log as far as its compaction is concerned.
+/// What the decision is made from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Facts<'a> {
     /// Every segment; the last one is appended to.
     pub(super) segments: &'a [Segment],
-    /// No transaction that begins before is open.
+    /// No open transaction begins before this offset.
     pub(super) last_stable: Offset,
-    /// Up to where the log is compacted.
+    /// The log is compacted up to this offset.
     pub(super) cleaned_to: Offset,
-    /// What ages are held against.
+    /// The time by which ages are measured.
     pub(super) now: Timestamp,
-    /// When segments whose records carry no time were written last.
+    /// The time of the last write to each segment whose records have no timestamps.
     pub(super) written_at: &'a HashMap<ObjectId, Timestamp>,
 }
 
-/// What may be compacted.
+/// The part of a log that may be compacted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Range {
-    /// Nothing before it was written since the last compaction.
+    /// Where the dirty part begins: everything before it is compacted already.
     pub(super) from: Offset,
-    /// The first offset that must stay as it is: where a segment begins.
+    /// The first offset that must not be changed. A segment begins there.
     pub(super) to: Offset,
-    /// How many segments there are before `to`.
+    /// How many segments lie before `to`.
     pub(super) segments: usize,
-    /// Bytes of segments that were compacted before.
+    /// Bytes of the segments before `to` that are compacted already.
     pub(super) clean_bytes: u64,
-    /// Bytes of the others before `to`.
+    /// Bytes of the other segments before `to`.
     pub(super) dirty_bytes: u64,
-    /// Records have waited for longer than `max.compaction.lag.ms`.
+    /// Some of the records have waited for longer than `max.compaction.lag.ms`.
     pub(super) overdue: bool,
 }
 
 impl Range {
-    /// Share of the bytes that was not compacted yet.
+    /// The share of bytes that is not compacted yet, 0 to 1.
     pub(super) fn dirty_ratio(&self) -> f64 {
         let total = self.clean_bytes + self.dirty_bytes;
         if total == 0 { 0.0 } else { self.dirty_bytes as f64 / total as f64 }
     }
 
-    /// Whether it is time.
+    /// Whether the range should be compacted now.
     pub(super) fn is_due(&self, compaction: &Compaction) -> bool {
         let is_late = self.overdue && self.dirty_bytes > 0;
         is_late || self.dirty_ratio() > compaction.dirty_ratio_min
     }
 }
 
-/// Sealed segments below the first open transaction whose records are old enough.
+/// The sealed segments below the first open transaction whose records are old enough.
 pub(super) fn range(facts: &Facts<'_>, compaction: &Compaction) -> Range {
     let start = facts.segments.first().map_or(facts.cleaned_to, |first| first.object.base);
     let from = facts.cleaned_to.max(start);
@@ -65,7 +65,7 @@ pub(super) fn range(facts: &Facts<'_>, compaction: &Compaction) -> Range {
     for pair in facts.segments.windows(2) {
         let [segment, next] = pair else { break };
         let (end, is_dirty) = (next.object.base, next.object.base > facts.cleaned_to);
-        // One whose age nobody knows waits.
+        // A segment of unknown age counts as young.
         let is_young = !compaction.lag_min.is_zero()
             && time(segment)
                 .or_else(|| facts.written_at.get(&segment.object).copied())
@@ -85,8 +85,8 @@ pub(super) fn range(facts: &Facts<'_>, compaction: &Compaction) -> Range {
     range
 }
 
-/// The segments that `range` must know the age of and that hold no time: Kafka's
-/// `LogSegment.largestTimestamp` is then that of the file.
+/// The segments whose age `range` needs, but whose records have no timestamps. For these the time of the
+/// file counts, as in Kafka's `LogSegment.largestTimestamp`.
 pub(super) fn timeless(
     segments: &[Segment],
     cleaned_to: Offset,
@@ -101,13 +101,13 @@ pub(super) fn timeless(
     dirty.filter(|segment| time(segment).is_none()).map(|segment| segment.object).collect()
 }
 
-/// The time of a segment's youngest record, if one has a time.
+/// The largest timestamp in a segment, if any record has a timestamp.
 fn time(segment: &Segment) -> Option<Timestamp> {
     segment.largest.map(|largest| largest.timestamp).filter(|time| time.0 >= 0)
 }
 
-/// Whether the segment that is appended to must end, so that its records are compacted in time also
-/// when nothing is appended any more.
+/// Whether the active segment must end now. Otherwise its records could miss `max.compaction.lag.ms` if
+/// nothing more is appended, since the active segment is never compacted.
 pub(super) fn must_end(active: &Segment, compaction: &Compaction, now: Timestamp) -> bool {
     is_older(active, compaction.lag_max.map(|lag_max| before(now, lag_max)))
 }

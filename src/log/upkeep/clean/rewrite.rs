@@ -1,5 +1,5 @@
-//! What compaction leaves of a batch: the rules of Kafka's `Cleaner` and of
-//! `MemoryRecords.filterTo`. Pure but for the codecs.
+//! What compaction keeps of a batch, by the rules of Kafka's `Cleaner` and `MemoryRecords.filterTo`. Pure,
+//! except that it decompresses and compresses batches.
 
 use std::collections::HashMap;
 
@@ -12,21 +12,21 @@ use crate::log::format::raw_records::RawBatch;
 use crate::store::ProducerEntry;
 use crate::types::{Offset, ProducerEpoch, ProducerId, Timestamp};
 
-/// A batch inflates to at most this much; one that is larger stays as it is.
+/// A batch that decompresses to more than this is kept unchanged.
 pub(super) const INFLATED_BYTES_MAX: usize = 64 << 20;
 
-/// What is left of a batch.
+/// What remains of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// All of it, as it is.
+    /// The batch, unchanged.
     All,
-    /// Fewer records, or the same ones with a time at which they may go.
+    /// The batch with fewer records, or with the same records and a delete horizon.
     Rewritten(Bytes),
     /// Nothing.
     Nothing,
 }
 
-/// What a producer wrote last, which tells its next sequence and its epoch after a restart.
+/// What a producer wrote last. After a restart it tells the producer's next sequence and its epoch.
 #[derive(Clone, Copy, Debug)]
 enum Last {
     /// A batch that ends at this offset.
@@ -35,23 +35,23 @@ enum Last {
     Marker(ProducerEpoch),
 }
 
-/// Decides batch by batch, in the order of the log.
+/// Decides what remains of each batch. Must see all batches of a log, in order.
 pub(super) struct Rewriter<'a> {
     keys: &'a KeyMap,
-    /// Records from here on are newer than what `keys` knows: they stay.
+    /// `keys` knows the records before this offset. Later ones are kept.
     reached: Offset,
-    /// Records before it can be read no more.
+    /// The log's start: records before it are dropped, since nobody can read them.
     start: Offset,
     transactions: Transactions,
     last: HashMap<ProducerId, Last>,
     now: Timestamp,
-    /// What may go at the earliest then, if it was found fit to go now.
+    /// The delete horizon that a tombstone or marker gets now: it is dropped after that time.
     horizon: Timestamp,
-    /// Batches that could not be decoded and stay.
+    /// How many batches were kept because they could not be decoded.
     pub(super) opaque: u64,
 }
 
-/// What a rewriter must know of the log.
+/// What a rewriter must know about the log.
 pub(super) struct Surroundings<'a> {
     pub(super) keys: &'a KeyMap,
     pub(super) reached: Offset,
@@ -81,14 +81,15 @@ impl<'a> Rewriter<'a> {
         }
     }
 
-    /// What is left of a whole batch with a right CRC.
+    /// What remains of a whole batch with a correct CRC.
     pub(super) fn batch(&mut self, header: &BatchHeader, bytes: &Bytes) -> Left {
         if header.control() {
             return self.marker(header, bytes);
         }
         let is_aborted = self.transactions.is_aborted(header);
         self.transactions.saw_data(header);
-        // Without it a producer would have to begin anew after the next restart.
+        // A producer's last batch is kept, if need be without records: after a restart it tells the
+        // sequence that the producer continues with.
         let tells_sequence = match header.producer.and_then(|p| self.last.get(&p.id)) {
             Some(Last::Data(last_offset)) => *last_offset == header.last_offset(),
             _ => false,
@@ -112,7 +113,7 @@ impl<'a> Rewriter<'a> {
     }
 
     fn marker(&mut self, header: &BatchHeader, bytes: &Bytes) -> Left {
-        // Of other control batches nobody here knows what they are for.
+        // A control batch of a kind that this version does not know: keep it.
         if header.record_count > 0 && batch::marker_of(bytes).is_none() {
             return Left::All;
         }
@@ -136,7 +137,7 @@ impl<'a> Rewriter<'a> {
         }
     }
 
-    /// What is left of a batch of records; `None` when it cannot be told.
+    /// What remains of a batch of records; `None` if it cannot be decoded.
     fn records(&self, header: &BatchHeader, bytes: &Bytes, tells_sequence: bool) -> Option<Left> {
         let raw = RawBatch::open(header, bytes, INFLATED_BYTES_MAX).ok()?;
         let mut kept = Vec::new();
@@ -169,8 +170,8 @@ impl<'a> Rewriter<'a> {
         raw.keep(kept, horizon).ok().map(Left::Rewritten)
     }
 
-    /// Whether a record stays: the newest of its key does, a tombstone until its horizon. A record
-    /// without a key can be from before the topic was compacted only; it goes.
+    /// Whether a record is kept: the newest record of a key is, a tombstone only until its delete horizon.
+    /// A record without a key is dropped: it was written before the topic was compacted.
     fn stays(
         &self,
         header: &BatchHeader,

@@ -1,4 +1,4 @@
-//! Which batches belong to aborted transactions, and which markers stand alone: Kafka's
+//! Which batches belong to aborted transactions, and which markers have no batches any more: Kafka's
 //! `CleanedTransactionMetadata`. Pure.
 
 use std::collections::{HashMap, HashSet};
@@ -7,17 +7,17 @@ use crate::log::AbortedTxn;
 use crate::log::format::batch::BatchHeader;
 use crate::types::{Offset, ProducerId};
 
-/// See the module's header. Fed with all batches of a log in their order.
+/// See the module's header. Must see all batches of a log, in order.
 #[derive(Debug, Default)]
 pub(super) struct Transactions {
-    /// First offset and marker of each producer's aborted transactions, in order.
+    /// The first offset and the offset of the marker of each producer's aborted transactions, in order.
     aborted: HashMap<ProducerId, Vec<(Offset, Offset)>>,
-    /// Producers with batches since their last marker, dropped ones among them.
+    /// Producers with batches since their last marker, including batches that this compaction drops.
     with_data: HashSet<ProducerId>,
 }
 
 impl Transactions {
-    /// With everything that was aborted.
+    /// Knows the aborted transactions of the log.
     pub(super) fn new(aborted: &[AbortedTxn]) -> Transactions {
         let mut transactions = Transactions::default();
         for txn in aborted {
@@ -30,7 +30,7 @@ impl Transactions {
         transactions
     }
 
-    /// Whether a batch of records was aborted.
+    /// Whether a batch of records belongs to an aborted transaction.
     pub(super) fn is_aborted(&self, header: &BatchHeader) -> bool {
         let Some(producer) = header.producer.filter(|_| header.transactional()) else {
             return false;
@@ -41,15 +41,15 @@ impl Transactions {
         last.is_some_and(|(_, marker)| header.last_offset() <= *marker)
     }
 
-    /// Takes note of a batch of records.
+    /// Notes a batch of records.
     pub(super) fn saw_data(&mut self, header: &BatchHeader) {
         if header.transactional() {
             self.with_data.extend(header.producer.map(|producer| producer.id));
         }
     }
 
-    /// Takes note of a marker. Whether nothing is left of its transaction: what was dropped just now
-    /// still counts, since readers may be in the middle of it.
+    /// Notes a marker. Returns true if its transaction had no batch left before this compaction. Batches
+    /// that this compaction drops still count: a reader may be in the middle of them.
     pub(super) fn saw_marker(&mut self, header: &BatchHeader) -> bool {
         header.producer.is_none_or(|producer| !self.with_data.remove(&producer.id))
     }
