@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use super::budget::Budgets;
 use super::frame::{FrameError, Frames, Front};
 use super::outgoing::Outgoing;
 use super::socket::Socket;
-use crate::api::{self, Begun, Connection, Later, Order, Reply};
+use crate::api::{self, Begun, Connection, Later, Order, Refusal, Reply};
 
 /// Requests of one connection that wait for their answers. librdkafka sends as fast as it may.
 const IN_FLIGHT_MAX: usize = 256;
@@ -54,7 +54,9 @@ type Reason = Option<String>;
 
 /// Serves `stream` until the client closes, misbehaves, or the broker stops.
 pub(super) async fn serve(stream: TcpStream, connection: Connection, shared: Shared) {
-    let served = Link::new(Socket::Plain(stream), connection, shared).serve().await;
+    let ctx = shared.ctx.clone();
+    let begin = |frame| api::begin(&ctx, connection, frame);
+    let served = Link::new(Socket::Plain(stream), shared).serve(begin).await;
     let peer = connection.peer;
     match served {
         Err(Some(reason)) => tracing::warn!(%peer, %reason, "connection closed"),
@@ -82,6 +84,14 @@ enum Event {
     End,
 }
 
+/// What happens while a request begins.
+enum Step<T> {
+    /// It has begun.
+    Begun(T),
+    /// The first request in flight is answered.
+    Answered(Reply),
+}
+
 /// The frame at the front, once it is known how large it will be.
 #[derive(Default)]
 struct Arriving {
@@ -95,7 +105,6 @@ struct Arriving {
 
 struct Link {
     socket: Socket,
-    connection: Connection,
     ctx: Arc<api::Context>,
     patience: Patience,
     budget: Budgets,
@@ -114,10 +123,9 @@ struct Link {
 }
 
 impl Link {
-    fn new(socket: Socket, connection: Connection, shared: Shared) -> Link {
+    fn new(socket: Socket, shared: Shared) -> Link {
         Link {
             socket,
-            connection,
             ctx: shared.ctx,
             patience: shared.patience,
             budget: shared.budget,
@@ -133,15 +141,23 @@ impl Link {
         }
     }
 
-    /// Runs until the frames end or the connection must be closed.
-    async fn serve(&mut self) -> Result<(), Reason> {
+    /// Runs until the frames end or the connection must be closed. `begin` begins the request in a
+    /// frame.
+    async fn serve<F>(&mut self, begin: impl Fn(Bytes) -> F) -> Result<(), Reason>
+    where
+        F: Future<Output = Result<Begun, Refusal>>,
+    {
         loop {
             match poll_fn(|cx| self.poll_next(cx)).await {
                 Event::Answered(reply) => {
                     self.drop_first();
                     self.answer(reply).await?;
                 }
-                Event::Frame(frame, permit) => self.begin(frame, permit).await?,
+                Event::Frame(frame, permit) => {
+                    let bytes = frame.len();
+                    let begun = self.begin(pin!(begin(frame))).await?;
+                    self.place(begun, bytes, permit).await?;
+                }
                 Event::Flush => self.flush().await?,
                 Event::End => return self.ended.take().flatten().map_or(Ok(()), |r| Err(Some(r))),
             }
@@ -307,15 +323,64 @@ impl Link {
         if is_last { Poll::Ready(Event::End) } else { Poll::Pending }
     }
 
-    async fn begin(
-        &mut self,
-        frame: Bytes,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<(), Reason> {
-        let bytes = frame.len();
-        let begun = api::begin(&self.ctx, self.connection, frame).await;
+    /// Waits until a request has begun. Answers that become ready meanwhile go out: what it waits for
+    /// (a coordinator, room in an append queue) is none of theirs.
+    async fn begin<F>(&mut self, mut beginning: Pin<&mut F>) -> Result<F::Output, Reason>
+    where
+        F: Future,
+    {
+        let begun = loop {
+            match poll_fn(|cx| self.poll_beginning(beginning.as_mut(), cx)).await {
+                Ok(Step::Begun(begun)) => break begun,
+                // Whatever becomes of the connection, a request that has begun is not cut short.
+                Ok(Step::Answered(Reply::Close(reason))) => {
+                    beginning.await;
+                    return Err(self.close(reason).await);
+                }
+                Err(reason) => {
+                    beginning.await;
+                    return Err(reason);
+                }
+                Ok(Step::Answered(reply)) => {
+                    self.drop_first();
+                    self.answer(reply).await?;
+                }
+            }
+        };
         // Nothing was read meanwhile: that time was not the client's.
         self.arriving.due = None;
+        Ok(begun)
+    }
+
+    fn poll_beginning<F: Future>(
+        &mut self,
+        beginning: Pin<&mut F>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Step<F::Output>, Reason>> {
+        if let Poll::Ready(begun) = beginning.poll(cx) {
+            return Poll::Ready(Ok(Step::Begun(begun)));
+        }
+        loop {
+            if !self.out.is_full()
+                && let Some(first) = self.in_flight.front_mut()
+                && let Poll::Ready(reply) = first.reply.as_mut().poll(cx)
+            {
+                return Poll::Ready(Ok(Step::Answered(reply)));
+            }
+            if self.out.is_empty() {
+                return Poll::Pending;
+            }
+            ready!(self.poll_flush(cx))?;
+        }
+    }
+
+    /// Puts a request that has begun behind those in flight.
+    async fn place(
+        &mut self,
+        begun: Result<Begun, Refusal>,
+        bytes: usize,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Reason> {
         match begun {
             Ok(Begun::Answered(reply)) if self.in_flight.is_empty() => self.answer(reply).await,
             Ok(begun) => {
@@ -329,8 +394,7 @@ impl Link {
                 while let Some(first) = self.in_flight.pop_front() {
                     self.answer(first.reply.await).await?;
                 }
-                self.flush().await?;
-                Err(Some(refusal.to_string()))
+                Err(self.close(refusal.to_string()).await)
             }
         }
     }
@@ -349,22 +413,39 @@ impl Link {
                 self.out.add(head, records);
                 Ok(())
             }
-            Reply::Close(reason) => {
-                self.flush().await?;
-                Err(Some(reason))
-            }
+            Reply::Close(reason) => Err(self.close(reason).await),
         }
     }
 
+    /// Sends the answers before the one that cannot be given; why the connection ends then.
+    async fn close(&mut self, reason: String) -> Reason {
+        self.flush().await.map_or_else(|gone| gone, |()| Some(reason))
+    }
+
     async fn flush(&mut self) -> Result<(), Reason> {
-        let stall_max = self.patience.idle;
-        let written = self.out.write(&mut self.socket, stall_max).await;
+        poll_fn(|cx| self.poll_flush(cx)).await?;
+        // Nothing was read meanwhile: that time was not the client's.
         self.arriving.due = None;
-        // A client that went away without waiting for its answer is no event.
-        written.map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => Some("client does not read its answers".to_owned()),
-            _ => None,
-        })
+        Ok(())
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        let unread = || Some("client does not read its answers".to_owned());
+        match self.out.poll_write(&mut self.socket, cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Poll::Ready(Err(unread()))
+            }
+            // A client that went away without waiting for its answer is no event.
+            Poll::Ready(Err(_)) => Poll::Ready(Err(None)),
+            Poll::Pending => {
+                let since = self.out.stalled_since().unwrap_or_else(Instant::now);
+                match self.alarm.is_due(since + self.patience.idle, cx) {
+                    true => Poll::Ready(Err(unread())),
+                    false => Poll::Pending,
+                }
+            }
+        }
     }
 }
 
@@ -396,3 +477,6 @@ impl Stop {
         self.flag.has_changed().unwrap_or(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

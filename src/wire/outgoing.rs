@@ -2,12 +2,11 @@
 //! records as they lie in the log.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::time::timeout;
+use tokio::time::Instant;
 
 use super::socket::Socket;
 
@@ -26,6 +25,7 @@ pub(super) struct Outgoing {
     /// What has no records, one behind the other.
     small: BytesMut,
     bytes: usize,
+    stalled_since: Option<Instant>,
 }
 
 impl Outgoing {
@@ -57,18 +57,19 @@ impl Outgoing {
         }
     }
 
-    /// Writes all, as much as possible per system call. Fails when nothing moves for `stall_max`.
-    pub(super) async fn write(
+    /// Writes all, as much as possible per system call; pending while the socket takes nothing. What
+    /// is added meanwhile is written behind it.
+    pub(super) fn poll_write(
         &mut self,
         socket: &mut Socket,
-        stall_max: Duration,
-    ) -> io::Result<()> {
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.chunks.is_empty() {
             // By far the most answers: one piece that fits the socket's buffer.
             match socket.try_write(&self.small) {
                 Ok(written) => self.small.advance(written),
                 Err(full) if full.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
         if !self.small.is_empty() {
@@ -78,21 +79,31 @@ impl Outgoing {
             let slices = self.chunks.iter().take(CHUNKS_PER_WRITE);
             let slices: Vec<IoSlice<'_>> = slices.map(|chunk| IoSlice::new(chunk)).collect();
             match socket.try_write_vectored(&slices) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => self.advance(written),
-                Err(full) if full.kind() == io::ErrorKind::WouldBlock => {
-                    let ready = timeout(stall_max, poll_fn(|cx| socket.poll_writable(cx))).await;
-                    ready.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(written) => {
+                    self.stalled_since = None;
+                    self.advance(written);
                 }
-                Err(error) => return Err(error),
+                Err(full) if full.kind() == io::ErrorKind::WouldBlock => {
+                    if socket.poll_writable(cx)?.is_pending() {
+                        self.stalled_since.get_or_insert_with(Instant::now);
+                        return Poll::Pending;
+                    }
+                }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        self.bytes = 0;
+        (self.bytes, self.stalled_since) = (0, None);
         self.small.clear();
         if self.small.capacity() > KEPT_BYTES_MAX {
             self.small = BytesMut::new();
         }
-        Ok(())
+        Poll::Ready(Ok(()))
+    }
+
+    /// Since when the socket takes nothing, if a write waits for it.
+    pub(super) fn stalled_since(&self) -> Option<Instant> {
+        self.stalled_since
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -109,6 +120,8 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use tokio::io::AsyncReadExt;
 
     use super::super::tests::pair;
@@ -136,14 +149,14 @@ mod tests {
             client.read_exact(&mut read).await.unwrap();
             (client, read)
         });
-        out.write(&mut socket, Duration::from_secs(60)).await.unwrap();
+        poll_fn(|cx| out.poll_write(&mut socket, cx)).await.unwrap();
         assert!(out.is_empty());
         let (mut client, read) = reading.await.unwrap();
         assert!(read == expected);
         for piece in [&b"one"[..], b"two"] {
             out.add(BytesMut::from(piece), Vec::new());
         }
-        out.write(&mut socket, Duration::from_secs(60)).await.unwrap();
+        poll_fn(|cx| out.poll_write(&mut socket, cx)).await.unwrap();
         let mut read = [0; 6];
         client.read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"onetwo");

@@ -11,7 +11,7 @@ use super::connection::Patience;
 use super::{Listener, Running};
 use crate::api::tests::fixture::{Bench, Client, sample};
 
-const PATIENT: Patience = Patience {
+pub(super) const PATIENT: Patience = Patience {
     idle: Duration::from_secs(60),
     frame: Duration::from_secs(60),
     slowest_bytes_per_second: 1 << 20,
