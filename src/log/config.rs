@@ -1,5 +1,5 @@
-//! What a topic asks of its logs: Kafka's topic configs as the log uses them. Immutable; a config
-//! changed at run time is a new value, which writers, readers and the upkeep see at once.
+//! The configs of a topic as its logs use them, by Kafka's names. A value never changes: a config that is
+//! changed at run time makes a new value, which writers, readers and the upkeep see at once.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl Codec {
     }
 }
 
-/// When old records go (`cleanup.policy` has `delete`). `None` keeps them.
+/// When old records are deleted (`cleanup.policy` has `delete`). `None` keeps them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// Age of a segment's youngest record (`retention.ms`).
@@ -56,11 +56,11 @@ pub struct Retention {
     pub bytes_max: Option<u64>,
 }
 
-/// When and how superseded records go (`cleanup.policy` has `compact`).
+/// When and how superseded records are removed (`cleanup.policy` has `compact`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Compaction {
-    /// Share of the log's bytes not compacted yet that makes it worth compacting
-    /// (`min.cleanable.dirty.ratio`), 0 to 1.
+    /// The log is compacted when a larger share of its bytes than this is not compacted yet, 0 to 1
+    /// (`min.cleanable.dirty.ratio`).
     pub dirty_ratio_min: f64,
     /// How long a record stays uncompacted at least (`min.compaction.lag.ms`).
     pub lag_min: Duration,
@@ -95,20 +95,20 @@ pub struct LogConfig {
     pub timestamp_before_max: Option<Duration>,
     /// How far a record's time may lie after the broker's (`message.timestamp.after.max.ms`).
     pub timestamp_after_max: Option<Duration>,
-    /// What batches are compressed with on disk (`compression.type`); `None` is `producer`: as they
-    /// came.
+    /// How batches are compressed on disk (`compression.type`); `None` is `producer`: as they came.
     pub codec: Option<Codec>,
 }
 
 impl LogConfig {
-    /// Age at which a segment ends: a compacted one early enough for its records to be compacted
-    /// in time, since the active segment never is.
+    /// Age at which a segment ends. In a compacted log it ends early enough for its records to be compacted
+    /// in time, since the active segment is never compacted.
     pub fn segment_age_max(&self) -> Option<Duration> {
         let lag_max = self.compaction.and_then(|compaction| compaction.lag_max);
         [self.segment_age_max, lag_max].into_iter().flatten().min()
     }
 
-    /// Of a log that nobody has configured: the broker's own, which keep everything.
+    /// The configs of a log that was not configured: those of the broker's internal topics, which keep
+    /// everything.
     pub fn internal(broker: &Config) -> LogConfig {
         LogConfig {
             batch_bytes_max: i32::MAX as u32,

@@ -69,15 +69,14 @@ struct Identity {
     leader_epoch: i32,
 }
 
-/// The format that this version writes, and the newest it reads. Since 2, logs may have starts noted
-/// beside them and segments with revisions, which an older binary would take for nothing: deleted
-/// records would be back. Since 3, a write-ahead log may hold appends that a power loss has taken from their
-/// logs.
+/// The format that this version writes, and the newest that it reads. Since 2, logs may have start notes and
+/// segments with revisions: an older binary would ignore them and bring deleted records back. Since 3, the
+/// write-ahead log may hold appends that a power loss has taken from the segments.
 const FORMAT: u32 = 3;
 const IDENTITY: &str = "ottla.toml";
 const IDENTITY_NEXT: &str = "ottla.toml.next";
 const LOCK: &str = "lock";
-/// What a directory may hold before Ottla's first start in it has come through.
+/// What a directory may hold before Ottla's first start in it has succeeded.
 const UNCLAIMED: [&str; 3] = [LOCK, IDENTITY_NEXT, "lost+found"];
 
 impl DataDir {

@@ -1,11 +1,11 @@
-//! Figures of the partition store's disk and its faults. Sizes and offsets are the catalog's to tell: it
-//! knows topics by name.
+//! Metrics of the logs' disk and its faults. The catalog exports sizes and offsets, since it knows topics by
+//! name.
 
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts};
 
 use crate::metrics::Metrics;
 
-/// Bounds of the time that a sync takes, in seconds: a flush of fast flash to a disk that hangs.
+/// Buckets for the time of a sync, in seconds: from fast flash to a disk that hangs.
 const SYNC_SECONDS: [f64; 14] = [
     50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 100e-3, 250e-3, 1.0,
     5.0,
@@ -17,13 +17,13 @@ pub(super) struct Meter {
     pub(super) sync_seconds: Histogram,
     /// Reads that met a damaged batch.
     pub(super) corrupt_reads: IntCounter,
-    /// Logs that stopped taking appends, at their opening or later.
+    /// Logs that began to refuse appends, when they were opened or later.
     pub(super) refusing: IntCounter,
     /// Damaged places in logs, found by recovery or the scrub.
     pub(super) damaged: IntCounter,
-    /// Bytes of batches that the scrub found whole.
+    /// Bytes of batches that the scrub found undamaged.
     pub(super) scrubbed_bytes: IntCounter,
-    /// When the scrub last came to the end of all logs; 0 if it has not yet.
+    /// When the scrub last finished a round over all logs; 0 if it has not yet.
     pub(super) scrub_ended: Gauge,
     /// Segments that retention removed.
     pub(super) expired_segments: IntCounter,
@@ -41,14 +41,13 @@ impl Meter {
         };
         let scrub_ended = Gauge::with_opts(Opts::new(
             "ottla_log_scrub_round_ended_timestamp_seconds",
-            "When the background scrub last came to the end of all logs; 0 before.",
+            "When the background scrub last finished a round over all logs; 0 before the first.",
         ))?;
         metrics.registry().register(Box::new(scrub_ended.clone()))?;
         let sync_seconds = Histogram::with_opts(
             HistogramOpts::new(
                 "ottla_log_sync_seconds",
-                "How long a writer waited for the disk, each time that it synced one log, or several \
-                 together.",
+                "How long each sync of a writer took, of one log or of several logs together.",
             )
             .buckets(SYNC_SECONDS.to_vec()),
         )?;
@@ -65,12 +64,12 @@ impl Meter {
             )?,
             damaged: counter(
                 "ottla_log_damaged_batches_total",
-                "Damaged batches found on disk at an opening or by the background scrub; adjacent \
+                "Damaged batches found when a log was opened or by the background scrub; adjacent \
                  ones count once.",
             )?,
             scrubbed_bytes: counter(
                 "ottla_log_scrubbed_bytes_total",
-                "Bytes of stored batches that the background scrub found whole.",
+                "Bytes of stored batches that the background scrub found undamaged.",
             )?,
             scrub_ended,
             expired_segments: counter(
@@ -89,8 +88,8 @@ impl Meter {
 pub(super) fn wal_off(metrics: &Metrics) -> Result<IntGauge, prometheus::Error> {
     let off = IntGauge::with_opts(Opts::new(
         "ottla_log_wal_off",
-        "Writers that sync each log by itself until the next start, since a sync or their write-ahead log \
-         has failed.",
+        "Writers whose write-ahead log is off until the next start, because a sync or a write to it failed: \
+         they sync each log by itself.",
     ))?;
     metrics.registry().register(Box::new(off.clone()))?;
     Ok(off)

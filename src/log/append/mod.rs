@@ -1,5 +1,5 @@
-//! The way in: the queue of a writer, the writer that owns a shard of the logs, producer state, and
-//! the newest batches kept in memory. Read `writer.rs` first, then `owner.rs`.
+//! How batches get into a log: the queue of a writer, the writer that owns a shard of the logs, producer
+//! state, and the newest batches in memory. Read `writer.rs` first, then `owner.rs`.
 
 pub(in crate::log) mod owner;
 pub(in crate::log) mod producer;

@@ -1,5 +1,5 @@
-//! One log as its writer thread owns it: stages appends, writes them as one run, keeps producer
-//! state in step with the bytes, and publishes offsets. Knows no queue and no thread.
+//! One log as its writer owns it: stages appends, writes them as one run, keeps producer state in step
+//! with the bytes, and publishes offsets. Knows no queue and no thread.
 
 mod durable;
 mod upkeep;
@@ -30,11 +30,11 @@ use crate::types::{LogId, Offset, Timestamp};
 pub(in crate::log) use durable::{out_of_handles, out_of_room};
 pub(in crate::log) use upkeep::{Replacement, Trimmed};
 
-/// Bytes written at once, but for a single larger batch: five of a producer's default batches, which it
-/// has in flight, are one write. Small ones are copied together for it, and
-/// readers hold on to whole runs while they send them.
+/// Most bytes of one write, unless a single batch is larger. It fits the five batches of default size that a
+/// producer has in flight. It is not larger because small batches are copied together for the write, and
+/// because a reader that sends a part of a run keeps the whole run in memory.
 const RUN_BYTES_MAX: usize = 128 << 10;
-/// What markers say of their coordinator: one node owns all of them.
+/// The coordinator epoch in transaction markers: there is one node, so it never changes.
 const COORDINATOR_EPOCH: i32 = 0;
 
 /// See the module's header.
@@ -52,37 +52,37 @@ pub(in crate::log) struct OwnedLog {
     active_begun: Timestamp,
     /// The active segment's last batch.
     anchor: Option<Anchor>,
-    /// Segments that are gone and that the view still knows.
+    /// Segments that are deleted and that the view still lists.
     dropped: Vec<SegmentId>,
-    /// Bytes that the view does not know of yet.
+    /// Bytes appended since the last snapshot in the view.
     view_due_bytes: u64,
-    /// How many aborted transactions the view knows.
+    /// How many of the aborted transactions the view has.
     view_aborted: usize,
-    /// The next bytes begin a new segment.
+    /// The next append begins a new segment.
     roll_due: bool,
     /// What of the active segment may not survive power loss.
     unsynced: SinceSync,
-    /// Why nothing is written any more.
+    /// Why the log refuses appends, if it does.
     refused: Option<Refusal>,
-    /// What is not synced may never reach the disk: readers do not get to see it.
+    /// A sync has failed: unsynced bytes may never reach the disk, so readers must not see them.
     sync_failed: bool,
-    /// Why the log's start cannot be raised any more.
+    /// Why the log's start cannot be raised any more, if it cannot.
     start_failed: Option<String>,
     run: Run,
-    /// Outcomes of this cycle that were not answered yet.
+    /// Callers whose appends are written in this cycle, and that are not answered yet.
     written: Vec<Waiting>,
     touched: bool,
 }
 
-/// What was done to the active segment since it was synced.
+/// The changes of the active segment since its last sync.
 #[derive(Default)]
 struct SinceSync {
-    /// Bytes at its end.
+    /// How many bytes were appended.
     bytes: u64,
-    /// The last of them, in memory for as long as the cycle that wrote them.
+    /// The last of these bytes, kept in memory until the end of the cycle that wrote them.
     gathered: Vec<Bytes>,
     gathered_bytes: u64,
-    /// Something that only a sync of the segment makes up for.
+    /// A failed write was cut off: only a sync of the segment itself makes that durable.
     is_cut: bool,
 }
 
@@ -96,13 +96,13 @@ impl SinceSync {
         self.let_go();
     }
 
-    /// Keeps bytes for `sync_together`.
+    /// Keeps bytes in memory for `sync_together`.
     fn gather(&mut self, bytes: &Bytes) {
         self.gathered_bytes += bytes.len() as u64;
         self.gathered.push(bytes.clone());
     }
 
-    /// Keeps nothing in memory.
+    /// Drops the bytes that are kept in memory.
     fn let_go(&mut self) {
         self.gathered.clear();
         self.gathered.shrink_to(KEPT_BATCHES_MAX);
@@ -116,11 +116,11 @@ pub(in crate::log) struct Recovered {
     pub(in crate::log) start: Offset,
     pub(in crate::log) end: Offset,
     pub(in crate::log) anchor: Option<Anchor>,
-    /// Bytes that the view does not know of yet.
+    /// Bytes behind the last snapshot in the view.
     pub(in crate::log) view_due_bytes: u64,
-    /// How many aborted transactions the view knows.
+    /// How many of the aborted transactions the view has.
     pub(in crate::log) view_aborted: usize,
-    /// Why the log may not be written to.
+    /// Why the log refuses appends, if it does.
     pub(in crate::log) refused: Option<Refusal>,
 }
 
@@ -170,8 +170,8 @@ impl OwnedLog {
         &self.shared
     }
 
-    /// Stages batches, or answers at once why not. Whether the log was not touched in this cycle
-    /// before.
+    /// Stages batches, or answers at once why they are refused. Returns true if this is the first time
+    /// that the cycle touches the log.
     pub(in crate::log) fn stage_append(
         &mut self,
         append: Append,
@@ -192,8 +192,8 @@ impl OwnedLog {
         self.touch()
     }
 
-    /// Appends between two cycles, without a sync; or gives the batches back, where that takes a new
-    /// segment, or where the view wants to be told.
+    /// Appends between two cycles, without a sync. Returns the batches if the append needs a new segment,
+    /// or if a snapshot for the view is due.
     pub(in crate::log) fn append_here(
         &mut self,
         batches: Batches,
@@ -222,7 +222,7 @@ impl OwnedLog {
         Ok(written)
     }
 
-    /// Checks batches and adds them to the run; the outcome that holds once it is written.
+    /// Checks batches and adds them to the run. Returns the outcome, which holds once the run is written.
     fn stage(
         &mut self,
         batches: Batches,
@@ -263,7 +263,7 @@ impl OwnedLog {
         Ok(outcome)
     }
 
-    /// Stages a marker, or answers at once why not; as `stage_append`.
+    /// Stages a marker, or answers at once why it is refused; returns the same as `stage_append`.
     pub(in crate::log) fn stage_end(
         &mut self,
         end: End,
@@ -320,8 +320,8 @@ impl OwnedLog {
         Some(AppendError::Storage { log: self.shared.id, reason })
     }
 
-    /// Ends the segment when `bytes` more would not fit it, or when records of the time `next` are
-    /// too young for it.
+    /// Writes the run if `bytes` more would make it too large. Ends the segment if `bytes` more do not fit
+    /// it, or if it is too old for a record with the timestamp `next`.
     fn make_room(
         &mut self,
         config: &LogConfig,
@@ -346,9 +346,9 @@ impl OwnedLog {
         filled > 0 && (is_full || next.is_some_and(|next| self.is_aged(config, next)))
     }
 
-    /// Whether the segment's first records are so much older than `next` that it must end, counted
-    /// in the records' own time; where they have none, whether it was begun so long ago. As Kafka
-    /// does (`LogSegment.timeWaitedForRoll`).
+    /// Whether the segment must end because its first records are much older than `next`, measured by the
+    /// timestamps of records. If its records have no timestamps, the time at which the segment was begun
+    /// counts. As Kafka does (`LogSegment.timeWaitedForRoll`).
     fn is_aged(&self, config: &LogConfig, next: Timestamp) -> bool {
         let Some(age_max) = config.segment_age_max() else { return false };
         let active = self.active.filter(|_| !self.roll_due);
@@ -356,20 +356,20 @@ impl OwnedLog {
         let since = active.and(self.active_since).or_else(staged).filter(|since| since.0 >= 0);
         let (since, next) = match since {
             Some(since) => (since, next),
-            // What is only staged has waited for no time.
+            // Staged batches without timestamps: nothing tells how old they are.
             None if active.is_none() => return false,
             None => (self.active_begun, self.shared.settings.age.now()),
         };
         let age_ms = i128::from(next.0) - i128::from(since.0);
         let is_older =
             |limit: Duration| u128::try_from(age_ms).is_ok_and(|age_ms| age_ms > limit.as_millis());
-        // By far the most segments are too young whatever the jitter.
+        // The cheap test first: most segments are too young even with the largest jitter.
         is_older(age_max.saturating_sub(config.segment_jitter_max))
             && is_older(age_max.saturating_sub(self.jitter(config)))
     }
 
-    /// How much earlier than others the active segment ends: the same at each look, another for the
-    /// next one.
+    /// How much earlier than `segment.ms` the active segment ends: a hash of the log and the segment, so
+    /// that it is the same at each call, and different for each segment.
     fn jitter(&self, config: &LogConfig) -> Duration {
         let base = self.active.map_or(Offset::ZERO, |active| active.base);
         let share =
@@ -383,7 +383,7 @@ impl OwnedLog {
         headers: &[BatchHeader],
         now: Duration,
     ) -> Result<Vec<Admission>, AppendError> {
-        // One batch, the rule, changes nothing when it is refused.
+        // With one batch, the usual case, no copy is needed: a refused batch changes nothing.
         let before = (headers.len() > 1).then(|| self.run.staged.clone());
         let mut base = self.end.plus(self.run.offsets);
         let mut admissions = Vec::with_capacity(headers.len());
@@ -411,10 +411,11 @@ impl OwnedLog {
         Ok(admissions)
     }
 
-    /// Writes what is staged. On failure nothing of it is true, and its callers learn why.
+    /// Writes the staged run. If that fails, no staged change takes effect, and the callers get the
+    /// reason.
     pub(in crate::log) fn write_staged(&mut self, settings: &Settings, tails: &mut TailBudget) {
         let mut waiting = std::mem::take(&mut self.run.waiting);
-        // Those that need no disk may share it all the same.
+        // Also for appends that need no sync: they share the sync of the others in this log.
         let gathers = settings.sync;
         match self.write_run(gathers, settings, tails) {
             Ok(()) => self.written.append(&mut waiting),
@@ -429,8 +430,8 @@ impl OwnedLog {
         self.run.waiting = waiting;
     }
 
-    /// Writes the run and empties it, whatever becomes of it; why it was not written. With `gathers`
-    /// its bytes are kept for a sync together with other logs.
+    /// Writes the run, and empties it also if the write fails; `Err` is the reason. With `gathers` its
+    /// bytes are kept in memory for a sync together with other logs.
     fn write_run(
         &mut self,
         gathers: bool,
@@ -455,14 +456,14 @@ impl OwnedLog {
         written
     }
 
-    /// Puts bytes at the end of the active segment, a new one if that is due.
+    /// Writes bytes at the end of the active segment, or into a new one if that is due.
     fn write(&mut self, bytes: &[u8], settings: &Settings) -> Result<ObjectId, String> {
         let id = self.shared.id;
         let (object, position) = match self.active {
             Some(active) if !self.roll_due => (active, self.active_bytes),
             _ => {
-                // Only the last segment may have a torn end, so an older one is synced for good,
-                // whatever the durability.
+                // Only the last segment of a log may have a torn tail. So a segment is synced when it
+                // ends, also with `durability = page-cache`.
                 self.force_sync(settings)?;
                 (ObjectId::appended(id, self.end), 0)
             }
@@ -524,7 +525,7 @@ impl OwnedLog {
     }
 }
 
-/// The broker's time, where records get it.
+/// The broker's time, if the topic stamps records with it.
 fn stamp(config: &LogConfig, settings: &Settings) -> Option<Timestamp> {
     let is_stamped = config.timestamp_type == TimestampType::LogAppendTime;
     is_stamped.then(|| settings.clock.now())

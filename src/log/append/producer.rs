@@ -12,7 +12,7 @@ use crate::log::{AbortedTxn, AppendError, Marker, OpenTxn};
 use crate::store::ProducerEntry;
 use crate::types::{IdHash, Offset, ProducerEpoch, ProducerId, Timestamp};
 
-/// How many batches a producer may have in flight and still be recognised.
+/// How many of a producer's last batches are remembered, so that a duplicate of one is recognised.
 pub const REMEMBERED_BATCHES: usize = 5;
 
 /// How long an idle producer is remembered: Kafka's default of `producer.id.expiration.ms`.
@@ -46,7 +46,7 @@ pub struct ProducerState {
     pub seen: Duration,
 }
 
-/// What a batch is to the producer's state.
+/// How a batch fits the producer's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// It is the next one.
@@ -63,7 +63,7 @@ pub struct Producers {
     open: BTreeSet<(Offset, ProducerId)>,
 }
 
-/// Changes on top of a `Producers`, kept aside until the bytes they belong to are written.
+/// Changes to a `Producers` that take effect only when the bytes that they belong to are written.
 #[derive(Clone, Debug, Default)]
 pub struct Staged {
     states: HashMap<ProducerId, ProducerState, IdHash>,
@@ -95,7 +95,7 @@ impl BatchFacts {
 }
 
 impl Producers {
-    /// What the view keeps of every producer, in no order.
+    /// Every producer as the view stores it, in no order.
     pub fn entries(&self) -> Vec<ProducerEntry> {
         let entry = |(id, state): (&ProducerId, &ProducerState)| ProducerEntry {
             id: *id,
@@ -111,7 +111,7 @@ impl Producers {
         self.states.iter().map(entry).collect()
     }
 
-    /// The producers that the view kept, heard of just now.
+    /// The producers from the view, as if their last batch had come at `seen`.
     pub fn from_entries(entries: &[ProducerEntry], seen: Duration) -> Producers {
         let mut producers = Producers::default();
         for entry in entries {
@@ -164,29 +164,29 @@ impl Producers {
         open.collect()
     }
 
-    /// Forgets producers that were silent for a day. Counted on the monotonic clock, so that neither
-    /// a clock set forward nor old record timestamps make everyone unknown at once.
+    /// Forgets producers that sent nothing for a day. The monotonic clock counts, so that neither a wall
+    /// clock that is set forward nor old record timestamps make all producers unknown at once.
     pub fn expire(&mut self, now: Duration) {
         self.states.retain(|_, state| {
             state.txn_first.is_some() || now.saturating_sub(state.seen) < IDLE_MAX
         });
     }
 
-    /// Makes staged changes final; none is left.
+    /// Applies the staged changes, and empties `staged`.
     pub fn commit(&mut self, staged: &mut Staged) {
         for (id, state) in staged.states.drain() {
             self.restore(id, state);
         }
     }
 
-    /// Takes over a batch that is already in the log, unchecked: recovery's way in.
+    /// Applies a batch that is already in the log, without checks, during recovery.
     pub fn replay(&mut self, facts: &BatchFacts, base_offset: Offset) {
         let mut staged = Staged::default();
         staged.record(self, facts, base_offset);
         self.commit(&mut staged);
     }
 
-    /// Takes over a marker that is already in the log; the ended transaction if it was aborted.
+    /// Applies a marker that is already in the log. Returns the transaction if it was aborted.
     pub fn replay_marker(
         &mut self,
         id: ProducerId,
@@ -248,7 +248,7 @@ impl Staged {
         }
         let expected = match state.batches.back() {
             Some(last) if epoch == state.epoch => advance(last.last_sequence, 1),
-            // A new epoch, and one that only a marker has shown so far, begin anew.
+            // A new epoch begins with sequence 0, and so does an epoch without batches so far.
             _ => 0,
         };
         if base_sequence != expected {
@@ -288,8 +288,8 @@ impl Staged {
         }
     }
 
-    /// Whether a marker may end the producer's transaction: `Ok(false)` when none is open. In both
-    /// cases the producer's lower epochs are fenced from here on.
+    /// Whether a marker may end the producer's transaction; `Ok(false)` if none is open. In both cases the
+    /// producer's lower epochs are fenced from now on.
     pub fn may_end(
         &mut self,
         base: &Producers,
@@ -309,7 +309,8 @@ impl Staged {
         Ok(state.txn_first.is_some())
     }
 
-    /// Ends the producer's transaction by a marker at `offset`; what readers must skip, if so.
+    /// Ends the producer's transaction by a marker at `offset`. Returns the transaction if it was aborted,
+    /// since readers must skip it.
     pub fn end(
         &mut self,
         base: &Producers,

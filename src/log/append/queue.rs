@@ -34,12 +34,11 @@ struct Line<C> {
 
 struct State<C> {
     commands: VecDeque<C>,
-    /// How many commands a thread waits for.
+    /// The number of commands that the writer waits for; `NOTHING` if it does not wait.
     awaited: usize,
     is_closed: bool,
 }
 
-/// Nobody waits.
 const NOTHING: usize = usize::MAX;
 
 impl<C> Line<C> {
@@ -49,13 +48,13 @@ impl<C> Line<C> {
     }
 }
 
-/// Bytes of a queue that a command occupies.
+/// The bytes of a queue that a command occupies, free again when this is dropped.
 #[derive(Debug)]
 pub struct Room {
     _permit: OwnedSemaphorePermit,
 }
 
-/// The writer is gone.
+/// The writer has ended.
 #[derive(Debug)]
 pub struct Closed;
 
@@ -75,7 +74,7 @@ pub struct Receiver<C> {
 }
 
 impl<C> Receiver<C> {
-    /// A command that is there already.
+    /// The first queued command, without waiting.
     pub fn ready(&self) -> Option<C> {
         self.line.state().commands.pop_front()
     }
@@ -85,7 +84,7 @@ impl<C> Receiver<C> {
         self.line.state().commands.len()
     }
 
-    /// Waits until `count` commands are there, but no longer than `patience`; whether they are.
+    /// Waits until `count` commands are queued, but no longer than `patience`. Returns whether they are.
     pub fn wait_for(&self, count: usize, patience: Duration) -> bool {
         let mut state = self.line.state();
         state.awaited = count;
@@ -103,7 +102,7 @@ impl<C> Drop for Receiver<C> {
         state.is_closed = true;
         let left = std::mem::take(&mut state.commands);
         drop(state);
-        // Whoever waits for an answer, for room or for commands must learn that none will come.
+        // Wakes every thread and task that waits for an answer, for room or for commands.
         drop(left);
         self.room.close();
         self.line.news.notify_all();
@@ -111,8 +110,8 @@ impl<C> Drop for Receiver<C> {
 }
 
 impl<C> Queue<C> {
-    /// Waits, in order of arrival, until `bytes` fit. A command larger than the whole queue waits
-    /// until it is empty.
+    /// Waits, in order of arrival, until `bytes` fit the queue. If they are more than the whole queue,
+    /// waits until it is empty.
     pub async fn room(&self, bytes: usize) -> Result<Room, Closed> {
         let cost = bytes.saturating_add(COMMAND_OVERHEAD_BYTES).min(self.bytes_max);
         let permits = u32::try_from(cost).unwrap_or(u32::MAX);
@@ -120,8 +119,8 @@ impl<C> Queue<C> {
         Ok(Room { _permit: permit })
     }
 
-    /// Sends a command at once. One that clients can cause in numbers holds its `Room` already;
-    /// those that come once per log or thread need none.
+    /// Sends a command without waiting. Commands that clients can send in any number must hold `Room`;
+    /// commands that come once for each log or thread need none.
     pub fn send(&self, command: C) -> Result<(), Closed> {
         let mut state = self.line.state();
         if state.is_closed {
@@ -136,7 +135,7 @@ impl<C> Queue<C> {
         Ok(())
     }
 
-    /// Waits until commands are there; false when none can come any more.
+    /// Waits until a command is queued. Returns false if the queue is closed.
     pub fn wait(&self) -> bool {
         let mut state = self.line.state();
         if state.commands.is_empty() && !state.is_closed {

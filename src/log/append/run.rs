@@ -1,5 +1,5 @@
-//! What one cycle stages for one log: batches that are written together, the states that become true
-//! with them, and the callers that wait for it.
+//! A run: what one cycle stages for one log. It holds batches that are written with one write, the changes
+//! of state that become true with that write, and the callers that wait for it.
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -10,35 +10,37 @@ use crate::log::format::batch::{self, BatchHeader};
 use crate::log::outcome::{AbortedTxn, AppendError, Appended, Durable};
 use crate::types::{LeaderEpoch, Offset, Timestamp};
 
-/// Bytes of one chunk of the tail, about: small ones are forgotten one by one.
+/// About how many bytes one chunk of the tail has. Chunks are forgotten one by one, so they are small.
 const TAIL_CHUNK_BYTES: usize = 64 << 10;
-/// A batch of so many bytes is patched where it is, if nobody else has a part of its buffer. Whoever
-/// brings it sees to it that it is most of that buffer, which the tail then keeps.
+/// A single batch of at least this many bytes is not copied but patched in its own buffer, if nobody else
+/// holds a part of that buffer. The tail then keeps the whole buffer alive, so the caller should make sure
+/// that the batch is most of it.
 pub(crate) const OWN_BYTES_MIN: usize = 32 << 10;
-/// A log keeps room for so many batches; many are idle most of the time.
+/// The allocated room of a run that is kept for the next one. Most logs are idle most of the time, so it
+/// is small.
 pub(in crate::log) const KEPT_BATCHES_MAX: usize = 8;
 
-/// Batches that will be written together, and what becomes true when they are.
+/// See the module's header.
 #[derive(Default)]
 pub(in crate::log) struct Run {
     pub(in crate::log) staged: Staged,
-    /// The batches as they came, and what they are stamped with.
+    /// The batches as they came, each with the append time to stamp it with, if any.
     batches: Vec<(Bytes, Option<Timestamp>)>,
-    /// Bytes of all of them.
+    /// Bytes of all batches.
     pub(in crate::log) bytes: usize,
-    /// One for each batch, with the base offset that it gets.
+    /// The header of each batch, with the base offset that the batch gets.
     pub(in crate::log) headers: Vec<BatchHeader>,
     pub(in crate::log) offsets: u64,
     pub(in crate::log) aborted: Vec<AbortedTxn>,
     pub(in crate::log) waiting: Vec<Waiting>,
 }
 
-/// A caller and the outcome it gets when the bytes are safe.
+/// A caller, and the outcome that it gets once the bytes are as durable as it asked for.
 pub(in crate::log) struct Waiting {
     pub(in crate::log) reply: Reply,
     pub(in crate::log) durable: Durable,
     pub(in crate::log) outcome: Appended,
-    /// Given back when the caller is answered: the bytes leave the queue then.
+    /// Dropped when the caller is answered: only then do the bytes no longer count for the queue.
     pub(in crate::log) _room: Room,
 }
 
@@ -49,7 +51,7 @@ pub(in crate::log) enum Reply {
 
 impl Reply {
     pub(in crate::log) fn send(self, outcome: Result<Appended, AppendError>) {
-        // A caller that stopped waiting does not undo its append.
+        // A send fails if the caller stopped waiting, which does not undo its append.
         match self {
             Reply::Append(reply) => drop(reply.send(outcome)),
             Reply::End(reply) => drop(reply.send(outcome.map(Some))),
@@ -58,8 +60,8 @@ impl Reply {
 }
 
 impl Run {
-    /// Adds a batch at the run's end, which will have its header's base offset, and the broker's time
-    /// if there is one to stamp it with.
+    /// Adds a batch to the run. It gets the base offset of `header`, and `stamp` as its append time, if
+    /// there is one.
     pub(in crate::log) fn stage(
         &mut self,
         batch: Bytes,
@@ -69,13 +71,13 @@ impl Run {
         debug_assert_eq!(batch.len(), header.bytes);
         self.bytes += batch.len();
         self.batches.push((batch, stamp));
-        // The segment's age goes by it before the bytes say so.
+        // The bytes are stamped only when the run is written, but the segment's age needs the time now.
         let max_timestamp = stamp.unwrap_or(header.max_timestamp);
         self.headers.push(BatchHeader { max_timestamp, ..*header });
         self.offsets += header.offsets();
     }
 
-    /// Empties it, and keeps what little room the next one is likely to need.
+    /// Empties the run, and keeps as much allocated room as the next one is likely to need.
     pub(in crate::log) fn clear(&mut self) {
         self.staged.clear();
         (self.bytes, self.offsets) = (0, 0);
@@ -86,8 +88,8 @@ impl Run {
         self.aborted.clear();
     }
 
-    /// The batches one behind the other as they are written, each patched to its offset and `epoch`.
-    /// Small ones are copied here, for the one time on their way to the disk.
+    /// The bytes to write: all batches, without gaps, each patched with its offset and `epoch`. This is
+    /// the only place where batches are copied on their way to the disk; a single large batch is not.
     pub(in crate::log) fn assemble(&mut self, epoch: LeaderEpoch) -> Bytes {
         if let ([(batch, stamp)], [header]) = (&mut self.batches[..], &mut self.headers[..])
             && batch.len() >= OWN_BYTES_MIN
@@ -97,9 +99,9 @@ impl Run {
                     patch(&mut own, header, epoch, *stamp);
                     return own.freeze();
                 }
-                // It would keep much more alive than it has.
+                // The buffer is much larger than the batch: the tail would keep all of it alive.
                 Ok(roomy) => *batch = roomy.freeze(),
-                // Others hold on to the buffer that it lies in.
+                // Somebody else holds a part of the buffer.
                 Err(shared) => *batch = shared,
             }
         }
@@ -113,7 +115,7 @@ impl Run {
     }
 }
 
-/// Puts in what the broker says of a batch.
+/// Writes the fields of a batch that the broker decides.
 fn patch(batch: &mut [u8], header: &mut BatchHeader, epoch: LeaderEpoch, stamp: Option<Timestamp>) {
     batch::patch(batch, header.base_offset, epoch);
     if let Some(now) = stamp {
@@ -121,7 +123,7 @@ fn patch(batch: &mut [u8], header: &mut BatchHeader, epoch: LeaderEpoch, stamp: 
     }
 }
 
-/// Cuts a run into pieces of whole batches for the tail.
+/// Cuts a run into chunks of whole batches for the tail.
 pub(in crate::log) fn chunks<'a>(
     headers: &'a [BatchHeader],
     bytes: &'a Bytes,

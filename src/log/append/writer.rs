@@ -1,5 +1,6 @@
-//! A writer owns the logs of its shard: it drains its queue, writes every log's batches together, syncs
-//! those that must be on disk together, and answers all (group commit).
+//! A writer owns the logs of its shard. In each cycle it drains its queue, writes the batches of each log
+//! with one write, syncs the logs that need it with as few syncs as possible, and answers all callers (group
+//! commit).
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -21,26 +22,26 @@ use crate::log::settings::Settings;
 use crate::store::ProducerEntry;
 use crate::types::{IdHash, LogId, Offset, ProducerEpoch, ProducerId};
 
-/// Most bytes taken from the queue before they are written and answered.
+/// Most bytes that one cycle takes from the queue.
 const CYCLE_BYTES_MAX: usize = 8 << 20;
 /// The longest wait for appends that would share a sync.
 const GROUP_WAIT_MAX: Duration = Duration::from_micros(500);
-/// Most groups that are not waited for after waits in vain.
+/// After waits in vain the writer skips waiting, for at most this many groups.
 const GROUPS_ALONE_MAX: u32 = 64;
-/// A write that takes longer than this is slow: the page cache waits for the disk.
+/// A write that takes longer than this is slow: the page cache is waiting for the disk.
 pub(in crate::log) const QUICK_WRITE_MAX: Duration = Duration::from_millis(5);
-/// How long slow writes are left to the writer thread.
+/// After a slow write, appends go to the writer thread for this long.
 pub(in crate::log) const SLOW_WRITES_PAUSE: Duration = Duration::from_secs(1);
 
 /// Batches to append, already validated.
 pub(in crate::log) struct Batches {
-    /// One behind the other.
+    /// The batches, without gaps between them.
     pub(in crate::log) bytes: Bytes,
-    /// One for each.
+    /// One header for each batch.
     pub(in crate::log) headers: Vec<BatchHeader>,
 }
 
-/// What became of an append.
+/// The outcome of an append.
 pub(in crate::log) type Written = Result<Appended, AppendError>;
 
 /// Batches that wait to be appended.
@@ -70,89 +71,89 @@ pub(in crate::log) struct Trim {
     pub(in crate::log) room: Room,
 }
 
-/// Something wrong with a segment at rest.
+/// A fault that the scrub found in a segment.
 pub(in crate::log) struct Discovery {
     pub(in crate::log) object: ObjectId,
     pub(in crate::log) fault: Fault,
-    /// Whether it was noted, or known before.
+    /// True if the log has noted the fault now, or knew it already.
     pub(in crate::log) reply: oneshot::Sender<bool>,
 }
 
-/// What is wrong.
+/// What is wrong with the segment.
 pub(in crate::log) enum Fault {
     Damage {
         damage: Damage,
-        /// Nothing valid was found between it and the end that the segment had.
+        /// No valid batch was found between the damage and the end that the segment had then.
         to_the_end: bool,
     },
-    /// It cannot be read.
+    /// The segment cannot be read.
     Disk(String),
 }
 
-/// What a writer thread is told.
+/// A command to a writer.
 pub(in crate::log) enum Command {
-    /// Owns a log from now on.
+    /// Own this log from now on.
     Adopt(Box<OwnedLog>),
     Append(Append),
     End(End),
     Trim(Trim),
-    /// Tells a log's producers, with their last batches that are written; nothing of a log that is
-    /// not here.
+    /// Answer a log's producers, with their last batches as far as they are written. If the writer does
+    /// not own the log, drop the sender.
     Producers(LogId, oneshot::Sender<Vec<ProducerEntry>>),
-    /// Puts a compacted segment in; answers whether it could.
+    /// Swap in a compacted segment; the answer is whether that was possible.
     Replace(LogId, Replacement, oneshot::Sender<bool>),
-    /// Ends the active segment, so that it may be compacted or let go.
+    /// End the active segment, so that it can be compacted or deleted.
     Roll(LogId, oneshot::Sender<Result<(), String>>),
-    /// Takes no more appends to a log of which a reader has met a damaged batch.
+    /// Refuse all appends to a log: a reader met damage, or a checkpoint failed to sync a segment.
     Refuse(LogId, Refusal),
-    /// Takes note of what is wrong with a segment.
+    /// Note a fault of a segment.
     Discovered(Discovery),
-    /// Gives a log up: it is being deleted. Answers when nothing writes to it any more.
+    /// Drop a log that is being deleted. The answer comes when nothing writes to it any more.
     Forget(LogId, oneshot::Sender<()>),
-    /// Syncs and keeps everything, then ends.
+    /// Sync all logs, update the view, then end.
     Stop,
-    /// Ends at once, as a crash would.
+    /// End at once, as a crash would.
     Halt,
 }
 
-/// The state of one shard of the logs; whoever has locked the shard drives it.
+/// The logs of one shard, and what is needed to write them. Driven by the thread that has locked the shard.
 pub(in crate::log) struct Writer {
-    /// Its number among the writers.
+    /// The writer's number, from 0.
     index: usize,
     receiver: Receiver<Command>,
     settings: Arc<Settings>,
     logs: HashMap<LogId, OwnedLog, IdHash>,
     tails: TailBudget,
-    /// Logs with outcomes that wait for the end of the cycle.
+    /// Logs with callers that wait for the end of the cycle.
     touched: Vec<LogId>,
-    /// The last cycle that had something to sync.
+    /// What the last sync tells about the next one.
     group: Group,
-    /// Writes were slow: until then they are left to the writer thread.
+    /// A write was slow: until then, appends go to the writer thread.
     slow_until: Option<Instant>,
 }
 
-/// What the last syncs tell of the next one. Clients that wait for their answers send as many
-/// requests again as were answered, beside those that came during the sync: if they share the next
-/// sync, it costs the same for all of them.
+/// How many appends may share the next sync, and how long to wait for them. Clients that wait for their
+/// answers send as many requests again as were answered, in addition to those that came during the sync. One
+/// sync for all of these costs no more than one sync for a single append.
 #[derive(Default)]
 struct Group {
-    /// How many appends may come together.
+    /// How many appends may share the next sync.
     expected: usize,
-    /// How long the last sync took: waiting longer for others would cost more than it saves.
+    /// How long the last sync took. To wait longer than this costs more than a shared sync saves.
     sync: Duration,
-    /// Groups that are not waited for after the next wait in vain, doubled each time.
+    /// How many groups to skip waiting for after the next wait in vain; each such wait doubles it.
     alone: u32,
-    /// So many groups are not waited for.
+    /// How many of the next groups to skip waiting for.
     skip: u32,
 }
 
 impl Group {
-    /// A group of `appends` was synced, and `queued` came meanwhile.
+    /// Notes that a group of `appends` was synced, and that `queued` commands came during the sync.
     fn is_synced(&mut self, appends: usize, queued: usize, sync: Duration) {
         (self.expected, self.sync) = (appends + queued, sync);
     }
 
-    /// How long to wait for the rest of a group of which `appends` are there.
+    /// How long to wait for the rest of a group that has `appends` already; `None` is not at all.
     fn patience(&mut self, appends: usize) -> Option<Duration> {
         if appends == 0 || appends >= self.expected {
             return None;
@@ -164,7 +165,7 @@ impl Group {
         Some(self.sync.min(GROUP_WAIT_MAX))
     }
 
-    /// The group was waited for; `is_whole` if it came.
+    /// Notes the end of a wait; `is_whole` if the whole group came.
     fn is_waited_for(&mut self, is_whole: bool) {
         self.skip = if is_whole { 0 } else { self.alone };
         self.alone = if is_whole { 1 } else { (2 * self.alone).clamp(1, GROUPS_ALONE_MAX) };
@@ -190,8 +191,8 @@ impl Writer {
         }
     }
 
-    /// Takes what is queued as one group, carries it out and answers all of it. Breaks when it is
-    /// told to stop.
+    /// Takes the queued commands as one group, carries them out and answers them. Breaks when it was told
+    /// to stop.
     pub(in crate::log) fn cycle(&mut self) -> ControlFlow<()> {
         let mut bytes = 0;
         let mut to_sync = 0;
@@ -241,7 +242,7 @@ impl Writer {
                     if let Some(log) = self.logs.remove(&id) {
                         self.tails.forget(log.shared());
                     }
-                    // Whoever asked may have given up waiting.
+                    // The caller may have stopped waiting.
                     let _ = done.send(());
                 }
                 Command::Stop => {
@@ -259,8 +260,8 @@ impl Writer {
         ControlFlow::Continue(())
     }
 
-    /// The next command of a cycle that has `to_sync` appends to sync. Before the sync it waits a
-    /// little, once in all, for those that would share it.
+    /// The next command of a cycle that has `to_sync` appends to sync so far. When the queue is empty, it
+    /// waits a short time, once in a cycle, for appends that would share the sync.
     fn next(&mut self, to_sync: usize, has_waited: &mut bool) -> Option<Command> {
         let next = self.receiver.ready();
         if next.is_some() || *has_waited {
@@ -277,8 +278,8 @@ impl Writer {
         append.durable == Durable::Synced && self.settings.sync
     }
 
-    /// Appends between two cycles what needs no disk and no new segment, on a thread that has other
-    /// things to do; or gives it back, where it would not be next, or where writes are slow.
+    /// Appends on a network thread, between two cycles. Returns the batches, to be queued, if commands
+    /// wait in the queue, if writes are slow, or if the append needs more than a write.
     pub(in crate::log) fn append_here(
         &mut self,
         id: LogId,
@@ -316,7 +317,7 @@ impl Writer {
     }
 
     fn trim(&mut self, trim: Trim) {
-        // What was staged before must be written before it can be let go.
+        // The trim may reach up to the end of what was staged before it, so that must be written first.
         self.finish();
         let trimmed = match self.logs.get_mut(&trim.log) {
             Some(log) => log.trim(trim.before, &self.settings),
@@ -333,7 +334,7 @@ impl Writer {
         let _ = reply.send(log.is_some_and(|log| log.note(object, fault, &self.settings)));
     }
 
-    /// Writes, syncs, publishes and answers what the cycle staged.
+    /// Writes and syncs what the cycle staged, publishes the new offsets and answers the callers.
     fn finish(&mut self) {
         let touched = std::mem::take(&mut self.touched);
         for id in &touched {
@@ -345,7 +346,8 @@ impl Writer {
         if self.settings.sync {
             self.sync_together(&touched);
         }
-        // The last one first, as each log answers: a connection waits for its first request.
+        // The last log first, and in each log the last append first: a connection waits for the answer
+        // to its first request, so it is woken once, when all of its answers are there.
         for id in touched.iter().rev() {
             if let Some(log) = self.logs.get_mut(id).filter(|log| log.is_synced()) {
                 log.answer_synced(&self.settings);
@@ -361,7 +363,8 @@ impl Writer {
         self.touched.clear();
     }
 
-    /// Syncs as many logs as can be by one sync. The others are left to do it themselves.
+    /// Syncs as many of the logs as possible with one sync. Each of the others syncs itself in
+    /// `answer_synced`.
     fn sync_together(&mut self, touched: &[LogId]) {
         let logs = &mut self.logs;
         let unsynced = touched.iter().filter_map(|id| logs.get_mut(id)?.take_unsynced());
@@ -390,7 +393,7 @@ impl Writer {
         for log in self.logs.values_mut() {
             log.close(&self.settings);
         }
-        // A view that is not on disk yet only makes the next start scan more.
+        // If the view does not reach the disk, the next start only reads more of the logs.
         if let Err(error) = self.settings.view.flush() {
             tracing::warn!(%error, "view was not flushed");
         }

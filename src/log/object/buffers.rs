@@ -1,44 +1,44 @@
-//! Buffers for large reads, used again and again: memory that was not touched for a while is dear. They
-//! begin where a disk can read into them by itself.
+//! Buffers for large reads. They are reused, since the first touch of fresh memory is expensive, and they are
+//! aligned so that a disk can read into them past the page cache.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// What a read or write past the page cache begins, ends and lies in memory at multiples of, as far as the disks
-/// are known that people have.
+/// Positions, lengths and memory addresses of reads and writes past the page cache must be multiples of this.
+/// No common disk needs more.
 pub(in crate::log) const BLOCK_BYTES: usize = 4 << 10;
-/// The size of a buffer: what consumers ask of a partition by default, in whole blocks.
+/// The size of a buffer: what a consumer asks of a partition by default (1 MiB), extended to whole blocks.
 const BUFFER_BYTES: usize = (1 << 20) + 2 * BLOCK_BYTES;
-/// The same with room to begin at a block.
+/// The size of its memory: one block more, so that the buffer can be aligned in it.
 const MEMORY_BYTES: usize = BUFFER_BYTES + BLOCK_BYTES;
-/// Smaller reads get memory of their own, which begins anywhere: they would keep much more alive than
-/// they have.
+/// A smaller read gets memory of its own size, without alignment: in a buffer it would keep much more memory
+/// alive than it has bytes.
 pub(in crate::log) const BYTES_MIN: usize = 512 << 10;
-/// Most buffers that are kept for the next reads.
+/// Most idle buffers that are kept for later reads.
 const IDLE_MAX: usize = 8;
 
-/// Buffers that nobody uses. Cheap to clone.
+/// The idle buffers. Cheap to clone.
 #[derive(Clone, Default)]
 pub(in crate::log) struct Buffers {
     idle: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
-/// A buffer on loan; it comes back when the bytes made of it are dropped.
+/// A buffer in use; it becomes idle again when the `Bytes` made from it are dropped.
 pub(in crate::log) struct Loan {
     bytes: Vec<u8>,
-    /// Where it begins in `bytes`.
+    /// Where the buffer begins in `bytes`.
     from: usize,
     length: usize,
     owner: Buffers,
 }
 
 impl Buffers {
-    /// A buffer of `length` bytes, whatever they are; it begins at a block unless it is small.
+    /// A buffer of `length` bytes with arbitrary contents; aligned unless it is smaller than `BYTES_MIN`.
     pub(in crate::log) fn lend(&self, length: usize) -> Loan {
         let bytes = match length {
             0..BYTES_MIN => vec![0; length],
-            // The one that came back last: it is the most likely to be in the processor's cache.
+            // The most recently used one, which is the most likely to be in the processor's cache.
             BYTES_MIN..=BUFFER_BYTES => self.idle().pop().unwrap_or_else(|| vec![0; MEMORY_BYTES]),
             _ => vec![0; length + BLOCK_BYTES],
         };
@@ -52,19 +52,19 @@ impl Buffers {
 }
 
 impl Loan {
-    /// All of it.
+    /// The whole buffer, to read into.
     pub(in crate::log) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.from..self.from + self.length]
     }
 
-    /// Its first `length` bytes, for whoever reads them.
+    /// The first `length` bytes of the buffer, as `Bytes`.
     pub(in crate::log) fn filled(mut self, length: usize) -> Bytes {
         self.length = self.length.min(length);
         Bytes::from_owner(self)
     }
 }
 
-/// `part` of `whole`, by itself where it would keep much more alive than it has.
+/// `part` of `whole`, or a copy of it if it is less than half of `whole`, which it would keep alive.
 pub(in crate::log) fn part_of(whole: &Bytes, part: Bytes) -> Bytes {
     if part.len() < whole.len() / 2 { Bytes::copy_from_slice(&part) } else { part }
 }

@@ -1,5 +1,5 @@
-//! The file operations that segments are kept with, one by one as the operating system is asked for
-//! them. Behind a trait, so that a simulated disk can lose power between any two of them.
+//! The operations on files that the local store needs, each a single call to the operating system. They are
+//! a trait, so that a simulated disk in tests can lose power between any two of them.
 
 use std::fs;
 use std::io::{self, IoSliceMut};
@@ -25,15 +25,15 @@ pub trait Files: Send + Sync + 'static {
     /// Opens a file that exists, to read it with `File::read_once_at`.
     fn open_once(&self, path: &Path) -> io::Result<Self::File>;
 
-    /// Opens a file that exists, to write it in whole blocks of 4 KiB from memory that is aligned so;
-    /// past the page cache, where the system can.
+    /// Opens a file that exists, to write it in whole blocks of 4 KiB from aligned memory; past the page
+    /// cache, if the file system can do that.
     fn open_blocks(&self, path: &Path) -> io::Result<Self::File>;
 
     /// Opens a directory for `File::sync_fs`.
     fn open_dir(&self, dir: &Path) -> io::Result<Self::File>;
 
-    /// Opens a file that exists, to read it past the page cache: in whole blocks, into memory that
-    /// begins at one. `InvalidInput`, here or from a read, where that cannot be done.
+    /// Opens a file that exists, to read it past the page cache: in whole blocks, into aligned memory.
+    /// `InvalidInput`, here or from a read, if the file system cannot do that.
     fn open_direct(&self, path: &Path) -> io::Result<Self::File>;
 
     /// Opens a file to read and write, creating it if it is absent.
@@ -42,7 +42,7 @@ pub trait Files: Send + Sync + 'static {
     /// Creates a directory and its parents, where absent.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
 
-    /// Makes the entries of `dir` survive power loss: what was created, renamed or removed there.
+    /// Makes the entries of `dir` survive power loss: every file created, renamed or removed there.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
     /// Renames a file inside its directory; one of the new name is replaced.
@@ -57,23 +57,23 @@ pub trait Files: Send + Sync + 'static {
     /// When a file was written last, by the system's clock.
     fn written_at(&self, path: &Path) -> io::Result<Timestamp>;
 
-    /// What lies in a directory, in no order; a name that is no text is told as well as it can be.
+    /// The entries of a directory, in no order. Bytes of a name that are no UTF-8 are replaced.
     fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
 }
 
 /// A file that is open for reading and writing.
 pub trait File: Send + Sync {
-    /// Reads what is there at `position`, as much as the system likes; 0 at the end.
+    /// Reads at `position`, possibly fewer bytes than fit; 0 at the end.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
-    /// `read_at` that fails with `WouldBlock` where it would wait for the disk.
+    /// `read_at` that fails with `WouldBlock` if it would wait for the disk.
     fn read_ready_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
-    /// `read_at` for somebody who will not come back soon: what had to be read from the disk is not
-    /// kept in the page cache.
+    /// `read_at` for a reader that does not read the same bytes again soon: bytes that had to be read
+    /// from the disk are not kept in the page cache.
     fn read_once_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
-    /// Whether its name is gone, so that only open handles keep its space.
+    /// Whether the file was removed, so that only open handles keep its space.
     fn is_removed(&self) -> io::Result<bool>;
 
     /// Writes all of `bytes` at `position`. An error may leave part of them behind.
@@ -82,16 +82,16 @@ pub trait File: Send + Sync {
     /// Makes the file's bytes and length survive power loss, but not its name.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Makes all that was written to any file of the file system survive power loss. Fails when that
-    /// failed for one of them since this was opened.
+    /// Makes everything that was written to any file of the file system survive power loss. Fails if the
+    /// write of any of them has failed since this handle was opened.
     fn sync_fs(&self) -> io::Result<()>;
 
     /// Cuts the file, or extends it by zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
 }
 
-/// Fills `buffer` from `position` on, however many bytes `read` gives at a time; how many that were,
-/// fewer only at the end.
+/// Fills `buffer` from `position` on, with as many calls of `read` as that takes. Returns the number of bytes,
+/// which is less than the buffer only at the end of the file.
 pub fn fill(
     buffer: &mut [u8],
     position: u64,
@@ -131,8 +131,8 @@ impl Files for Os {
 
     fn open_once(&self, path: &Path) -> io::Result<fs::File> {
         let file = fs::File::open(path)?;
-        // Reading ahead would fill the cache with pages that look like somebody else's. Advice that
-        // is not taken costs memory, no bytes.
+        // Without read-ahead: pages that it brings in could not be told from pages that other readers
+        // use. If the advice fails, some memory is wasted, and nothing is wrong.
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::Random);
         Ok(file)
     }

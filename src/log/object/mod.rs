@@ -1,5 +1,5 @@
-//! Where bytes lie: the `RecordStore` trait, whose objects have no path, and the local store that
-//! keeps each object as a file. Knows no batch. Read `record_store.rs` first.
+//! Where the bytes of segments are stored: the `RecordStore` trait, which names objects and no paths, and the
+//! local store, which keeps each object as a file. Knows no batch. Read `record_store.rs` first.
 
 pub(in crate::log) mod buffers;
 pub(in crate::log) mod files;

@@ -1,5 +1,5 @@
-//! The way out: reads by offset and by time, the position of a consumer that reads on, and which
-//! reads may wait for the disk. Read `reader.rs` first.
+//! How batches are read: by offset, by time, where an earlier read ended (`cursor.rs`), and past the page
+//! cache (`cold.rs`). Read `reader.rs` first.
 
 pub(in crate::log) mod cold;
 pub(in crate::log) mod cursor;

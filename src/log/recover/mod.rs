@@ -1,4 +1,4 @@
-//! What happens to a log before it is served: recovery after a crash, and the checks and repairs
+//! What is done to a log before it is served: recovery after a crash, and the checks and repairs
 //! that `ottla doctor` makes on a stopped broker. Read `recovery.rs` first.
 
 pub(in crate::log) mod recovery;

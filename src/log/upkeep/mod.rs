@@ -1,6 +1,7 @@
-//! The threads that look after logs at rest: one closes idle files and lets go of what retention does
-//! not ask to keep, one compacts, one looks for damage, and one checkpoints what was synced together. They
-//! share the open logs and hold no handle on their owner, which ends them.
+//! The threads that look after logs at rest: `log-upkeep` closes idle files and applies retention,
+//! `log-cleaner` compacts, `log-scrub` looks for damage, and `log-checkpoint` syncs segments in place so that
+//! files of the write-ahead log can be reused. They share the open logs and hold no `Logs`, which ends them
+//! when it is dropped. Read `periodic.rs` first.
 
 pub(in crate::log) mod age;
 pub(in crate::log) mod clean;
@@ -22,16 +23,17 @@ use crate::log::logs::OpenLogs;
 use crate::log::refusals::Refusal;
 use crate::log::settings::Settings;
 
-/// A file that nobody has used for this long, or up to twice as long, is closed.
+/// A file is closed when it was not used for this long, or for up to twice as long.
 const HANDLES_REST_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Looking for something to compact costs a little even when there is nothing.
+/// The shortest pause between two looks for something to compact: a look costs something even if there is
+/// nothing to do.
 const CLEANER_BACKOFF_MIN: Duration = Duration::from_millis(1);
 
-/// What a longer interval means: never, without a sum that overflows.
+/// A longer interval is cut to this: it means never, and no sum with it overflows.
 const INTERVAL_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Starts all of them.
+/// Starts all upkeep threads.
 pub(super) fn start(
     open: &Arc<OpenLogs>,
     settings: &Arc<Settings>,
@@ -61,7 +63,7 @@ pub(super) fn start(
     Ok(threads)
 }
 
-/// Works when a writer says that a checkpoint is due.
+/// Starts the checkpoint thread, which works when a writer wakes it.
 fn checkpoint(open: &Arc<OpenLogs>, settings: &Arc<Settings>) -> io::Result<Periodic> {
     let (open, of_thread) = (open.clone(), settings.clone());
     let periodic = Periodic::start("log-checkpoint", INTERVAL_MAX, move |_| {
@@ -73,7 +75,8 @@ fn checkpoint(open: &Arc<OpenLogs>, settings: &Arc<Settings>) -> io::Result<Peri
     Ok(periodic)
 }
 
-/// Syncs the segments whose WAL file is to be reused. A log of which a sync failed takes no more appends.
+/// Syncs the segments that a WAL file holds bytes of, so that the file can be reused. If the sync of a
+/// segment fails, its log refuses appends from then on.
 pub(super) fn checkpoint_round(open: &OpenLogs, settings: &Settings) {
     for (object, error) in settings.store.checkpoint(false) {
         if let Some(log) = open.get(&object.log) {
@@ -84,7 +87,7 @@ pub(super) fn checkpoint_round(open: &OpenLogs, settings: &Settings) {
     }
 }
 
-/// Idle files and retention, each at its own interval.
+/// Starts the thread that closes idle files and applies retention, each at its own interval.
 fn keep(open: &Arc<OpenLogs>, settings: &Arc<Settings>, config: &Config) -> io::Result<Periodic> {
     let store = settings.store.clone();
     let mut retainer = Retainer::new(open.clone(), settings.clone());

@@ -1,7 +1,7 @@
-//! The scrub: reads every log again, over and over and slowly, and checks each batch's CRC and
-//! offset, so that damage is found while there may still be another copy of the records. It changes
-//! nothing: what it finds is the log's writer to note. A batch in the page cache is checked as the
-//! cache has it; a later round meets it on the disk.
+//! The scrub: slowly reads every log, over and over, and checks the CRC and the offset of each batch, so
+//! that damage is found while there may still be another copy of the records. It changes nothing: it tells
+//! the log's writer what it found. A batch that is in the page cache is checked there; a later round will
+//! read it from the disk.
 
 use std::io;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::log::segment::{Damage, Segment};
 use crate::log::settings::Settings;
 use crate::types::{LogId, Offset};
 
-/// Bytes after which the scrub rests for as long as they may take.
+/// After this many bytes the scrub rests, so that it keeps to its bytes per second.
 const STRIDE_BYTES: u64 = 256 << 10;
 
-/// See the module's header. Holds no handle on the logs' owner.
+/// See the module's header. Holds no `Logs`, so it does not keep them alive.
 pub(in crate::log) struct Scrub {
     open: Arc<OpenLogs>,
     settings: Arc<Settings>,
@@ -34,32 +34,32 @@ pub(in crate::log) struct Scrub {
     read_bytes: u64,
 }
 
-/// How a look at something ended.
+/// How the check of a log or segment ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
-    /// All of it was looked at.
+    /// All of it was checked.
     Whole,
     /// The broker is stopping.
     Stopped,
 }
 
-/// A segment as it was when the look at it began.
+/// A segment as it was when its check began.
 struct Look {
     object: ObjectId,
     bytes: u64,
     damaged: Vec<Damage>,
-    /// The first offset of the next segment; `None` for the one that is appended to.
+    /// The first offset of the next segment; `None` for the active segment.
     following: Option<Offset>,
-    /// Readers have seen all before this offset.
+    /// The high watermark at that time.
     published: Offset,
     departures: u64,
-    /// Where the look begins: a position, and the offset of the batch that should be there.
+    /// Where the check begins: a position, and the offset of the batch that should be there.
     from: (u64, Offset),
 }
 
 impl Look {
     fn at(shared: &Shared, choose: impl Fn(&Segment) -> bool) -> Option<Look> {
-        // First: what is written from now on is not looked at.
+        // Taken before the segment: batches appended after this are above it and are not checked.
         let published = shared.span.borrow().high_watermark;
         let readable = shared.readable();
         let index = readable.segments.iter().position(choose)?;
@@ -75,7 +75,7 @@ impl Look {
         })
     }
 
-    /// Whether the segment may have been let go or replaced since.
+    /// Whether the segment may have been deleted or replaced since.
     fn is_outdated(&self, shared: &Shared) -> bool {
         shared.is_deleted() || shared.readable().departures != self.departures
     }
@@ -94,11 +94,12 @@ impl Scrub {
         Scrub { open, settings, bytes_per_second, read_bytes: 0 }
     }
 
-    /// Looks at every log once. Blocking.
+    /// Checks every log once. Blocking.
     pub(in crate::log) fn round(&mut self, pace: &Pace) {
         let mut logs: Vec<LogId> = self.open.iter().map(|entry| *entry.key()).collect();
         logs.sort_unstable();
-        // A broker that is started often comes to no end: it begins elsewhere each time.
+        // Begin with another log after each start: a broker that is restarted often would otherwise
+        // never reach the last logs.
         if let Some(turn) = (self.settings.epoch.0.unsigned_abs() as usize).checked_rem(logs.len())
         {
             logs.rotate_left(turn);
@@ -126,8 +127,8 @@ impl Scrub {
         Ended::Whole
     }
 
-    /// Looks at a segment from where somebody else has met something wrong, and tells the log's
-    /// writer what it is. Blocking.
+    /// Checks a segment from the place where a compaction met something wrong, and tells the log's writer
+    /// what it is. Blocking.
     pub(in crate::log) fn look_again(
         &mut self,
         shared: &Shared,
@@ -144,7 +145,7 @@ impl Scrub {
     fn segment(&mut self, shared: &Shared, mut look: Look, pace: &Pace) -> Ended {
         let (from, mut expected) = look.from;
         let mut scan = look.scan(shared, from);
-        // A place is read twice before it is called damaged.
+        // The position that failed its check once: it is read a second time before it counts as damaged.
         let mut doubted = None;
         while expected < look.published && scan.position() < look.bytes {
             let position = scan.position();
@@ -169,7 +170,7 @@ impl Scrub {
                 Ok(Some(Found::Bad { reason, .. })) => Ok(reason),
                 Err(error) => Err(error),
             };
-            // What is being deleted or replaced may look like anything.
+            // A segment that is being deleted or replaced may look damaged.
             if look.is_outdated(shared) {
                 return Ended::Whole;
             }
@@ -205,7 +206,7 @@ impl Scrub {
                 expected = next;
                 continue;
             }
-            // Something was appended behind it, or the segment is gone.
+            // The writer did not note it: batches were appended behind it, or the segment is gone.
             let object = look.object;
             match Look::at(shared, |segment| segment.object == object) {
                 Some(again) if again.bytes > look.bytes => look = again,
@@ -217,7 +218,7 @@ impl Scrub {
         Ended::Whole
     }
 
-    /// Tells the log's writer; whether it took note. One that ended takes none.
+    /// Tells the log's writer about a fault. Returns false if the writer did not note it, or has ended.
     fn note(&self, shared: &Shared, look: &Look, fault: Fault) -> bool {
         let (reply, noted) = oneshot::channel();
         let discovery = Discovery { object: look.object, fault, reply };
@@ -238,7 +239,7 @@ impl Scrub {
         self.note(shared, look, Fault::Disk(reason));
     }
 
-    /// Accounts for bytes that were read; whether to go on.
+    /// Counts bytes that were read, and rests if it is time. Returns whether to continue.
     fn passed(&mut self, bytes: u64, pace: &Pace) -> bool {
         self.read_bytes += bytes;
         if self.read_bytes < STRIDE_BYTES.min(self.bytes_per_second) {

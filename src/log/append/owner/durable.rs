@@ -1,5 +1,5 @@
-//! What becomes of written bytes: they are synced, shown to readers and answered for; and what a disk
-//! that fails at it makes of the log.
+//! What happens after a write: bytes are synced, shown to readers, and their appends answered. Also what
+//! happens when the disk fails at any of this.
 
 use std::io;
 
@@ -14,8 +14,8 @@ use crate::log::refusals::Refusal;
 use crate::log::settings::Settings;
 
 impl OwnedLog {
-    /// Takes a failed write back. A full disk is tried again with the next append, and so is a lack
-    /// of file handles; after any other failure, or when taking back fails, the log is given up.
+    /// Cuts off what a failed write may have left. After a full disk, or when file handles were missing, the
+    /// next append tries again. After any other failure, or if the cut fails, the log refuses appends.
     pub(super) fn write_failed(
         &mut self,
         error: &io::Error,
@@ -23,21 +23,22 @@ impl OwnedLog {
         position: u64,
         settings: &Settings,
     ) -> String {
-        // The file could not be opened: nothing was written, and taking back would fail alike.
+        // The file could not be opened: nothing was written, and a cut would fail for the same reason.
         if out_of_handles(error) {
             return self.wait_for_handles("append", error, settings);
         }
         let taken_back = match settings.store.truncate(object, position) {
             Err(e) if e.kind() == io::ErrorKind::NotFound && position == 0 => Ok(()),
-            // A power loss may else bring back what was taken back: behind the end of a segment
-            // that was given up for the next one meanwhile, where nobody may cut it.
+            // Sync the truncation now: if power fails after this segment is sealed, the cut bytes could
+            // reappear, and recovery never cuts a sealed segment.
             Ok(()) => match settings.sync_object(object) {
-                // The next sync does it: nothing was asked of the disk yet.
+                // The file could not be opened, so no sync has failed: the next sync will do.
                 Err(again) if out_of_handles(&again) => {
                     self.unsynced.is_cut = true;
                     Ok(())
                 }
-                // What this cycle wrote before may be lost with it: asking again would lie.
+                // The failed sync may also have lost what this cycle wrote before. Another sync would
+                // report success all the same.
                 Err(again) => {
                     self.sync_failed = true;
                     Err(again)
@@ -49,18 +50,19 @@ impl OwnedLog {
         let passing = out_of_room(error);
         match taken_back {
             Ok(()) if passing => {
-                warn!(log = settings.label(self.shared.id), %error, "append failed and was taken back");
-                format!("{error}; make room, appends go on by themselves")
+                warn!(log = settings.label(self.shared.id), %error, "append failed, its bytes were cut off");
+                format!("{error}; make room, then appends work again")
             }
             Ok(()) => self.refuse(Refusal::disk(format!("a write failed: {error}")), settings),
             Err(again) => {
-                let reason = format!("a write failed: {error}; taking it back failed: {again}");
+                let reason =
+                    format!("a write failed: {error}; cutting its bytes off failed: {again}");
                 self.refuse(Refusal::disk(reason), settings)
             }
         }
     }
 
-    /// Answers the callers that need no sync; all of them, when none does.
+    /// Answers the callers that need no sync. If no caller needs one, publishes and answers all.
     pub(in crate::log) fn answer_unsynced(&mut self, settings: &Settings) {
         self.touched = false;
         let needs_sync = |waiting: &Waiting| waiting.durable == Durable::Synced;
@@ -68,7 +70,7 @@ impl OwnedLog {
             if self.written.iter().all(needs_sync) {
                 return;
             }
-            // First, so that a client may ask for what its `acks=1` append was told.
+            // Before the answers: a client may at once ask for the offsets of its `acks=1` append.
             self.publish_end();
             for waiting in self.written.extract_if(.., |waiting| !needs_sync(waiting)) {
                 waiting.reply.send(Ok(waiting.outcome));
@@ -80,8 +82,8 @@ impl OwnedLog {
         }
     }
 
-    /// What callers wait for, if all that is not synced is at hand to be synced together with other
-    /// logs.
+    /// The unsynced bytes that callers wait for, to be synced together with those of other logs. `None` if
+    /// some of the unsynced bytes are no longer in memory, or if only a sync of the segment will do.
     pub(in crate::log) fn take_unsynced(&mut self) -> Option<Unsynced> {
         let SinceSync { bytes, gathered, gathered_bytes, is_cut } = &mut self.unsynced;
         let object = self.active.filter(|_| !self.written.is_empty())?;
@@ -93,17 +95,17 @@ impl OwnedLog {
         Some(Unsynced { object, position, pieces: std::mem::take(gathered) })
     }
 
-    /// What was to be synced together survives power loss.
+    /// Notes that the bytes of `take_unsynced` are durable now.
     pub(in crate::log) fn is_synced_together(&mut self) {
         self.unsynced.clear();
     }
 
-    /// Whether nothing of it waits for a sync.
+    /// Whether all of the log is synced.
     pub(in crate::log) fn is_synced(&self) -> bool {
         !self.unsynced.is_any()
     }
 
-    /// Syncs for those that wait for it, moves the high watermark and answers them.
+    /// Syncs the log, publishes the new high watermark and answers the callers that waited for it.
     pub(in crate::log) fn answer_synced(&mut self, settings: &Settings) {
         if self.written.is_empty() {
             return;
@@ -112,14 +114,14 @@ impl OwnedLog {
         let synced = self.sync(settings);
         match synced {
             Ok(()) => self.publish(),
-            // It is written all the same, and what is appended next lies behind it.
+            // The bytes are in the log all the same: the next append lies behind them.
             Err(_) => self.publish_end(),
         }
         self.answer_all(synced);
     }
 
-    /// The last one first: a connection waits for its first request in flight, and so is woken once,
-    /// when it can send all its answers together.
+    /// Answers the last append first: a connection waits for the answer to its first request in flight, so
+    /// it is woken once, when it can send all answers together.
     fn answer_all(&mut self, result: Result<(), String>) {
         let log = self.shared.id;
         for waiting in self.written.drain(..).rev() {
@@ -129,7 +131,7 @@ impl OwnedLog {
         self.written.shrink_to(KEPT_BATCHES_MAX);
     }
 
-    /// Makes all written bytes durable, where durability asks for it.
+    /// Syncs the log, with `durability = disk`.
     fn sync(&mut self, settings: &Settings) -> Result<(), String> {
         if settings.sync { self.force_sync(settings) } else { Ok(()) }
     }
@@ -138,7 +140,8 @@ impl OwnedLog {
         let Some(active) = self.active.filter(|_| self.unsynced.is_any()) else {
             return Ok(());
         };
-        // After a failed sync the kernel may have dropped the pages: asking again would lie.
+        // After a failed sync the kernel may have dropped the pages: another sync would report success,
+        // although the bytes are lost.
         if let Some(refusal) = self.refused.as_ref().filter(|_| self.sync_failed) {
             return Err(refusal.to_string());
         }
@@ -147,7 +150,7 @@ impl OwnedLog {
                 self.unsynced.clear();
                 Ok(())
             }
-            // Nothing was asked of the disk yet, so asking again is honest.
+            // The file could not be opened, so no sync has failed: a later sync can be trusted.
             Err(error) if out_of_handles(&error) => {
                 Err(self.wait_for_handles("sync", &error, settings))
             }
@@ -158,27 +161,29 @@ impl OwnedLog {
         }
     }
 
-    /// Tells of a file that could not be opened now but may be later.
+    /// Logs that no file handle was free, and returns the reason for callers.
     fn wait_for_handles(&self, action: &str, error: &io::Error, settings: &Settings) -> String {
         warn!(log = settings.label(self.shared.id), action, %error, "no file handle was free");
-        format!("{error}; raise the limit of open files (ulimit -n), appends go on by themselves")
+        format!(
+            "{error}; raise the limit of open files (ulimit -n); appends work again when a handle is free"
+        )
     }
 
-    /// Gives the log up for writing; reading goes on.
+    /// Refuses appends from now on; reads continue.
     pub(super) fn refuse(&mut self, refusal: Refusal, settings: &Settings) -> String {
         let Refusal { reason, next_step } = &refusal;
         settings.note_refusal(self.shared.id, &refusal);
         error!(
             log = settings.label(self.shared.id),
-            reason, next_step, "log is fenced: it takes no more appends"
+            reason, next_step, "log takes no more appends, only reads"
         );
         let told = refusal.to_string();
         self.refused = Some(refusal);
         told
     }
 
-    /// Shows readers where the log begins and how far it goes, unless a failed sync has left that in
-    /// the air. Then it has not changed either: no start is raised before all is on the disk.
+    /// Publishes the log's offsets to readers. Does nothing after a failed sync while bytes are unsynced:
+    /// these may never reach the disk. The start cannot have changed then: a trim syncs first.
     pub(super) fn publish(&self) {
         if self.sync_failed && self.unsynced.is_any() {
             return;
@@ -191,13 +196,13 @@ impl OwnedLog {
             end: self.end,
         };
         debug_assert!(self.invariants(&span));
-        // The log's own receiver waits for nothing. Who subscribes asks for the span after that, so
-        // that it either is counted here or sees what is put here.
+        // The log's own receiver does not wait. A subscriber reads the span after it has subscribed, so it
+        // either is counted here, or reads the span that is set here.
         let is_awaited = || self.span.receiver_count() > 1;
         self.span.send_if_modified(|old| std::mem::replace(old, span) != span && is_awaited());
     }
 
-    /// Tells readers where the log ends, and shows them nothing more.
+    /// Publishes only the log's end, and leaves the high watermark where it is.
     fn publish_end(&self) {
         self.span.send_if_modified(|span| std::mem::replace(&mut span.end, self.end) != self.end);
     }

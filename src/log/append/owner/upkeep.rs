@@ -1,5 +1,5 @@
-//! How a log loses records: its start is raised, segments are replaced by what compaction left of
-//! them, and damage found at rest is noted.
+//! Changes of a log that are no appends: its start is raised, compacted segments are swapped in, and damage
+//! that was found at rest is noted.
 
 use std::io;
 
@@ -17,29 +17,29 @@ use crate::log::settings::Settings;
 use crate::store::ProducerEntry;
 use crate::types::Offset;
 
-/// A log whose start was raised.
+/// The outcome of a trim.
 #[derive(Debug)]
 pub(in crate::log) struct Trimmed {
-    /// Where it starts now.
+    /// The log's start now.
     pub(in crate::log) start: Offset,
-    /// What it needs no more: to be deleted by whoever asked.
+    /// The segments below the start, which the caller must delete.
     pub(in crate::log) objects: Vec<ObjectId>,
 }
 
-/// Segments and what takes their place.
+/// A compacted segment and the segments that it replaces.
 #[derive(Debug)]
 pub(in crate::log) struct Replacement {
     /// Consecutive segments, none of them the active one.
     pub(in crate::log) removed: Vec<ObjectId>,
-    /// Their one successor, published, with all of its index; it holds the same offsets.
+    /// The compacted segment: published, with its whole index, and with the same offsets.
     pub(in crate::log) segment: Segment,
-    /// Up to where the log is compacted then.
+    /// The offset up to which the log is then compacted.
     pub(in crate::log) cleaned_to: Offset,
 }
 
 impl OwnedLog {
-    /// Raises the log's start to `before`, for good: whole segments below it are let go. At the
-    /// log's end the active segment goes too, and an empty one takes its place.
+    /// Raises the log's start to `before`, durably, and drops the segments below it. If `before` is the
+    /// log's end, the active segment is dropped, too, and a new, empty one is begun.
     pub(in crate::log) fn trim(
         &mut self,
         before: Offset,
@@ -51,7 +51,8 @@ impl OwnedLog {
             return Err(TrimError::OutOfRange { before, end: self.end });
         }
         if before > self.start {
-            // A start that survives what lies before it would leave a log that lost its end.
+            // Sync first: if the new start survived a power loss that took records below it, the log
+            // would seem to have lost its end.
             self.force_sync(settings).map_err(storage)?;
             if before == self.end {
                 self.begin_empty(settings).map_err(storage)?;
@@ -72,8 +73,9 @@ impl OwnedLog {
         Ok(Trimmed { start: self.start, objects })
     }
 
-    /// Fences a log whose start the disk did not note, but for a lack of room or file handles: asked
-    /// again, the disk may say that it has noted what it has lost.
+    /// Handles a start that could not be noted on disk. A full disk and missing file handles pass. After any
+    /// other error the log refuses appends and trims: a second attempt might report success although the
+    /// first note is lost.
     fn note_failed(&mut self, error: &io::Error, settings: &Settings) -> String {
         if out_of_handles(error) || out_of_room(error) {
             return error.to_string();
@@ -84,12 +86,12 @@ impl OwnedLog {
         reason
     }
 
-    /// Ends the active segment, if it has anything.
+    /// Ends the active segment, unless it is empty.
     pub(in crate::log) fn roll(&mut self, settings: &Settings) -> Result<(), String> {
         if let Some(refusal) = &self.refused {
             return Err(refusal.to_string());
         }
-        // Only the last segment may have a torn end.
+        // Sync first: only the last segment of a log may have a torn tail.
         self.force_sync(settings)?;
         self.begin_empty(settings)?;
         self.keep_view(settings);
@@ -105,16 +107,16 @@ impl OwnedLog {
             return Err(refusal.to_string());
         }
         let object = ObjectId::appended(self.shared.id, self.end);
-        // Whatever fails from here on: an object of that base may exist, so it holds what is appended
-        // next. A later trim would take an empty one beside it for the one that does.
+        // If anything fails from here on, the new object may exist already. So the next append must go
+        // into it; otherwise a later trim could take the empty object for the one with the records.
         self.roll_due = true;
         settings.store.append(object, 0, &[]).map_err(|error| error.to_string())?;
         if let Err(error) = settings.sync_object(object) {
             if out_of_handles(&error) {
                 return Err(error.to_string());
             }
-            // What is appended to it next could never be known to be on the disk: a later sync
-            // says so, whatever became of the pages of this one.
+            // A later sync of this object could succeed although its pages from now are lost. So no
+            // append to it could ever be known to be on the disk.
             self.sync_failed = true;
             return Err(self.refuse(Refusal::disk(format!("a sync failed: {error}")), settings));
         }
@@ -148,13 +150,13 @@ impl OwnedLog {
         objects
     }
 
-    /// Every producer, with its last batches that are written.
+    /// Every producer, with its last batches as far as they are written.
     pub(in crate::log) fn producers(&self) -> Vec<ProducerEntry> {
         self.producers.entries()
     }
 
-    /// Puts a compacted segment in the place of those it was made of. Whether it could: they may
-    /// have been let go meanwhile. Readers in the middle of one look their place up again.
+    /// Swaps in a compacted segment. Returns false if one of the segments that it replaces was dropped
+    /// meanwhile. A reader in the middle of a replaced segment looks up its position again.
     pub(in crate::log) fn replace(
         &mut self,
         replacement: Replacement,
@@ -177,14 +179,15 @@ impl OwnedLog {
         let after = segment.bytes;
         readable.segments.splice(range, [segment]);
         readable.departures += 1;
-        // Readers at the tail would else see records of transactions that are no longer named.
+        // Also drop the old batches in memory: they hold records of aborted transactions that are removed
+        // from the list below, and readers would see these records.
         let behind = readable.segments.get(first + 1).map_or(self.end, |next| next.object.base);
         readable.tail.forget_before(behind);
         if readable.published_largest.is_some_and(|largest| largest.batch < behind) {
             let sealed = readable.segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
             readable.published_largest = partition::largest(sealed);
         }
-        // Nothing of the transactions that were aborted before is left to skip.
+        // The compacted part has no records of aborted transactions any more.
         let ended = readable.aborted.partition_point(|txn| txn.last_offset < cleaned_to);
         readable.aborted.drain(..ended);
         readable.cleaned_to = readable.cleaned_to.max(cleaned_to);
@@ -199,8 +202,8 @@ impl OwnedLog {
         true
     }
 
-    /// Takes note of what is wrong with a segment at rest: nothing is appended to a log that is not
-    /// whole. Whether it is noted: the segment may have been let go, replaced or appended to.
+    /// Notes a fault of a segment; the log refuses appends from then on. Returns false if the fault does not
+    /// apply any more: the segment was dropped, replaced or appended to.
     pub(in crate::log) fn note(
         &mut self,
         object: ObjectId,
@@ -222,7 +225,7 @@ impl OwnedLog {
         }
     }
 
-    /// The damaged batches answer readers with an error that says where it goes on.
+    /// Notes damage: reads of it get an error that names the next readable offset.
     fn note_damage(
         &mut self,
         object: ObjectId,
@@ -239,7 +242,7 @@ impl OwnedLog {
             return true;
         }
         if to_the_end {
-            // What was appended behind it meanwhile is whole.
+            // Batches were appended behind the damage since it was found: it must be looked at again.
             if segment.bytes != damage.end {
                 return false;
             }
@@ -253,13 +256,13 @@ impl OwnedLog {
         settings.meter.damaged.inc();
         error!(
             log = settings.label(self.shared.id), %offset, %next, reason,
-            "a batch at rest is damaged: readers get an error for it, and may go on behind it"
+            "a stored batch is damaged: reads of it get an error, reads from `next` on work"
         );
         self.give_up(Refusal::damage(reason), settings);
         true
     }
 
-    /// Takes no more appends; what was found first stays the reason.
+    /// Refuses appends from now on. If the log does so already, the first reason stays.
     pub(in crate::log) fn give_up(&mut self, refusal: Refusal, settings: &Settings) {
         if self.refused.is_none() {
             self.refuse(refusal, settings);

@@ -1,4 +1,4 @@
-//! What the view is told about a log, so that the next start scans little.
+//! Snapshots of a log in the view, so that the next start reads little of the log.
 
 use tracing::warn;
 
@@ -8,7 +8,7 @@ use crate::log::settings::Settings;
 use crate::store::{AbortedEntry, LogSnapshot, LogUpdate};
 
 impl OwnedLog {
-    /// Tells the view how far the log has come, if enough was appended since the last time.
+    /// Writes a snapshot to the view, if enough was appended since the last one.
     pub(in crate::log) fn keep_view_if_due(&mut self, settings: &Settings) {
         if self.is_view_due(settings) {
             self.keep_view(settings);
@@ -19,13 +19,14 @@ impl OwnedLog {
         self.view_due_bytes >= settings.view_interval_bytes
     }
 
-    /// Tells the view now.
+    /// Writes a snapshot to the view now.
     pub(super) fn keep_view(&mut self, settings: &Settings) {
-        // Damage is found anew at each start: a snapshot would hide it.
+        // Each start must find the damage again: a start does not read what a snapshot covers.
         if self.refused.is_some() || self.active.is_none() {
             return;
         }
-        // The view may never be ahead of what a power loss leaves, whatever the durability.
+        // The view must never know of bytes that a power loss could still take, also with `durability =
+        // page-cache`.
         if self.force_sync(settings).is_err() {
             return;
         }
@@ -75,7 +76,7 @@ impl OwnedLog {
         }
     }
 
-    /// Makes everything durable, whatever the durability, before the thread ends.
+    /// Makes the log durable before its thread ends, also with `durability = page-cache`.
     pub(in crate::log) fn close(&mut self, settings: &Settings) {
         if self.refused.is_none() && self.force_sync(settings).is_ok() {
             self.publish();

@@ -1,4 +1,4 @@
-//! What compaction does, in numbers.
+//! The metrics of compaction.
 
 use prometheus::{Gauge, IntCounter, IntGauge, Opts};
 
@@ -30,7 +30,8 @@ impl CleanMeter {
         };
         let dirty_ratio_max = Gauge::new(
             "ottla_log_cleaner_dirty_ratio_max",
-            "Share of bytes not compacted yet in the compacted log that has most of them, 0 to 1.",
+            "The largest dirty ratio of all compacted logs: the share of bytes that is not compacted \
+             yet, 0 to 1.",
         )?;
         metrics.registry().register(Box::new(dirty_ratio_max.clone()))?;
         Ok(CleanMeter {

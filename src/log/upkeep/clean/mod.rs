@@ -1,5 +1,6 @@
-//! Compaction (`cleanup.policy=compact`): of the records with one key the newest stays, under its
-//! offset. The thread `log-cleaner` takes one log at a time, the one with most to gain first.
+//! Compaction (`cleanup.policy=compact`): of the records with the same key only the newest is kept, under
+//! its own offset. The thread `log-cleaner` compacts one log at a time, the one with the largest dirty part
+//! first. Read `pass.rs` first.
 
 mod backoff;
 mod draft;
@@ -35,24 +36,24 @@ use crate::types::LogId;
 
 pub(in crate::log) use meter::CleanMeter;
 
-/// The state of the thread.
+/// The state of the thread `log-cleaner`.
 pub(in crate::log) struct Cleaner {
     logs: Arc<OpenLogs>,
     pub(in crate::log) meter: CleanMeter,
     settings: Arc<Settings>,
-    /// Bound of a compaction's table of keys.
+    /// Bound of the memory for a log's keys.
     keys_bytes_max: usize,
-    /// How long a log is left alone after the first failure.
+    /// How long a log is not tried again after its first failure.
     backoff: Duration,
     /// The logs whose last compaction failed.
     setbacks: HashMap<LogId, Setback>,
-    /// The disk was full: nothing is compacted for as long.
+    /// The disk was full at the last attempt: no log is compacted until this pause is over.
     full: Option<Backoff>,
-    /// Looks again at what a compaction found damaged.
+    /// Checks again what a compaction found damaged.
     scrub: Scrub,
 }
 
-/// A log that could not be compacted.
+/// Why the last compaction of a log failed, and the pause until the next one.
 struct Setback {
     reason: String,
     backoff: Backoff,
@@ -69,7 +70,7 @@ struct Candidate {
 }
 
 impl Cleaner {
-    /// Leaves a log that failed alone for `backoff` at first.
+    /// A log whose compaction fails is not tried again for `backoff`; each further failure doubles that.
     pub(in crate::log) fn new(
         logs: Arc<OpenLogs>,
         settings: Arc<Settings>,
@@ -82,12 +83,12 @@ impl Cleaner {
         Cleaner { logs, meter, settings, keys_bytes_max, backoff, setbacks, full: None, scrub }
     }
 
-    /// Compacts whatever is due.
+    /// Compacts every log that is due.
     pub(in crate::log) fn round(&mut self, pace: &Pace) {
         self.work(pace, &|| pace.goes_on());
     }
 
-    /// `round`, as long as `goes_on` says so.
+    /// `round`, as long as `goes_on` returns true.
     fn work(&mut self, pace: &Pace, goes_on: &dyn Fn() -> bool) {
         let mut left_alone = HashSet::new();
         while goes_on() {
@@ -102,7 +103,7 @@ impl Cleaner {
         }
     }
 
-    /// The log that most of is dirty, of those that are due.
+    /// Of the logs that are due, the one with the largest dirty share.
     fn most_dirty(&mut self, left_alone: &HashSet<LogId>) -> Option<Candidate> {
         self.setbacks.retain(|log, _| self.logs.contains_key(log));
         let now = self.settings.clock.monotonic();
@@ -113,7 +114,7 @@ impl Cleaner {
         let mut set_aside = 0;
         for candidate in candidates {
             let setback = self.setbacks.get(&candidate.partition.id());
-            // Damage stays until the segment goes or is repaired: to read it again is of no use.
+            // Damage stays until the segment is deleted or repaired: to read it again would be useless.
             if candidate.is_damaged || setback.is_some_and(|setback| setback.backoff.holds(now)) {
                 set_aside += 1;
                 continue;
@@ -133,7 +134,7 @@ impl Cleaner {
         best
     }
 
-    /// Whether the log is further than before.
+    /// Compacts one log. Returns false if that failed or was given up.
     fn compact(&mut self, candidate: &Candidate, pace: &Pace, goes_on: &dyn Fn() -> bool) -> bool {
         let shared = &*candidate.partition.shared;
         let pass = Pass {
@@ -171,7 +172,7 @@ impl Cleaner {
         false
     }
 
-    /// Leaves a log alone for a while, and says why if that is news.
+    /// Starts or doubles the pause of a log, and logs the reason if it is a new one.
     fn set_back(&mut self, shared: &Shared, reason: String) {
         let before = self.setbacks.get(&shared.id);
         let is_news = before.is_none_or(|before| before.reason != reason);
@@ -187,8 +188,8 @@ impl Cleaner {
         self.setbacks.insert(shared.id, Setback { reason, backoff });
     }
 
-    /// Compacts nothing for a while: each attempt would fill the disk again and fail the appends of
-    /// all logs meanwhile.
+    /// Pauses all compaction: another attempt would fill the disk again, and appends to all logs would fail
+    /// meanwhile.
     fn no_room(&mut self, shared: &Shared, error: &io::Error) {
         let now = self.settings.clock.monotonic();
         let full = Backoff::after(self.full, self.backoff, now);
@@ -204,7 +205,7 @@ impl Cleaner {
 
     fn has_room(&mut self) {
         if self.full.take().is_some() {
-            info!("there is room on the disk again: compaction goes on");
+            info!("the disk has room again: compaction continues");
         }
         self.meter.waits_for_room.set(0);
     }
@@ -216,7 +217,8 @@ impl Cleaner {
     }
 }
 
-/// A log with what of it may be compacted, if its topic asks for that and there is anything.
+/// A log and the part of it that may be compacted; `None` if its topic is not compacted, or if there is
+/// nothing to compact.
 fn candidate(partition: Partition) -> Option<Candidate> {
     let shared = &*partition.shared;
     let config = shared.config();
@@ -245,7 +247,7 @@ fn has_damage(shared: &Shared, choose: impl Fn(&Segment) -> bool) -> bool {
     segments.iter().any(|segment| choose(segment) && !segment.damaged.is_empty())
 }
 
-/// Ends the segment that is appended to.
+/// Ends the active segment, which is never compacted.
 fn end_segment(shared: &Shared) {
     let (reply, ended) = oneshot::channel();
     if shared.send(Command::Roll(shared.id, reply)).is_err() {
@@ -253,7 +255,7 @@ fn end_segment(shared: &Shared) {
     }
     match block_on(ended) {
         Ok(Ok(())) => debug!(log = shared.settings.label(shared.id), "ended a segment by its age"),
-        // A log that takes no bytes has said so itself.
+        // The log's writer has logged the reason already, if it refuses appends.
         Ok(Err(reason)) => {
             debug!(log = shared.settings.label(shared.id), reason, "segment could not be ended");
         }

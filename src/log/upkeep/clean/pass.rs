@@ -1,5 +1,6 @@
-//! One compaction of one log: reads what was written since the last one, then writes anew what is
-//! left of everything, segment group by segment group. The only place here that touches the store.
+//! One compaction of one log. First it reads the dirty part and notes the newest offset of each key. Then it
+//! rewrites all segments up to there, in groups that fit one segment. The only file here that touches the
+//! store, besides `draft.rs`.
 
 use std::io;
 
@@ -23,7 +24,7 @@ use crate::log::partition::{Readable, Shared};
 use crate::store::ProducerEntry;
 use crate::types::Offset;
 
-/// Bytes read between two looks at whether to go on.
+/// After this many bytes the pass asks whether to continue.
 const CHUNK_BYTES: u64 = 256 << 10;
 
 /// What one compaction did.
@@ -33,13 +34,13 @@ pub(super) struct Done {
     pub(super) bytes_written: u64,
 }
 
-/// Why a compaction ended early. What it had put in place by then stays.
+/// Why a compaction ended early. Segments that it had swapped in before stay.
 #[derive(Debug)]
 pub(super) enum Ended {
     /// The broker stops, or the log is being deleted.
     Stopped,
-    /// A segment was let go or noted as damaged meanwhile. What comes after it waits too: the log
-    /// counts as compacted up to where the last segment put in place ends.
+    /// A segment was deleted or noted as damaged meanwhile. The segments behind it wait for the next
+    /// compaction: the log counts as compacted up to the end of the last segment that was swapped in.
     Overtaken,
     /// A segment that seems to be damaged, or could not be read.
     Suspect(Suspect),
@@ -47,7 +48,7 @@ pub(super) enum Ended {
     Io(io::Error),
 }
 
-/// Where a pass met bytes that are no batch, or could not read.
+/// The place where a pass met bytes that are no batch, or could not read.
 #[derive(Debug)]
 pub(super) struct Suspect {
     pub(super) object: ObjectId,
@@ -63,11 +64,11 @@ impl From<io::Error> for Ended {
     }
 }
 
-/// A sealed segment as the pass found it.
+/// A sealed segment as it was when the pass began.
 struct Source {
     object: ObjectId,
     bytes: u64,
-    /// Where the next one begins.
+    /// The first offset of the next segment.
     end: Offset,
 }
 
@@ -76,20 +77,21 @@ pub(super) struct Pass<'a> {
     pub(super) shared: &'a Shared,
     pub(super) config: &'a LogConfig,
     pub(super) compaction: Compaction,
-    /// Bound of the table of keys.
+    /// Bound of the memory for the keys.
     pub(super) keys_bytes_max: usize,
-    /// Whether to go on.
+    /// Whether to continue.
     pub(super) goes_on: &'a dyn Fn() -> bool,
 }
 
-/// The log's producers, as its writer knows them; `None` when the log is no more.
+/// The log's producers, as its writer knows them; `None` if the log is being deleted or the writer has
+/// ended.
 fn producers(shared: &Shared) -> Option<Vec<ProducerEntry>> {
     let (reply, told) = oneshot::channel();
     shared.send(Command::Producers(shared.id, reply)).ok()?;
     block_on(told).ok()
 }
 
-/// What of a log may be compacted now.
+/// The part of a log that may be compacted now.
 pub(super) fn range(shared: &Shared, compaction: &Compaction) -> Range {
     let last_stable = shared.span.borrow().last_stable;
     let now = shared.settings.age.now();
@@ -97,7 +99,7 @@ pub(super) fn range(shared: &Shared, compaction: &Compaction) -> Range {
         let readable = shared.readable();
         range::timeless(&readable.segments, readable.cleaned_to, compaction)
     };
-    // Without the lock, which the writer waits for.
+    // Asks the file system without holding the lock, which the writer may wait for.
     let written_at = timeless.into_iter().filter_map(|object| {
         let written_at = shared.settings.store.written_at(object).ok()?;
         Some((object, written_at))
@@ -109,17 +111,21 @@ pub(super) fn range(shared: &Shared, compaction: &Compaction) -> Range {
 }
 
 impl Pass<'_> {
-    /// Compacts the log as far as `range` says, or as far as the table of keys has room.
+    /// Compacts the log up to the end of `range`, or as far as the memory for the keys reaches.
     pub(super) fn run(&self, range: Range) -> Result<Done, Ended> {
         let done = self.rewrite(range);
         if done.is_err() {
-            // Of no use to anybody, and a full disk needs the room.
+            // A draft of a failed pass is useless, and a full disk needs the room.
             let discarded = self.shared.settings.store.discard_drafts(self.shared.id);
             if let Err(error) = discarded.as_ref().map_err(ToString::to_string)
                 && !self.shared.is_deleted()
             {
                 let log = self.shared.settings.label(self.shared.id);
-                warn!(log, error, "the draft of a compaction stays until the next start");
+                warn!(
+                    log,
+                    error,
+                    "the draft of a failed compaction could not be removed, the next start removes it"
+                );
             }
         }
         done
@@ -142,7 +148,8 @@ impl Pass<'_> {
                 sources.into_iter().flatten().take_while(|s| s.end <= range.to).collect();
             (sources, readable.aborted.clone())
         };
-        // After the segments: a producer's last batch is then in none of them, or is known.
+        // Asked after the segments were listed: so the last batch of a producer is known here, or lies
+        // behind these segments.
         let producers = producers(self.shared).ok_or(Ended::Stopped)?;
         let transactions = Transactions::new(&aborted);
         let mut done = Done::default();
@@ -195,7 +202,7 @@ impl Pass<'_> {
         Ok(done)
     }
 
-    /// The newest offset of each key, and up to where the table had room for them.
+    /// The newest offset of each key, and the offset up to which all keys had room in the table.
     fn newest(
         &self,
         sources: &[Source],
@@ -221,7 +228,7 @@ impl Pass<'_> {
         Ok((keys, full_at.unwrap_or(range.to)))
     }
 
-    /// Gives `visit` every batch of a segment, until it wants no more.
+    /// Calls `visit` for every batch of a segment, until it returns false.
     fn each_batch(
         &self,
         source: &Source,
@@ -276,13 +283,13 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Whether the log has the segment still: retention may have taken it.
+    /// Whether the log still has the segment: retention may have deleted it.
     fn has(&self, source: &Source) -> bool {
         let readable = self.shared.readable();
         readable.segments.iter().any(|segment| segment.object == source.object)
     }
 
-    /// A log that is being deleted has not failed.
+    /// How an error of the store ends the pass. If the log is being deleted, it is no failure.
     fn failed(&self, error: io::Error) -> Ended {
         match self.shared.is_deleted() {
             true => Ended::Stopped,
@@ -290,7 +297,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Puts a finished draft in the place of its sources.
+    /// Publishes a finished draft, has the writer swap it in, and deletes its sources.
     fn swap(
         &self,
         mut draft: Draft<'_>,
@@ -302,7 +309,7 @@ impl Pass<'_> {
         draft.finish().map_err(|error| self.failed(error))?;
         let end = draft.end();
         if !draft.changed && draft.sources.len() == 1 && end <= dirty_from {
-            // It was clean already, and nothing of it has become old.
+            // The segment was clean already, and nothing in it has expired: keep it.
             return settings.store.discard_drafts(self.shared.id).map_err(|e| self.failed(e));
         }
         let object = draft.segment.object;
@@ -321,21 +328,21 @@ impl Pass<'_> {
                 self.shared.delete(&[object]);
                 return Err(Ended::Overtaken);
             }
-            // The writer ended: the next start finds out which of the two holds.
+            // The writer has ended: the next start decides between the draft and its sources.
             Err(_) => return Err(Ended::Stopped),
         }
         Ok(())
     }
 }
 
-/// Notes a batch's keys; the offset of the first one that had no room.
+/// Notes the keys of a batch. Returns the offset of the first key that had no room.
 fn put_keys(
     keys: &mut KeyMap,
     header: &BatchHeader,
     bytes: &bytes::Bytes,
     from: Offset,
 ) -> Option<Offset> {
-    // One that cannot be decoded stays as it is, and supersedes nothing.
+    // A batch that cannot be decoded is kept unchanged, and its keys replace no older records.
     let raw = RawBatch::open(header, bytes, INFLATED_BYTES_MAX).ok()?;
     if raw.records().any(|record| match record {
         Ok(record) => i64::from(record.offset_delta) > i64::from(header.last_offset_delta),
