@@ -3,7 +3,7 @@
 use kafka_protocol::messages::ListOffsetsRequest;
 
 use super::batch::{Batch, Codec};
-use super::requests::{Topic, append, append_values, offset_of};
+use super::requests::{Topic, append, append_values, describe, offset_of};
 use super::{broker, code};
 
 const LATEST: i64 = -1;
@@ -22,14 +22,17 @@ fn an_empty_log_starts_and_ends_at_0() {
             let answer = offset_of(&mut client, version, &topic, sentinel);
             assert_eq!((answer.error_code, answer.offset), (code::NONE, 0));
             assert_eq!(answer.timestamp, -1);
+            assert_eq!(answer.leader_epoch >= 0, version >= 4, "v{version} at {sentinel}");
         }
         for timestamp in [0, 1_700_000_000_000] {
             let answer = offset_of(&mut client, version, &topic, timestamp);
             assert_eq!((answer.error_code, answer.offset), (code::NONE, -1));
+            assert_eq!(answer.leader_epoch, -1);
         }
         if version >= 7 {
             let answer = offset_of(&mut client, version, &topic, MAX_TIMESTAMP);
             assert_eq!((answer.error_code, answer.offset), (code::NONE, -1));
+            assert_eq!(answer.leader_epoch, -1);
         }
     }
 }
@@ -43,12 +46,18 @@ fn sentinels_name_the_ends_and_the_largest_timestamp() {
     assert_eq!(append(&mut client, &topic, &first), (code::NONE, 0));
     let second = Batch::of(["d", "e"]).at(&[3_000, 4_000]);
     assert_eq!(append(&mut client, &topic, &second), (code::NONE, 3));
+    let appended_in = describe(&mut client, &topic.name).partitions[0].leader_epoch;
     for version in client.versions::<ListOffsetsRequest>() {
         assert_eq!(offset_of(&mut client, version, &topic, EARLIEST).offset, 0);
         let latest = offset_of(&mut client, version, &topic, LATEST);
         assert_eq!(latest.offset, 5);
-        if version >= 4 {
-            assert!(latest.leader_epoch >= 0);
+        // Whatever is found has the epoch that it was appended in.
+        let epoch = if version >= 4 { appended_in } else { -1 };
+        assert_eq!(latest.leader_epoch, epoch);
+        for wanted in [EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, 1_000, 3_000, 9_000, 10_000] {
+            let answer = offset_of(&mut client, version, &topic, wanted);
+            let epoch = if answer.offset >= 0 { epoch } else { -1 };
+            assert_eq!(answer.leader_epoch, epoch, "v{version} at {wanted}");
         }
         if version >= 7 {
             let answer = offset_of(&mut client, version, &topic, MAX_TIMESTAMP);

@@ -3,7 +3,7 @@
 //! v2 adds the isolation level, v4 leader epochs, v7 the record with the largest timestamp
 //! (KIP-734), v8 the earliest local and v9 the last tiered offset (KIP-405): without tiers the
 //! first is the log start, and there is none of the second.
-//! Gaps: v11 (earliest pending upload); the leader epoch of an old record is not told.
+//! Gaps: v11 (earliest pending upload).
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,7 +18,7 @@ use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
 use super::{Context, Request};
 use crate::catalog::Topic;
-use crate::log::Isolation;
+use crate::log::{Isolation, Partition, ReadError};
 use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 pub(super) const API: Api = Api::ordered(ApiKey::ListOffsets, 1..=10);
@@ -131,7 +131,11 @@ async fn list(
             return Ok(Some(Found { timestamp: None, offset: visible, epoch: Some(epoch) }));
         }
         Wanted::Earliest => {
-            return Ok(Some(Found { timestamp: None, offset: span.start, epoch: None }));
+            let epoch = match version {
+                4.. => first_epoch(&log, epoch).await?,
+                _ => None,
+            };
+            return Ok(Some(Found { timestamp: None, offset: span.start, epoch }));
         }
         Wanted::LastTiered => return Ok(None),
         Wanted::MaxTimestamp => log.max_timestamp().await,
@@ -141,8 +145,21 @@ async fn list(
     Ok(found.map(|found| Found {
         timestamp: Some(found.timestamp),
         offset: found.offset,
-        epoch: None,
+        epoch: Some(found.leader_epoch),
     }))
+}
+
+/// The epoch of the first record, or the current one where there is none. `None` where the record is
+/// damaged: a consumer must find the log's start all the same, to get past it.
+async fn first_epoch(
+    log: &Partition,
+    current: LeaderEpoch,
+) -> Result<Option<LeaderEpoch>, ResponseError> {
+    match log.header_at(log.span().start).await {
+        Ok(header) => Ok(Some(header.map_or(current, |header| header.leader_epoch))),
+        Err(ReadError::Corrupt { .. } | ReadError::Storage { .. }) => Ok(None),
+        Err(error) => Err(error.kafka()),
+    }
 }
 
 fn answer(
@@ -220,6 +237,24 @@ mod tests {
         assert_eq!(only(&bench.call(7, ask("clicks", 0, -3)).await), (0, 3000, 2));
         assert_eq!(only(&bench.call(8, ask("clicks", 0, -4)).await), (0, -1, 0));
         assert_eq!(only(&bench.call(9, ask("clicks", 0, -5)).await), (0, -1, -1));
+    }
+
+    #[tokio::test]
+    async fn whatever_is_found_has_its_leader_epoch() {
+        let bench = bench_with_records().await;
+        let topic = bench.ctx.catalog.snapshot().topic("clicks").unwrap().clone();
+        let epoch = async |timestamp| {
+            bench.call(9, ask("clicks", 0, timestamp)).await.topics[0].partitions[0].leader_epoch
+        };
+        let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
+        let (_, current) = bench.ctx.placement.leader(log.id());
+        for found in [-1, -2, -3, -4, 0, 3000] {
+            assert_eq!(epoch(found).await, current.0, "at {found}");
+        }
+        assert_eq!((epoch(-5).await, epoch(3001).await), (-1, -1));
+        log.trim(Offset::new(6)).await.unwrap();
+        assert_eq!(only(&bench.call(9, ask("clicks", 0, -2)).await), (0, -1, 6));
+        assert_eq!(epoch(-2).await, current.0);
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
 use super::{Context, Request};
 use crate::catalog::Topic;
-use crate::log::{Isolation, Partition, ReadError, ReadRequest};
+use crate::log::{Partition, ReadError};
 use crate::types::{LeaderEpoch, Offset};
 
 pub(super) const API: Api = Api::ordered(ApiKey::OffsetForLeaderEpoch, 2..=4);
@@ -101,43 +101,16 @@ async fn last_up_to(log: &Partition, wanted: LeaderEpoch) -> Result<EpochEnd, Re
     let mut newest = wanted;
     while low < high {
         let middle = low + (high - low) / 2;
-        let Some(batch) = batch_at(log, Offset::new(middle)).await? else { break };
-        if batch.epoch > wanted {
+        let Some(batch) = log.header_at(Offset::new(middle)).await? else { break };
+        if batch.leader_epoch > wanted {
             // The batch may begin before the offset that was asked for.
-            high = batch.base.min(middle);
+            high = batch.base_offset.get().min(middle);
         } else {
-            newest = batch.epoch;
-            low = batch.end.max(middle + 1);
+            newest = batch.leader_epoch;
+            low = batch.next_offset().get().max(middle + 1);
         }
     }
     Ok((newest, Offset::new(high)))
-}
-
-/// What the header of a batch tells.
-struct BatchPlace {
-    base: u64,
-    end: u64,
-    epoch: LeaderEpoch,
-}
-
-/// The batch that holds `offset`, or the next one.
-async fn batch_at(log: &Partition, offset: Offset) -> Result<Option<BatchPlace>, ReadError> {
-    let request = ReadRequest {
-        from: offset,
-        bytes_max: 0,
-        at_least_one: true,
-        isolation: Isolation::ReadUncommitted,
-    };
-    let records = log.read(request).await?.records;
-    Ok(place(&records))
-}
-
-fn place(batch: &[u8]) -> Option<BatchPlace> {
-    let base = u64::from_be_bytes(batch.get(..8)?.try_into().ok()?);
-    let epoch = i32::from_be_bytes(batch.get(12..16)?.try_into().ok()?);
-    let last_delta = u32::from_be_bytes(batch.get(23..27)?.try_into().ok()?);
-    let end = base.checked_add(u64::from(last_delta))?.checked_add(1)?;
-    Some(BatchPlace { base, end, epoch: LeaderEpoch(epoch) })
 }
 
 #[cfg(test)]
@@ -145,6 +118,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
+    use futures_util::future::join_all;
     use kafka_protocol::messages::offset_for_leader_epoch_request::OffsetForLeaderTopic;
 
     use super::*;
@@ -153,7 +127,7 @@ mod tests {
     use crate::log::{AppendOptions, Durable, Logs};
     use crate::metrics::Metrics;
     use crate::store::Store;
-    use crate::types::{LogId, PartitionId, SystemClock, TopicId};
+    use crate::types::{LogId, PartitionId, SystemClock, Timestamp, TopicId};
 
     const OPTIONS: AppendOptions = AppendOptions {
         durable: Durable::Written,
@@ -221,7 +195,7 @@ mod tests {
             let logs = start(tmp.path(), epoch);
             let log = logs.open(id).unwrap();
             for values in batches {
-                log.append(batch(1, values), OPTIONS).await.unwrap();
+                log.append(batch(if epoch == 5 { 7 } else { 1 }, values), OPTIONS).await.unwrap();
             }
             let found = last_up_to(&log, LeaderEpoch(epoch)).await.unwrap();
             assert_eq!((found.0.0, found.1), (epoch, log.span().high_watermark));
@@ -233,6 +207,19 @@ mod tests {
             let found = last_up_to(&log, LeaderEpoch(asked)).await.unwrap();
             assert_eq!((found.0.0, found.1.get()), (epoch, end), "epoch {asked}");
         }
+        // Each record keeps the epoch that it was appended in, however it is looked up.
+        let epochs: Vec<i32> = join_all((0..10).map(|at| log.header_at(Offset::new(at))))
+            .await
+            .into_iter()
+            .map(|header| header.unwrap().map_or(-1, |header| header.leader_epoch.0))
+            .collect();
+        assert_eq!(epochs, [2, 2, 2, 2, 3, 3, 5, 5, 5, -1]);
+        let by_time = log.first_at_or_after(Timestamp(0)).await.unwrap().unwrap();
+        assert_eq!((by_time.offset, by_time.leader_epoch), (Offset::ZERO, LeaderEpoch(2)));
+        let newest = log.first_at_or_after(Timestamp(7)).await.unwrap().unwrap();
+        assert_eq!((newest.offset.get(), newest.leader_epoch), (6, LeaderEpoch(5)));
+        let largest = log.max_timestamp().await.unwrap().unwrap();
+        assert_eq!((largest.offset.get(), largest.leader_epoch), (6, LeaderEpoch(5)));
         logs.shutdown();
     }
 }

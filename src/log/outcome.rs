@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::types::{LogId, Offset, ProducerEpoch, ProducerId, Timestamp};
+use crate::types::{LeaderEpoch, LogId, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// How far an append must have come before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -304,6 +304,8 @@ pub struct TimestampOffset {
     pub timestamp: Timestamp,
     /// Its offset.
     pub offset: Offset,
+    /// The leader epoch it was appended in.
+    pub leader_epoch: LeaderEpoch,
 }
 
 /// How a transaction ends.

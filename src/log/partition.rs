@@ -405,6 +405,12 @@ impl Partition {
         self.on_reader_thread(|shared| shared.max_timestamp()).await
     }
 
+    /// The header of the batch that holds `offset`, or of the next one below the high watermark. Reads
+    /// no records.
+    pub async fn header_at(&self, offset: Offset) -> Result<Option<BatchHeader>, ReadError> {
+        self.on_reader_thread(move |shared| shared.header_at(offset)).await
+    }
+
     /// Bytes of all segments.
     pub fn size_bytes(&self) -> u64 {
         self.shared.readable().segments.iter().map(|segment| segment.bytes).sum()

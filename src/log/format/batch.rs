@@ -53,6 +53,8 @@ pub struct BatchHeader {
     pub base_offset: Offset,
     /// Bytes of the whole batch, header included.
     pub bytes: usize,
+    /// Leader epoch it was appended in; whatever the producer sent until the log patches it.
+    pub leader_epoch: LeaderEpoch,
     /// CRC32C over everything from the attributes on.
     pub crc: u32,
     /// Compression, timestamp type, transactional and control bits.
@@ -116,6 +118,7 @@ impl BatchHeader {
             base_offset: Offset::from_wire(base_offset)
                 .ok_or(HeaderError::BaseOffset(base_offset))?,
             bytes,
+            leader_epoch: LeaderEpoch(i32::from_be_bytes(field(header, 12))),
             crc: u32::from_be_bytes(field(header, 17)),
             attributes,
             last_offset_delta: i32::from_be_bytes(field(header, 23)),

@@ -25,7 +25,11 @@ pub(in crate::log) fn first_wanted(
 ) -> Option<TimestampOffset> {
     let mut next = header.base_offset;
     search(header, batch, INFLATED_BYTES_MAX, start, wanted, &mut next).unwrap_or_else(|_| {
-        Some(TimestampOffset { timestamp: header.max_timestamp, offset: next.max(start) })
+        Some(TimestampOffset {
+            timestamp: header.max_timestamp,
+            offset: next.max(start),
+            leader_epoch: header.leader_epoch,
+        })
     })
 }
 
@@ -59,7 +63,11 @@ fn search(
             return Err(io::ErrorKind::InvalidData.into());
         }
         if offset >= start && wanted(timestamp) {
-            return Ok(Some(TimestampOffset { timestamp, offset }));
+            return Ok(Some(TimestampOffset {
+                timestamp,
+                offset,
+                leader_epoch: header.leader_epoch,
+            }));
         }
         *next = offset.plus(1);
         let rest = record.limit();

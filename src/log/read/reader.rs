@@ -104,6 +104,29 @@ impl Shared {
         }
     }
 
+    /// The header of the batch that holds `offset`, or of the next one, below the high watermark.
+    pub(in crate::log) fn header_at(
+        &self,
+        offset: Offset,
+    ) -> Result<Option<BatchHeader>, ReadError> {
+        self.retry_if_replaced(|| {
+            if self.is_deleted() {
+                return Err(ReadError::Deleted);
+            }
+            let end = self.span.borrow().high_watermark;
+            let mut base = None;
+            while offset < end
+                && let Some(place) = self.place(offset, base)
+            {
+                base = Some(place.object.base);
+                if let Some((_, header)) = self.locate(&place, offset)? {
+                    return Ok((header.base_offset < end).then_some(header));
+                }
+            }
+            Ok(None)
+        })
+    }
+
     /// Runs `look`, which reads segments, and runs it again if it failed while a segment was deleted or
     /// replaced under it.
     fn retry_if_replaced<T>(
