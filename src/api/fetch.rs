@@ -140,7 +140,7 @@ fn resolve(ctx: &Context, version: i16, body: FetchRequest) -> Vec<FetchedTopic>
         });
         topics.push(FetchedTopic {
             partitions: partitions.collect(),
-            counters: topic.ok().map(|topic| ctx.meter.topic(topic.id, &topic.name)),
+            counters: topic.ok().and_then(|topic| ctx.meter.topic(&ctx.catalog, topic)),
             name: asked.topic,
             id: asked.topic_id,
         });

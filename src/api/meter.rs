@@ -1,7 +1,8 @@
 //! Counters of requests, and of bytes and records per topic. Handles are kept, so that the path of
 //! a request formats no label.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -11,6 +12,7 @@ use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
 use super::table::ROUTES;
+use crate::catalog::{Catalog, Topic};
 use crate::metrics::Metrics;
 use crate::types::{IdHash, TopicId, TopicName};
 
@@ -27,6 +29,9 @@ struct Inner {
     bytes_out: IntCounterVec,
     records_in: IntCounterVec,
     topics: DashMap<TopicId, Arc<TopicCounters>, IdHash>,
+    /// The topics with counters by their name, which is what their series go by: of topics that had
+    /// one name, one lives, and others may not be forgotten yet.
+    names: Mutex<BTreeMap<TopicName, BTreeSet<TopicId>>>,
 }
 
 /// An API's handles. By far most requests end without an error.
@@ -95,8 +100,8 @@ impl Meter {
             }
         });
         let routes = routes.collect();
-        let topics = DashMap::default();
-        let inner = Inner { requests, routes, bytes_in, bytes_out, records_in, topics };
+        let (topics, names) = (DashMap::default(), Mutex::default());
+        let inner = Inner { requests, routes, bytes_in, bytes_out, records_in, topics, names };
         Ok(Meter { inner: Arc::new(inner) })
     }
 
@@ -112,31 +117,48 @@ impl Meter {
         }
     }
 
-    /// A topic's counters.
-    pub(super) fn topic(&self, id: TopicId, name: &TopicName) -> Arc<TopicCounters> {
-        if let Some(found) = self.inner.topics.get(&id) {
-            return found.clone();
+    /// A topic's counters; none for a topic that has been deleted since a request looked it up.
+    pub(super) fn topic(&self, catalog: &Catalog, topic: &Topic) -> Option<Arc<TopicCounters>> {
+        if let Some(found) = self.inner.topics.get(&topic.id) {
+            return Some(found.clone());
         }
-        let label = &[name.as_str()];
+        // Locked before the catalog is asked: what is deleted afterwards is forgotten afterwards.
+        let mut names = self.names();
+        catalog.snapshot().topic_by_id(topic.id)?;
+        names.entry(topic.name.clone()).or_default().insert(topic.id);
+        let label = &[topic.name.as_str()];
         let counters = || {
             Arc::new(TopicCounters {
-                name: name.clone(),
+                name: topic.name.clone(),
                 bytes_in: self.inner.bytes_in.with_label_values(label),
                 bytes_out: self.inner.bytes_out.with_label_values(label),
                 records_in: self.inner.records_in.with_label_values(label),
             })
         };
-        self.inner.topics.entry(id).or_insert_with(counters).clone()
+        Some(self.inner.topics.entry(topic.id).or_insert_with(counters).clone())
     }
 
-    /// Ends a deleted topic's series.
+    /// Ends a deleted topic's series, unless a topic of the same name goes on with them.
     pub(super) fn forget_topic(&self, id: TopicId) {
+        let mut names = self.names();
         let Some((_, counters)) = self.inner.topics.remove(&id) else { return };
+        if let Some(ids) = names.get_mut(&counters.name) {
+            ids.remove(&id);
+            if !ids.is_empty() {
+                return;
+            }
+        }
+        names.remove(&counters.name);
         let label = &[counters.name.as_str()];
         for family in [&self.inner.bytes_in, &self.inner.bytes_out, &self.inner.records_in] {
-            // Absent already when a recreated topic of that name was deleted meanwhile.
-            let _ = family.remove_label_values(label);
+            if let Err(error) = family.remove_label_values(label) {
+                tracing::warn!(topic = %counters.name, %error, "a deleted topic had no series");
+            }
         }
+    }
+
+    fn names(&self) -> MutexGuard<'_, BTreeMap<TopicName, BTreeSet<TopicId>>> {
+        self.inner.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -157,6 +179,7 @@ fn error_name(code: i16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::tests::fixture::Bench;
 
     #[test]
     fn errors_have_kafkas_names() {
@@ -164,16 +187,44 @@ mod tests {
         assert_eq!(error_name(-1), "UNKNOWN_SERVER_ERROR");
     }
 
-    #[test]
-    fn deleted_topic_takes_its_series_along() {
-        let metrics = Metrics::default();
-        let meter = Meter::register(&metrics).unwrap();
-        let (id, name) = (TopicId::random(), TopicName::parse("clicks").unwrap());
-        meter.topic(id, &name).bytes_in.inc_by(5);
-        assert_eq!(meter.topic(id, &name).bytes_in.get(), 5);
-        meter.forget_topic(id);
-        let families = metrics.registry().gather();
-        assert!(families.iter().all(|family| family.name() != "ottla_topic_bytes_in_total"));
+    /// What a scrape shows for a topic name.
+    fn shown(meter: &Meter, name: &str) -> Option<f64> {
+        let families = meter.inner.bytes_in.collect();
+        let series = families.iter().flat_map(|family| family.get_metric());
+        let mut of_name = series.filter(|it| it.get_label()[0].value() == name);
+        of_name.next().map(|it| it.get_counter().get_value())
+    }
+
+    #[tokio::test]
+    async fn a_deleted_topic_takes_its_series_along_and_gets_none_afterwards() {
+        let bench = Bench::start().await;
+        let topic = bench.topic("clicks", 1).await;
+        let (meter, catalog) = (&bench.ctx.meter, &bench.ctx.catalog);
+        meter.topic(catalog, &topic).unwrap().bytes_in.inc_by(5);
+        assert_eq!(shown(meter, "clicks"), Some(5.0));
+        catalog.delete(topic.id).await.unwrap();
+        meter.forget_topic(topic.id);
+        assert_eq!(shown(meter, "clicks"), None);
+        // A request that found the topic before is at work still.
+        assert!(meter.topic(catalog, &topic).is_none());
+        assert_eq!(shown(meter, "clicks"), None);
+    }
+
+    #[tokio::test]
+    async fn a_topic_made_again_keeps_its_series_when_the_old_one_is_forgotten_late() {
+        let bench = Bench::start().await;
+        let old = bench.topic("clicks", 1).await;
+        let (meter, catalog) = (&bench.ctx.meter, &bench.ctx.catalog);
+        meter.topic(catalog, &old).unwrap().bytes_in.inc_by(5);
+        catalog.delete(old.id).await.unwrap();
+        let new = bench.topic("clicks", 1).await;
+        meter.topic(catalog, &new).unwrap().bytes_in.inc_by(7);
+        meter.forget_topic(old.id);
+        meter.topic(catalog, &new).unwrap().bytes_in.inc_by(1);
+        assert_eq!(shown(meter, "clicks"), Some(13.0));
+        catalog.delete(new.id).await.unwrap();
+        meter.forget_topic(new.id);
+        assert_eq!(shown(meter, "clicks"), None);
     }
 
     #[test]

@@ -169,7 +169,7 @@ async fn append_all(ctx: &Context, body: ProduceRequest) -> Vec<Produced> {
             // An append that waited for nobody was work all the same: other connections have their turn.
             consume_budget().await;
         }
-        let counters = topic.ok().map(|topic| ctx.meter.topic(topic.id, &topic.name));
+        let counters = topic.ok().and_then(|topic| ctx.meter.topic(&ctx.catalog, topic));
         produced.push(Produced { name: asked.name, counters, partitions });
     }
     produced

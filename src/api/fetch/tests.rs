@@ -190,7 +190,7 @@ async fn fetched_bytes_are_counted() {
     let topic = bench.topic("clicks", 1).await;
     append(&bench, &topic, 0, batch(1000, &["a"])).await;
     bench.call(12, request(12, &topic, &[(0, 0)])).await;
-    let counters = bench.ctx.meter.topic(topic.id, &topic.name);
+    let counters = bench.ctx.meter.topic(&bench.ctx.catalog, &topic).unwrap();
     assert_eq!(counters.bytes_out.get(), batch(1000, &["a"]).len() as u64);
 }
 

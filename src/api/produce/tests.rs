@@ -55,7 +55,7 @@ async fn every_version_appends_and_answers_the_base_offset() {
             assert_eq!(answer.responses[0].name.as_str(), "clicks");
         }
     }
-    let counters = bench.ctx.meter.topic(topic.id, &topic.name);
+    let counters = bench.ctx.meter.topic(&bench.ctx.catalog, &topic).unwrap();
     assert_eq!(counters.records_in.get(), 22);
     assert_eq!(counters.bytes_in.get(), 11 * batch(1000, &["a", "b"]).len() as u64);
 }
