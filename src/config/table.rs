@@ -135,12 +135,12 @@ pub(super) const KEYS: &[Key] = keys! {
         "log.index.interval.bytes" => log_index_interval_bytes: integer(0, INT_MAX),
             "Log bytes between two entries of the sparse offset index.";
         "log.writer.threads" => log_writer_threads: integer(1, 256),
-            "Threads that append, each for a share of the partitions. What one of them appends is synced together; \
-             more pay where one cannot keep up with the disk.";
+            "Threads that append, each for its own share of the partitions. Appends of the same thread share \
+             their syncs, so more threads help only if one cannot keep up with the disk.";
         "log.append.queue.bytes" => log_append_queue_bytes: integer(1 << 20, 1 << 36),
             "Bound of each writer's queue. When it is full, producers wait.";
         "log.roll.ms" => log_roll_ms: finer(&integer(1, LONG_MAX)),
-            "Age, in its records' time, at which a segment is closed. Empty: see log.roll.hours.";
+            "Age at which a segment is closed, measured by the timestamps of its records. Empty: see log.roll.hours.";
         "log.roll.hours" => log_roll_hours: integer(1, INT_MAX),
             "The same in hours; log.roll.ms beats it.";
         "log.roll.jitter.ms" => log_roll_jitter_ms: finer(&integer(0, LONG_MAX)),
@@ -169,7 +169,7 @@ pub(super) const KEYS: &[Key] = keys! {
     "Retention and compaction" {
         "log.cleanup.policy" => log_cleanup_policy:
             Kind::Choice(&["delete", "compact", "compact,delete"]),
-            "What happens to old records: dropped by age and size, or by newer records of their keys.";
+            "What happens to old records: delete drops them by age and size, compact keeps the newest record of each key.";
         "log.retention.ms" => log_retention_ms: finer(&limit(1, LONG_MAX)),
             "How long records are kept at least; -1 is for ever. Empty: see log.retention.minutes.";
         "log.retention.minutes" => log_retention_minutes: finer(&limit(1, INT_MAX)),
@@ -179,9 +179,9 @@ pub(super) const KEYS: &[Key] = keys! {
         "log.retention.bytes" => log_retention_bytes: limit(0, LONG_MAX),
             "Bytes of a partition above which its oldest segments are dropped; -1 is no bound.";
         "log.retention.check.interval.ms" => log_retention_check_interval: integer(1, LONG_MAX),
-            "How often segments are looked through for some to drop.";
+            "How often the broker looks for segments to delete.";
         "log.cleaner.min.cleanable.ratio" => log_cleaner_min_cleanable_ratio: Kind::Ratio,
-            "Share of a compacted log not yet compacted that makes it worth compacting.";
+            "A log is compacted when a larger share of its bytes than this is not compacted yet.";
         "log.cleaner.min.compaction.lag.ms" => log_cleaner_min_compaction_lag:
             integer(0, LONG_MAX),
             "How long a record stays uncompacted at least.";
@@ -196,13 +196,13 @@ pub(super) const KEYS: &[Key] = keys! {
         "log.cleaner.backoff.ms" => log_cleaner_backoff: integer(0, LONG_MAX),
             "Pause of the cleaner when no log is worth compacting, and its first pause after a failure or a full disk, which doubles up to 15 minutes.";
         "log.initial.task.delay.ms" => log_initial_task_delay: integer(0, LONG_MAX),
-            "How long after the start retention looks and the scrub begins for the first time.";
+            "How long after the start retention is first applied and the scrub begins.";
         "log.wal.bytes" => log_wal_bytes: integer(0, 1 << 40),
             "Size of each writer's write-ahead log, which syncs the appends to many logs together; 0 syncs each log by itself. Its earlier name, log.redo.bytes, is accepted.";
         "log.scrub.bytes.per.second" => log_scrub_bytes_per_second: integer(0, 1 << 40),
-            "Rate at which stored batches are read again and checked in the background; 0 is never.";
+            "Rate at which the scrub reads stored batches again and checks them, in the background; 0 turns it off.";
         "log.scrub.interval.ms" => log_scrub_interval: integer(1, LONG_MAX),
-            "Pause after all of them were checked, until it begins anew.";
+            "Pause of the scrub after it has checked all stored batches.";
     }
     "Groups" {
         "offsets.topic.num.partitions" => offsets_topic_partitions: integer(1, 10_000),

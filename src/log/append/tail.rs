@@ -135,7 +135,7 @@ impl Tail {
     }
 }
 
-/// One writer thread's bound on the tails of its logs.
+/// The bound on all tails of one writer's logs together.
 pub struct TailBudget {
     pushed: VecDeque<(Arc<Shared>, usize)>,
     bytes: usize,
@@ -148,7 +148,7 @@ impl TailBudget {
         TailBudget { pushed: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    /// Accounts for a chunk just pushed to the log's tail; forgets the oldest ones over the bound.
+    /// Counts a chunk that was pushed to a log's tail, and forgets the oldest chunks above the bound.
     pub fn pushed(&mut self, log: &Arc<Shared>, bytes: usize) {
         let cost = bytes + CHUNK_OVERHEAD_BYTES;
         self.pushed.push_back((log.clone(), cost));
@@ -160,7 +160,7 @@ impl TailBudget {
         }
     }
 
-    /// Clears the tail of a deleted log, which readers may still hold, and stops accounting for it.
+    /// Clears the tail of a deleted log, which readers may still hold, and stops counting it.
     pub fn forget(&mut self, log: &Arc<Shared>) {
         log.readable_mut().tail = Tail::default();
         self.pushed.retain(|(other, _)| !Arc::ptr_eq(other, log));

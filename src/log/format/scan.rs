@@ -1,4 +1,4 @@
-//! Walks the batches of an object from a position on, checking each whole batch's CRC.
+//! Walks the batches of an object from a position on, and checks the CRC of each batch.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -9,12 +9,12 @@ use super::batch::{BatchHeader, HEADER_BYTES, HeaderError};
 use crate::log::object::record_store::{Location, ObjectId, RecordStore};
 use crate::types::{Offset, Progress};
 
-/// How much is read at once; a larger batch is read whole.
+/// How many bytes one read takes; a larger batch is read as a whole.
 const WINDOW_BYTES: usize = 64 << 10;
-/// The same for a walk over everything.
+/// The same for a walk with `Scan::once`.
 const ONCE_WINDOW_BYTES: usize = 256 << 10;
 
-/// What lies at a position.
+/// What the walk found at its position.
 #[derive(Debug)]
 pub enum Found {
     /// A whole batch with a right CRC.
@@ -26,9 +26,9 @@ pub enum Found {
         /// All of its bytes.
         bytes: Bytes,
     },
-    /// No valid batch. The walk cannot go on by itself.
+    /// No valid batch. The walk stays there until `seek` or `resync`.
     Bad {
-        /// Where it should begin.
+        /// Where a batch should begin.
         position: u64,
         /// What was found.
         reason: String,
@@ -44,29 +44,30 @@ pub struct Scan<'a> {
     window: Bytes,
     window_at: u64,
     progress: Option<&'a Progress>,
-    /// Whether the store need keep nothing for this walk.
+    /// Whether to read with `RecordStore::read_once`.
     once: bool,
 }
 
 impl<'a> Scan<'a> {
-    /// From `position` on up to `end`, which must not lie past the object's end.
+    /// A walk from `position` up to `end`, which must not lie past the object's end.
     pub fn new(store: &'a dyn RecordStore, object: ObjectId, position: u64, end: u64) -> Scan<'a> {
         let window = Bytes::new();
         let (window_at, progress, once) = (0, None, false);
         Scan { store, object, position, end, window, window_at, progress, once }
     }
 
-    /// Counts what is walked in `progress`.
+    /// Counts the bytes of the batches that it passes in `progress`.
     pub fn counted(self, progress: &'a Progress) -> Scan<'a> {
         Scan { progress: Some(progress), ..self }
     }
 
-    /// `new` for a walk that comes by once: it leaves what is kept for readers as it is.
+    /// `new` for a walk that reads everything once: it does not change which bytes the page cache keeps for
+    /// readers.
     pub fn once(store: &'a dyn RecordStore, object: ObjectId, position: u64, end: u64) -> Scan<'a> {
         Scan { once: true, ..Scan::new(store, object, position, end) }
     }
 
-    /// What lies at the walk's position; `None` at the end.
+    /// The batch at the walk's position, checked; moves behind it. `None` at the end.
     pub fn advance(&mut self) -> io::Result<Option<Found>> {
         if self.position >= self.end {
             return Ok(None);
@@ -91,7 +92,7 @@ impl<'a> Scan<'a> {
         Ok(Some(Found::Batch { position, header, bytes }))
     }
 
-    /// The header at the walk's position, its batch unchecked; `None` at the end.
+    /// The header at the walk's position, without a check of the batch; does not move. `None` at the end.
     pub fn peek(&mut self) -> io::Result<Option<Result<BatchHeader, HeaderError>>> {
         if self.position >= self.end {
             return Ok(None);
@@ -99,19 +100,19 @@ impl<'a> Scan<'a> {
         Ok(Some(BatchHeader::parse(&self.bytes(HEADER_BYTES)?)))
     }
 
-    /// Where the walk is.
+    /// The walk's position.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Goes on at `position`.
+    /// Moves to `position`.
     pub fn seek(&mut self, position: u64) {
         self.position = position;
     }
 
-    /// The first position after `bad` where a valid batch begins whose base offset is one of
-    /// `offsets`. Looks at every byte, since a damaged length leads nowhere; but first where the
-    /// damaged batch says that it ends, since its records may hold what looks like batches.
+    /// The first position after `bad` where a valid batch begins whose base offset is one of `offsets`.
+    /// Tries the position where the damaged batch says that it ends first, since its records may contain
+    /// bytes that look like batches. Then tries every byte, since that length may be damaged, too.
     pub fn resync(
         &mut self,
         bad: u64,
@@ -120,8 +121,8 @@ impl<'a> Scan<'a> {
         self.resync_while(bad, offsets, |_| true)
     }
 
-    /// `resync` that asks now and then whether to look further, and says how many bytes it has
-    /// passed since it asked last.
+    /// `resync` that calls a function at intervals, with the number of bytes that it has passed since the
+    /// last call, and ends if that returns false.
     pub fn resync_while(
         &mut self,
         bad: u64,
@@ -154,7 +155,7 @@ impl<'a> Scan<'a> {
                 }
                 asked_at = self.position;
             }
-            // The cheap test first: the magic byte, then the header, then the CRC of it all.
+            // The cheapest test first: the magic byte, then the header, then the CRC of the whole batch.
             let candidate = self.bytes(HEADER_BYTES)?;
             if candidate.get(16) == Some(&2)
                 && BatchHeader::parse(&candidate).is_ok_and(|h| offsets.contains(&h.base_offset))
@@ -171,7 +172,7 @@ impl<'a> Scan<'a> {
         Ok(found)
     }
 
-    /// Whether a batch's whole header is zeros at `position`.
+    /// Whether the header of a batch would be all zeros at `position`.
     pub fn is_hole(&mut self, position: u64) -> io::Result<bool> {
         let restore = std::mem::replace(&mut self.position, position);
         let header = self.bytes(HEADER_BYTES)?;
