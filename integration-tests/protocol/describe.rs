@@ -86,6 +86,39 @@ fn the_brokers_configs_carry_kafkas_names() {
 }
 
 #[test]
+fn configs_that_have_one_value_on_one_node_are_found_by_name() {
+    const BOOLEAN: i8 = 1;
+    const INT: i8 = 3;
+    const SHORT: i8 = 4;
+    let broker = broker();
+    let mut client = broker.connect();
+    let nodes = client.call(0, &DescribeClusterRequest::default()).brokers;
+    let node = nodes[0].broker_id.0.to_string();
+    let version = client.latest::<DescribeConfigsRequest>();
+    for (name, kind, value) in [
+        ("broker.id", INT, node.as_str()),
+        ("default.replication.factor", INT, "1"),
+        ("delete.topic.enable", BOOLEAN, "true"),
+        ("log.cleaner.enable", BOOLEAN, "true"),
+        ("log.preallocate", BOOLEAN, "false"),
+        ("min.insync.replicas", INT, "1"),
+        ("node.id", INT, node.as_str()),
+        ("offset.metadata.max.bytes", INT, "4096"),
+        ("offsets.topic.replication.factor", SHORT, "1"),
+        ("transaction.state.log.min.isr", INT, "1"),
+        ("transaction.state.log.replication.factor", SHORT, "1"),
+        ("unclean.leader.election.enable", BOOLEAN, "false"),
+    ] {
+        // As the health check of a framework asks.
+        let result = configs(&mut client, version, BROKER, &node, Some(&[name]));
+        let [found] = result.configs.as_slice() else { panic!("{name}: {result:?}") };
+        let told = (&*found.name, found.config_type, found.value.as_deref());
+        assert_eq!(told, (name, kind, Some(value)));
+        assert!(!found.is_sensitive, "{name}");
+    }
+}
+
+#[test]
 fn configs_of_what_is_not_there_are_refused() {
     let broker = broker();
     let mut client = broker.connect();

@@ -1,7 +1,8 @@
 //! DescribeConfigs (key 32), v1-4: the configs of topics and of the broker.
 //!
 //! v1 adds sources and synonyms (KIP-226), v3 types and documentation (KIP-569), v4 is flexible.
-//! The broker's configs are read-only: they are set at start.
+//! The broker's configs are read-only: they are set at start. Those of Kafka that have one value on
+//! one node are told, too: clients and the health checks of frameworks ask for them by name.
 //! Gaps: loggers, groups and client metrics (types 8, 16, 32) are refused.
 
 use std::collections::BTreeSet;
@@ -223,6 +224,7 @@ fn config_type(kind: ConfigType) -> i8 {
         ConfigType::Boolean => 1,
         ConfigType::String => 2,
         ConfigType::Int => 3,
+        ConfigType::Short => 4,
         ConfigType::Long => 5,
         ConfigType::Double => 6,
         ConfigType::List => 7,
@@ -311,6 +313,26 @@ mod tests {
         let [config] = answer.results[0].configs.as_slice() else { panic!("{answer:?}") };
         assert_eq!(config.value.as_deref(), Some("1048588"));
         assert!(config.read_only);
+    }
+
+    #[tokio::test]
+    async fn configs_with_one_value_on_one_node_are_told_by_name() {
+        let bench = Bench::with(|config| config.node_id = 7).await;
+        let names = ["broker.id", "min.insync.replicas", "offsets.topic.replication.factor"];
+        let request = ask(BROKER, "7", Some(&names)).with_include_synonyms(true);
+        let answer = bench.call(4, request).await;
+        let told: Vec<_> = answer.results[0]
+            .configs
+            .iter()
+            .map(|it| (it.name.as_str(), it.value.as_deref(), it.config_type, it.read_only))
+            .collect();
+        let expected = [(names[0], "7", 3), (names[1], "1", 3), (names[2], "1", 4)];
+        assert_eq!(told, expected.map(|(name, value, kind)| (name, Some(value), kind, true)));
+        let synonyms = &answer.results[0].configs[1].synonyms;
+        let own = (names[1], Some("1"), FROM_DEFAULT);
+        let told: Vec<_> =
+            synonyms.iter().map(|it| (it.name.as_str(), it.value.as_deref(), it.source)).collect();
+        assert_eq!(told, [own]);
     }
 
     #[tokio::test]

@@ -65,6 +65,20 @@ pub enum ConfigError {
         /// What it takes.
         allowed: String,
     },
+    /// Another value of a config that has only one here.
+    #[error("{place}: config '{key}' cannot be '{value}': it is always {only}, since {because}")]
+    Fixed {
+        /// File and line, flag, or variable.
+        place: String,
+        /// Which key.
+        key: &'static str,
+        /// What was written.
+        value: String,
+        /// The value it has.
+        only: String,
+        /// Why.
+        because: &'static str,
+    },
     /// A `--set` without `=`.
     #[error("--set '{0}' has no '='; write --set key=value, for example --set num.partitions=4")]
     NoEquals(String),

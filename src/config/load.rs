@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Config;
 use super::error::ConfigError;
+use super::fixed::{self, FIXED, Fixed};
 use super::table::{self, Key, NOT_IMPLEMENTED};
 
 /// Where configs come from; later fields beat earlier ones.
@@ -82,25 +83,39 @@ impl Sources {
 
 pub(super) fn load(sources: &Sources) -> Result<Config, ConfigError> {
     let mut config = Config::default();
+    let mut fixed = Vec::new();
     if let Some(path) = &sources.file {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::File { path: path.clone(), source })?;
         for setting in from_file(path, &text)? {
-            apply(&mut config, &setting)?;
+            apply(&mut config, setting, &mut fixed)?;
         }
     }
     for setting in from_environment(&sources.environment) {
-        apply(&mut config, &setting)?;
+        apply(&mut config, setting, &mut fixed)?;
     }
-    for setting in &sources.flags {
-        apply(&mut config, setting)?;
+    for setting in sources.flags.clone() {
+        apply(&mut config, setting, &mut fixed)?;
+    }
+    // At the end, since their values may follow from other keys.
+    for (key, setting) in fixed {
+        unchanged(&config, key, setting)?;
     }
     agree(&config)?;
     Ok(config)
 }
 
-fn apply(config: &mut Config, setting: &Setting) -> Result<(), ConfigError> {
-    let key = lookup(setting)?;
+/// Sets the key, or leaves it in `fixed` if it has one value only.
+fn apply(
+    config: &mut Config,
+    setting: Setting,
+    fixed: &mut Vec<(&'static Fixed, Setting)>,
+) -> Result<(), ConfigError> {
+    if let Some(key) = fixed::find(&setting.key) {
+        fixed.push((key, setting));
+        return Ok(());
+    }
+    let key = lookup(&setting)?;
     if key.kind.admits(&setting.value) && (key.set)(config, &setting.value) {
         return Ok(());
     }
@@ -109,6 +124,21 @@ fn apply(config: &mut Config, setting: &Setting) -> Result<(), ConfigError> {
         key: key.name,
         value: setting.value.clone(),
         allowed: key.kind.allowed(),
+    })
+}
+
+/// Refuses to set a key to another value than it has.
+fn unchanged(config: &Config, key: &Fixed, setting: Setting) -> Result<(), ConfigError> {
+    let only = (key.value)(config);
+    if setting.value == only {
+        return Ok(());
+    }
+    Err(ConfigError::Fixed {
+        place: setting.source.to_string(),
+        key: key.name,
+        value: setting.value,
+        only,
+        because: key.because,
     })
 }
 
@@ -134,6 +164,7 @@ fn from_environment(environment: &[(String, String)]) -> Vec<Setting> {
     let earlier = table::RENAMED.iter().map(|(earlier, _)| *earlier);
     earlier
         .chain(table::KEYS.iter().map(|key| key.name))
+        .chain(FIXED.iter().map(|key| key.name))
         .filter_map(|key| {
             let name = table::environment_name(key);
             let (_, value) = environment.iter().find(|(variable, _)| *variable == name)?;

@@ -2,9 +2,11 @@
 //! beats the file. Knows no room but `types`.
 //!
 //! `table` lists every key once; parsing, the environment's names, `entries` and the commented
-//! default file all follow from it. `load` lays the sources over each other.
+//! default file all follow from it. `fixed` lists those of Kafka's that have one value here. `load`
+//! lays the sources over each other.
 
 mod error;
+mod fixed;
 mod load;
 mod render;
 mod table;
@@ -19,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use error::ConfigError;
+pub use fixed::{GROUP_MEMBERS_MAX, OFFSET_METADATA_LENGTH_MAX};
 pub use load::{Setting, Source, Sources};
 pub use topics::{CleanupPolicy, Compression, TimestampType};
 
@@ -207,6 +210,8 @@ pub enum ConfigType {
     Boolean,
     /// Text.
     String,
+    /// 16 bits.
+    Short,
     /// 32 bits.
     Int,
     /// 64 bits.
@@ -240,20 +245,29 @@ impl Config {
         load::load(sources)
     }
 
-    /// Every config with its current value, in the default file's order.
+    /// Every config with its current value: those that can be set, in the default file's order, then
+    /// those of Kafka that have one value here.
     pub fn entries(&self) -> Vec<Entry> {
         let defaults = Config::default();
-        table::KEYS.iter().map(|key| key.entry(self, &defaults)).collect()
+        let keys = table::KEYS.iter().map(|key| key.entry(self, &defaults));
+        keys.chain(fixed::FIXED.iter().map(|key| key.entry(self))).collect()
     }
 
     /// One config, if Ottla has it.
     pub fn entry(&self, name: &str) -> Option<Entry> {
-        Some(table::find(name)?.entry(self, &Config::default()))
+        match table::find(name) {
+            Some(key) => Some(key.entry(self, &Config::default())),
+            None => Some(fixed::find(name)?.entry(self)),
+        }
     }
 
     /// The value of one config as text; empty for one that is not set or not known.
     pub fn text(&self, name: &str) -> String {
-        table::find(name).map(|key| (key.render)(self)).unwrap_or_default()
+        match (table::find(name), fixed::find(name)) {
+            (Some(key), _) => (key.render)(self),
+            (None, Some(key)) => (key.value)(self),
+            (None, None) => String::new(),
+        }
     }
 
     /// The commented default file, as `config/ottla.toml` holds it.

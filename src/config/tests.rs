@@ -138,7 +138,28 @@ fn keys_of_kafka_without_effect_are_refused_by_name() {
     );
     for (name, _) in table::NOT_IMPLEMENTED {
         assert!(table::find(name).is_none(), "{name} is implemented");
+        assert!(fixed::find(name).is_none(), "{name} has a value");
     }
+}
+
+#[test]
+fn keys_with_one_value_take_that_one_and_no_other() {
+    let config = Config::load(&flags(&["min.insync.replicas=1", "broker.id=7", "node.id=7"]));
+    assert_eq!(config.unwrap().text("broker.id"), "7");
+    assert_eq!(
+        refusal(&flags(&["offsets.topic.replication.factor=3"])),
+        "--set: config 'offsets.topic.replication.factor' cannot be '3': it is always 1, since one \
+         machine keeps one copy of each record"
+    );
+    let (_file, sources) = file("broker.id = 2\nnode.id = 3\n");
+    assert!(refusal(&sources).contains("line 1: config 'broker.id' cannot be '2'"));
+    let environment = vec![("OTTLA_DELETE_TOPIC_ENABLE".to_owned(), "false".to_owned())];
+    let sources = Sources { environment, ..Sources::default() };
+    assert!(
+        refusal(&sources).starts_with("environment variable OTTLA_DELETE_TOPIC_ENABLE: config")
+    );
+    let names: Vec<_> = fixed::FIXED.iter().map(|key| key.name).collect();
+    assert!(names.is_sorted() && names.iter().all(|name| table::find(name).is_none()));
 }
 
 #[test]

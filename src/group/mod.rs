@@ -23,12 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::task::{Command, Directory, Shard};
 use crate::catalog::Catalog;
-use crate::config::Config;
+use crate::config::{Config, GROUP_MEMBERS_MAX};
 use crate::metrics::Metrics;
 use crate::types::{Clock, Generation, LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
-
-/// The most members a group may have, those included that were only given an id.
-const GROUP_MEMBERS_MAX: usize = 10_000;
 
 /// A member's request to join (KIP-62, KIP-345, KIP-394).
 #[derive(Clone, Debug)]
