@@ -138,7 +138,7 @@ fn a_look_up_by_timestamp_goes_on_behind_damage() {
     std::fs::write(&path, &flipped).unwrap();
     assert_eq!(find(1001), Some((2000, 1)));
     assert_eq!(find(2001), None);
-    // Nothing is appended to a log that is known not to be whole.
+    // A log that is known to be damaged refuses appends.
     let refused = fixture.append(at(4000));
     assert!(matches!(refused, Err(AppendError::Storage { .. })), "{refused:?}");
 }

@@ -1,4 +1,4 @@
-//! In which order callers are answered.
+//! The order in which callers are answered.
 
 use std::future::Future;
 use std::sync::Mutex;
@@ -22,8 +22,8 @@ impl Wake for Caller {
     }
 }
 
-/// Callers by their number, as they are woken when each has appended to one of `logs` and the writer
-/// takes all as one group.
+/// The numbers of the callers in the order in which they are woken, when each has appended to one of
+/// `logs` and the writer takes all appends as one group.
 fn woken(logs: &[&Partition], writer: &mut Writer) -> Vec<usize> {
     let woken = Arc::default();
     let mut pending = Vec::new();
@@ -38,7 +38,7 @@ fn woken(logs: &[&Partition], writer: &mut Writer) -> Vec<usize> {
 }
 
 #[test]
-fn of_those_that_share_a_sync_the_first_one_is_answered_last() {
+fn of_the_appends_that_share_a_sync_the_first_is_answered_last() {
     let dir = tempfile::tempdir().unwrap();
     let wal = WalConfig { writers: 1, file_bytes: 64 << 10, syncs_min: 1 };
     let (config, metrics) = (config(), Metrics::default());

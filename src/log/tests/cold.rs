@@ -1,4 +1,4 @@
-//! Readers of what the page cache has not got.
+//! Readers of bytes that are not in the page cache.
 
 use rustix::fs::Advice;
 
@@ -11,7 +11,7 @@ fn value(number: u64) -> String {
     format!("{number:03}").repeat(33_333 + number as usize)
 }
 
-/// A log of several segments that no page cache has, where the file system allows that.
+/// A log of several segments that are not in the page cache, if the file system can do that.
 fn cold(dir: &Path) -> Fixture {
     let config = Config { log_segment_bytes: 3 << 20, ..config() };
     let fixture = Fixture::with(dir, &config);
@@ -29,7 +29,7 @@ fn objects(fixture: &Fixture) -> Vec<ObjectId> {
     fixture.log.shared.readable().segments.iter().map(|segment| segment.object).collect()
 }
 
-/// Has the page cache forget the log.
+/// Drops the log from the page cache.
 fn forget(fixture: &Fixture, dir: &Path) {
     for object in objects(fixture) {
         let file = File::open(segment(dir, object.base.get())).unwrap();
@@ -51,7 +51,7 @@ fn consume(fixture: &Fixture, bytes_max: usize) {
     }
 }
 
-/// Whether the file system of the tests reads past its cache, and forgets when it is told to.
+/// Whether the file system of the tests can read past the page cache and drop pages from it.
 fn is_able(fixture: &Fixture) -> bool {
     let last = *objects(fixture).last().unwrap();
     let location = Location { object: last, position: 0, length: 1 << 20 };
@@ -78,7 +78,7 @@ fn the_first_reader_leaves_the_cache_as_it_is_and_the_second_one_fills_it() {
         let cached = shared.settings.store.read_ready(middle(*object));
         assert!(cached.is_some_and(|bytes| bytes.len() == 1 << 20), "{object}");
     }
-    // What is there is not read past it.
+    // Bytes that are in the page cache are not read past it.
     let kept = shared.settings.store.read_past(middle(objects[0]));
     assert!(kept.is_some_and(|(_, way)| way == Way::Kept));
 }

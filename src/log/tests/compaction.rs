@@ -14,7 +14,7 @@ use crate::types::{Clock, SystemClock};
 mod property;
 mod steps;
 
-/// One compacted log, and the hands of its clock.
+/// One compacted log, and its clock.
 pub(super) struct Compacted {
     pub(super) logs: Logs,
     pub(super) log: Partition,
@@ -141,8 +141,8 @@ impl Compacted {
 /// Offset, key and value.
 type Read = (u64, String, Option<String>);
 
-/// What Kafka's Java consumer makes of a fetch from `from`, and where it goes on: aborted producers
-/// are learnt from the list by first offset, and forgotten at their abort marker.
+/// The records that Kafka's Java consumer returns of a fetch from `from`, and the offset at which it
+/// continues. It takes aborted producers from the list by first offset, and drops them at their marker.
 fn consumed(result: ReadResult, from: Offset) -> (Vec<Read>, Offset) {
     let mut pending = result.aborted.clone();
     pending.sort_by_key(|txn| txn.first_offset);
@@ -244,7 +244,7 @@ fn the_newest_record_of_each_key_stays_at_its_offset_and_fillers_hold_the_others
         .iter()
         .map(|h| (h.base_offset.get(), h.last_offset_delta, h.record_count, h.compression()))
         .collect();
-    // Whole batches that went are one filler; a batch that lost records keeps its codec.
+    // Batches that were removed are one filler; a batch that lost some records keeps its codec.
     assert_eq!(shapes, [(0, 2, 1, 0), (3, 5, 0, 0), (9, 1, 2, 4), (11, 0, 1, 0), (12, 0, 1, 0)]);
     // From the middle of a filler too.
     let result = log.log.read_blocking(request(5, Isolation::ReadUncommitted)).unwrap();
@@ -401,7 +401,7 @@ fn aborted_records_go_at_once_and_markers_when_nothing_of_their_transaction_is_l
             .map(|h| h.base_offset.get())
             .collect::<Vec<_>>()
     };
-    // The aborted one's went just now, so it is not yet alone.
+    // The records of the aborted transaction were removed just now, so its marker still stays.
     assert_eq!(markers(&log), [3, 4, 6, 8]);
     log.compact_again();
     let alone: Vec<_> =
@@ -496,7 +496,7 @@ fn small_segments_are_joined_up_to_the_segment_size() {
     assert!(sizes.len() < 8, "{sizes:?}");
     assert!(sizes.iter().all(|bytes| *bytes <= 400), "{sizes:?}");
     assert_eq!(log.uncommitted().len(), 20);
-    // A log that is gone through again in vain keeps its objects.
+    // A pass that finds nothing to remove keeps the objects.
     let names = |log: &Compacted| {
         let readable = log.log.shared.readable();
         readable.segments.iter().map(|segment| segment.object).collect::<Vec<_>>()
@@ -524,7 +524,7 @@ fn a_long_run_of_superseded_segments_becomes_one_filler() {
     assert_eq!(log.log.shared.readable().segments.len(), 2);
 }
 
-/// Ten segments of 30 keys, three times each, and what is to be left of them from `start` on.
+/// Ten segments of 30 keys, three times each, and the records that must remain from `start` on.
 fn three_rounds(log: &Compacted) -> impl Fn(u64) -> Vec<Read> + use<> {
     for n in 0..90u64 {
         log.append(keyed(&[(&(n % 30).to_string(), Some(&n.to_string()))], None)).unwrap();
@@ -579,7 +579,7 @@ fn retention_and_deletion_in_the_middle_of_a_compaction_do_not_trip_it() {
         log.on_disk();
         assert_eq!(log.uncommitted(), left(start), "at {moment}");
         log.logs.shutdown();
-        // Its view would be waited for.
+        // A second broker needs the view for itself.
         drop(log);
         let again = Compacted::open(dir.path(), NOW);
         assert_eq!(again.uncommitted(), left(start), "at {moment}");

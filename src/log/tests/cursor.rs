@@ -1,4 +1,4 @@
-//! Readers that go on where a read has ended.
+//! Readers that continue where an earlier read ended.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn ask(from: u64, bytes_max: usize) -> ReadRequest {
     ReadRequest { bytes_max, ..request(from, Isolation::ReadUncommitted) }
 }
 
-/// A log of one-record batches that nobody remembers anything of: `a` to `d`.
+/// A log of one-record batches, `a` to `d`, with nothing in memory.
 fn reopened(dir: &Path, config: &Config) -> Fixture {
     let fixture = Fixture::with(dir, config);
     for value in ["a", "b", "c", "d"] {
@@ -26,7 +26,7 @@ fn a_reader_goes_on_where_it_was_also_in_the_next_segment() {
         assert_eq!(log.shared.read_ready(&ask(0, one_batch)), None, "nobody has read yet");
         assert_eq!(values(log.read_blocking(ask(0, one_batch)).unwrap().records), ["a"]);
         for (from, value) in [(1, "b"), (2, "c"), (3, "d")] {
-            // A segment that nobody has opened yet is left to those who may wait.
+            // A segment that is not open yet is read on a thread that may wait.
             let next = ask(from, one_batch);
             let ready = log.shared.read_ready(&next);
             let read = log.read_blocking(next).unwrap();

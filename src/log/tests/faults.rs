@@ -14,7 +14,7 @@ mod changes;
 mod cleaner;
 mod syncs;
 
-/// What fails next.
+/// What the store is told to fail.
 #[derive(Default)]
 struct Faults {
     /// Every append, with this errno, after half of its bytes were written.
@@ -29,7 +29,7 @@ struct Faults {
     drafts: usize,
     /// Nothing of these logs can be read, with this errno.
     read: HashMap<LogId, i32>,
-    /// No file can be opened, neither for an append nor to take one back.
+    /// No file can be opened, neither for an append nor to truncate after one.
     handles_gone: bool,
     /// Every sync, with this errno.
     sync: Option<i32>,
@@ -37,19 +37,19 @@ struct Faults {
     nth_sync: Option<(usize, i32)>,
     /// Syncs asked for.
     syncs: usize,
-    /// Every change of what there is, of this kind.
+    /// Every change of this kind.
     change: Option<(Change, Failure)>,
     /// Nothing of these logs can be listed, with this errno.
     list: HashMap<LogId, i32>,
     /// Which thread appended last.
     appended_by: Option<std::thread::ThreadId>,
-    /// How long every append takes besides.
+    /// How much longer every append takes.
     delay: Duration,
-    /// Length of each object as a power loss leaves it.
+    /// Length of each object that survives a power loss.
     synced: HashMap<ObjectId, u64>,
 }
 
-/// A change of what there is of a log.
+/// A change of the files of a log.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Change {
     SetStart,
@@ -61,14 +61,14 @@ enum Change {
 #[derive(Clone, Copy, Debug)]
 struct Failure {
     errno: i32,
-    /// It was made all the same.
+    /// The change is made all the same.
     happens: bool,
 }
 
 struct FaultyStore {
     inner: LocalRecordStore,
     faults: Mutex<Faults>,
-    /// Whoever holds it holds up every sync.
+    /// While a test holds this, every sync waits.
     gate: Mutex<()>,
 }
 
@@ -116,14 +116,14 @@ impl FaultyStore {
         self.faults.lock().unwrap().syncs
     }
 
-    /// Waits until more than `syncs` were asked for: with the gate held, the writer stands in one then.
+    /// Waits until more than `syncs` syncs have begun. If the gate is held, the writer then waits in one.
     fn await_sync_after(&self, syncs: usize) {
         while self.syncs() == syncs {
             std::thread::yield_now();
         }
     }
 
-    /// Cuts every object to what was synced of it.
+    /// Cuts every object to its synced length.
     fn lose_power(&self) {
         let faults = self.faults.lock().unwrap();
         for log in self.inner.logs().unwrap() {
@@ -265,7 +265,7 @@ fn a_lack_of_file_handles_refuses_appends_and_heals_by_itself() {
     let fixture = Fixture::over(store.clone(), dir.path(), &config());
     fixture.append(by(1, 0, 0, false, &["a"])).unwrap();
 
-    // No handle for the append: nothing was written. Taking it back would need a handle too.
+    // No handle for the append: nothing was written. A truncation would need a handle, too.
     store.set(|faults| faults.handles_gone = true);
     let second = by(1, 0, 1, false, &["b"]);
     assert!(matches!(fixture.append(second.clone()), Err(AppendError::Storage { .. })));
@@ -348,8 +348,8 @@ fn a_failed_sync_of_a_full_segment_fails_everything_it_held() {
     let held = store.gate.lock().unwrap();
     let first = block_on(fixture.log.enqueue(plain(&["a"]), synced()));
     store.await_sync_after(0);
-    // Both are written in one cycle, and the second needs a new segment: the first one's is synced
-    // before that, which fails, and would succeed if it were asked again.
+    // Both are written in one cycle, and the second needs a new segment. Before that the segment of the
+    // first is synced, which fails; a second sync would succeed.
     let second = block_on(fixture.log.enqueue(plain(&["b"]), synced()));
     let third = block_on(fixture.log.enqueue(plain(&["c"]), synced()));
     store.set(|faults| faults.nth_sync = Some((2, EIO)));
@@ -457,7 +457,7 @@ fn what_acks_1_was_told_can_be_asked_for_before_the_disk_has_it() {
     assert!(block_on(first).is_ok());
     assert_eq!(block_on(second).unwrap().last_offset, Offset::new(1));
     assert!(block_on(third).is_err());
-    // Behind the high watermark there is nothing to see yet, but it is no offset out of range.
+    // An offset behind the high watermark has no records yet, but is not out of range.
     assert_eq!(fixture.log.span().high_watermark, Offset::new(1));
     assert_eq!(fixture.values(2), Vec::<String>::new());
 }
@@ -473,7 +473,7 @@ fn appends_that_need_no_disk_are_written_where_they_arrive_while_writing_is_quic
         store.faults.lock().unwrap().appended_by == Some(std::thread::current().id())
     };
     assert!((0..100).all(|_| !is_by_us(Durable::Synced)));
-    // The writer thread may have its turn still, or a write may have been slow; but not for ever.
+    // The writer thread may still hold the shard, or a write may have been slow; but not for ever.
     let deadline = Instant::now() + Duration::from_secs(60);
     let await_one_by_us = || {
         loop {
@@ -485,7 +485,7 @@ fn appends_that_need_no_disk_are_written_where_they_arrive_while_writing_is_quic
         }
     };
     await_one_by_us();
-    // After a slow write of ours the next ones are the writer thread's for a while.
+    // After a slow write, the next appends go to the writer thread for a while.
     store.set(|faults| faults.delay = 2 * QUICK_WRITE_MAX);
     let began = await_one_by_us();
     for _ in 0..10 {
@@ -505,7 +505,7 @@ fn a_scrub_that_cannot_read_a_log_fences_it_and_goes_on_with_the_others() {
     fixture.append(plain(&["a"])).unwrap();
     let log = fixture.logs.open(other).unwrap();
     log.append_blocking(plain(&["b", "c"]), synced()).unwrap();
-    // Of a lack of handles no disk is to blame.
+    // Missing file handles are no fault of the disk.
     store.fail_reads(id(), EMFILE);
     upkeep::scrub(&fixture.logs);
     assert!(fixture.logs.refusals().list().is_empty());
@@ -535,7 +535,7 @@ fn a_failed_sync_of_the_empty_segment_after_a_trim_fences_the_log() {
 }
 
 #[test]
-fn what_follows_a_trim_that_failed_half_way_is_kept_by_the_next_trim() {
+fn records_appended_after_a_trim_that_failed_half_way_are_kept_by_the_next_trim() {
     let dir = tempfile::tempdir().unwrap();
     let store = FaultyStore::open(dir.path());
     let fixture = Fixture::over(store.clone(), dir.path(), &config());
@@ -555,7 +555,7 @@ fn what_follows_a_trim_that_failed_half_way_is_kept_by_the_next_trim() {
 }
 
 #[test]
-fn what_a_killed_broker_left_in_the_page_cache_is_promised_to_nobody() {
+fn records_found_in_the_page_cache_are_synced_before_a_start_is_noted() {
     let dir = tempfile::tempdir().unwrap();
     let store = FaultyStore::open(dir.path());
     let config = Config { durability: Durability::PageCache, ..config() };

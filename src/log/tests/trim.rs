@@ -82,7 +82,7 @@ fn a_log_trimmed_to_its_end_is_empty_and_goes_on_at_its_offset() {
 }
 
 #[test]
-fn whoever_stops_waiting_for_a_trim_gets_its_space_back() {
+fn a_trim_frees_its_space_although_the_caller_stopped_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let fixture = Fixture::with(dir.path(), &small_segments());
     for values in [["a", "b"], ["c", "d"]] {
@@ -163,7 +163,7 @@ fn what_a_crash_leaves_of_a_deletion_or_a_compaction_is_removed_at_start() {
         fixture.append(plain(&values)).unwrap();
     }
     drop(fixture);
-    // The start was noted, and nothing deleted yet; then the next two segments were joined.
+    // The start was noted and nothing was deleted yet; then the next two segments were joined.
     let store = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
     store.set_start(id(), Offset::new(2)).unwrap();
     let joined = ObjectId { revision: 1, ..ObjectId::appended(id(), Offset::new(2)) };
@@ -181,7 +181,7 @@ fn what_a_crash_leaves_of_a_deletion_or_a_compaction_is_removed_at_start() {
     assert_eq!(fixture.append(plain(&["i"])).unwrap().base_offset, Offset::new(8));
 }
 
-/// Publishes what a compaction makes of some segments, and removes the first of these alone.
+/// Publishes the compacted form of some segments, and removes only the first of these.
 fn join(dir: &Path, bases: &[u64]) {
     let store = LocalRecordStore::open(&dir.join("logs")).unwrap();
     let joined = ObjectId { revision: 1, ..ObjectId::appended(id(), Offset::new(bases[0])) };
@@ -205,7 +205,7 @@ fn a_segment_that_was_joined_to_one_below_the_start_does_not_come_back() {
             fixture.append(plain(&values)).unwrap();
         }
         drop(fixture);
-        // A power loss took back all other removals, and not the note of the start.
+        // A power loss undid all other removals, but not the note of the start.
         join(dir.path(), &[0, 2, 3]);
         let store = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
         store.set_start(id(), Offset::new(start)).unwrap();
@@ -216,7 +216,7 @@ fn a_segment_that_was_joined_to_one_below_the_start_does_not_come_back() {
         let left = [holding, name(4), name(6), format!("start-{start:020}")];
         assert_eq!(files(dir.path()), left[usize::from(start >= 4)..], "start {start}");
         assert_eq!(fixture.log.span().start, Offset::new(start));
-        // Of a transaction that began before the start, too, it is known that it was aborted.
+        // An aborted transaction that began before the start is known, too.
         let aborted = fixture.read(start, Isolation::ReadCommitted).aborted;
         assert_eq!(aborted.len(), usize::from(start < 4), "start {start}");
         assert_eq!(fixture.append(plain(&["i"])).unwrap().base_offset, Offset::new(8));
@@ -249,7 +249,7 @@ fn a_damaged_segment_below_the_start_is_left_alone_only_if_it_may_hold_the_start
 }
 
 #[test]
-fn a_log_that_lost_what_was_on_the_disk_gives_no_offset_out_again() {
+fn a_log_that_lost_synced_records_assigns_none_of_their_offsets_again() {
     // The whole last batch, a part of it, and a bit of its header.
     for damage in [0, 1, 2] {
         let dir = tempfile::tempdir().unwrap();
@@ -282,7 +282,7 @@ fn a_log_that_lost_what_was_on_the_disk_gives_no_offset_out_again() {
 }
 
 #[test]
-fn a_log_of_which_only_its_start_is_left_gives_no_offset_out_again() {
+fn a_log_of_which_only_the_start_note_is_left_assigns_no_offset_again() {
     let dir = tempfile::tempdir().unwrap();
     drop(DataDir::open(dir.path()).unwrap());
     let fixture = Fixture::with(dir.path(), &small_segments());

@@ -80,7 +80,7 @@ fn old_segments_go_and_a_changed_bound_holds_at_the_next_look() {
     fixture.logs.apply_retention();
     assert_eq!((start(&fixture), files(dir.path())), (3, 1));
     assert_eq!(fixture.log.size_bytes(), 0);
-    // Offsets go on, and nothing is left to go.
+    // Offsets continue, and nothing is left to delete.
     fixture.logs.apply_retention();
     append_at(&fixture, 990_000);
     assert_eq!(fixture.log.span().end, Offset::new(4));
@@ -112,7 +112,7 @@ fn a_segment_that_begins_without_a_time_ends_by_the_time_it_was_begun() {
     clock.advance(Duration::from_millis(501));
     append_at(&fixture, 1_001_000);
     assert_eq!(files(dir.path()), 3);
-    // For a first record with a time, one without any is never too young.
+    // If the first record has a timestamp, a record without one never ends the segment.
     clock.advance(Duration::from_millis(501));
     append_at(&fixture, -1);
     assert_eq!(files(dir.path()), 3);
@@ -206,7 +206,7 @@ fn the_scrub_finds_each_damage_once_and_leaves_the_rest_readable() {
         let batch = fixture.log.size_bytes() / 5;
         assert_eq!(files(dir.path()), 2);
         drop(fixture);
-        // Nothing is in memory now.
+        // The new broker has nothing in memory.
         let fixture = Fixture::with(dir.path(), &config);
         scrub(&fixture.logs);
         assert_eq!(damaged(&fixture), 0);
@@ -254,7 +254,7 @@ fn a_segment_that_lost_its_end_is_found() {
 }
 
 #[test]
-fn the_scrub_blames_nobody_for_what_changes_under_it() {
+fn the_scrub_reports_no_damage_in_segments_that_change_under_it() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { log_segment_bytes: 2_000, ..config() };
     let fixture = Fixture::with(dir.path(), &config);
@@ -326,7 +326,7 @@ fn a_stop_interrupts_the_scrub() {
     while fixture.logs.inner.settings.meter.scrubbed_bytes.get() == 0 {
         thread::yield_now();
     }
-    // It rests for more than a minute now, and this would wait for it.
+    // The scrub rests for more than a minute now; without an interrupt this would wait for it.
     fixture.logs.shutdown();
 }
 

@@ -40,7 +40,7 @@ fn a_start_that_is_not_noted_is_not_raised_and_loses_nothing() {
         assert!(matches!(trimmed, Err(TrimError::Storage { .. })), "{case}: {trimmed:?}");
         assert_eq!(all(&fixture), ["a", "b", "c", "d"], "{case}");
         heal(&store);
-        // A disk that failed it is not believed when it is asked again.
+        // After a failure, a second attempt that succeeds is not believed.
         if errno == EIO {
             let again = fixture.log.trim_blocking(Offset::new(2));
             assert!(matches!(again, Err(TrimError::Storage { .. })), "{case}: {again:?}");

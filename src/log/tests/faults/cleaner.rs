@@ -33,7 +33,7 @@ fn flip(path: &Path, at: usize) {
 }
 
 #[test]
-fn damage_that_a_compaction_meets_is_the_owners_to_know_and_is_not_read_again() {
+fn damage_that_a_compaction_meets_is_reported_to_the_owner_and_not_read_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = FaultyStore::open(dir.path());
     drop(dirty(&store, dir.path()));
@@ -49,7 +49,7 @@ fn damage_that_a_compaction_meets_is_the_owners_to_know_and_is_not_read_again() 
     let refused = log.append(keyed(&[("b", None)], None)).unwrap_err().to_string();
     assert!(refused.contains("is damaged at byte 0"), "{refused}");
     assert_eq!(log.logs.inner.settings.meter.damaged.get(), 1);
-    // Readers are told where the log goes on, and read around the damage.
+    // Readers get the next readable offset, and can read behind the damage.
     let read = |from| log.log.read_blocking(request(from, Isolation::ReadUncommitted));
     let Err(ReadError::Corrupt { offset, next, .. }) = read(3) else { panic!() };
     assert_eq!((offset, next), (Offset::new(3), Some(Offset::new(5))));
@@ -79,7 +79,7 @@ fn a_segment_that_a_compaction_cannot_read_refuses_appends() {
 }
 
 #[test]
-fn without_a_file_handle_a_compaction_waits_and_blames_no_disk() {
+fn a_compaction_without_a_file_handle_waits_and_reports_no_disk_fault() {
     let dir = tempfile::tempdir().unwrap();
     let store = FaultyStore::open(dir.path());
     let log = dirty(&store, dir.path());
@@ -139,7 +139,7 @@ fn a_look_for_something_to_compact_waits_for_no_writer() {
     let store = FaultyStore::open(dir.path());
     let log = dirty(&store, dir.path());
     log.compact();
-    // The writer stands in a sync.
+    // The writer waits in a sync.
     let held = store.gate.lock().unwrap();
     let syncs = store.syncs();
     let pending = block_on(log.log.enqueue(keyed(&[("b", None)], None), synced()));

@@ -7,8 +7,8 @@ fn large() -> Bytes {
     plain(&[&"x".repeat(600 << 10)])
 }
 
-/// What becomes of two large batches that are written in one cycle, if the second does not fit the
-/// disk and the sync that takes it back fails with `errno`.
+/// The outcomes of two large batches that are written in one cycle, if the second does not fit the disk
+/// and the sync of its truncation fails with `errno`.
 fn second_does_not_fit(
     store: &FaultyStore,
     fixture: &Fixture,
@@ -28,12 +28,12 @@ fn second_does_not_fit(
 }
 
 #[test]
-fn a_failed_sync_of_what_was_taken_back_is_not_asked_again_for_what_came_before_it() {
+fn after_a_failed_sync_of_a_truncation_earlier_appends_are_not_synced_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = FaultyStore::open(dir.path());
     let fixture = Fixture::over(store.clone(), dir.path(), &config());
     let [first, second] = second_does_not_fit(&store, &fixture, EIO);
-    // The disk told of the loss once: asked again, it would say that all is well.
+    // The kernel reports a failed sync once: a second sync would succeed.
     assert!(matches!(first, Err(AppendError::Storage { .. })), "{first:?}");
     assert!(matches!(second, Err(AppendError::Storage { .. })), "{second:?}");
     assert_eq!((store.syncs(), fixture.log.span().high_watermark), (2, Offset::new(1)));
@@ -41,7 +41,8 @@ fn a_failed_sync_of_what_was_taken_back_is_not_asked_again_for_what_came_before_
 }
 
 #[test]
-fn what_was_taken_back_without_a_file_handle_is_synced_with_the_next_append() {
+fn a_truncation_that_could_not_be_synced_for_want_of_a_file_handle_is_synced_with_the_next_append()
+{
     let dir = tempfile::tempdir().unwrap();
     let store = FaultyStore::open(dir.path());
     let fixture = Fixture::over(store.clone(), dir.path(), &config());
@@ -64,7 +65,7 @@ fn a_start_that_is_raised_after_a_failed_sync_is_shown_to_readers() {
     let to_the_end = || fixture.log.trim_blocking(Offset::new(3));
     assert!(matches!(to_the_end(), Err(TrimError::Storage { .. })));
     store.set(|faults| faults.sync = None);
-    // The empty segment's sync is not asked again either; what else there is, is on the disk.
+    // The sync of the empty segment is not tried again; everything else is on the disk.
     let syncs = store.syncs();
     assert!(matches!(to_the_end(), Err(TrimError::Storage { .. })));
     assert_eq!(store.syncs(), syncs);
