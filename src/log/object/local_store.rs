@@ -29,6 +29,7 @@ use uuid::Uuid;
 use super::buffers::Buffers;
 use super::files::{self, Entry, File, Files, Os};
 use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Unsynced, Way};
+use crate::log::append::owner::out_of_handles;
 use crate::log::wal::{Wal, WalConfig};
 use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 
@@ -36,6 +37,9 @@ use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 const OPEN_FILES_MAX: usize = 512;
 /// Bytes of which `read_once` asks whether they are in the page cache.
 const ONCE_STEP_BYTES: usize = 64 << 10;
+/// Most cached handles that are closed so that one file can be opened. More than one, because another thread
+/// may take the handle that was freed.
+const HANDLES_CLOSED_MAX: usize = 8;
 const SUFFIX: &str = ".log";
 const DRAFT_SUFFIX: &str = ".log.draft";
 const START_PREFIX: &str = "start-";
@@ -152,13 +156,30 @@ impl<F: Files> LocalRecordStore<F> {
         self.dir.join(log.to_string())
     }
 
+    /// Runs `open`, which needs a free file handle. If the process or the machine has none left, closes
+    /// cached handles, the least recently used first, and runs it again.
+    fn with_handle<T>(&self, mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+        let mut opened = open();
+        for _ in 0..HANDLES_CLOSED_MAX {
+            // Dropped only after the lock is released: closing a file may wait for the disk.
+            let closed = match &opened {
+                Err(error) if out_of_handles(error) => lock(&self.handles).close_one(),
+                _ => break,
+            };
+            let Some(closed) = closed else { break };
+            drop(closed);
+            opened = open();
+        }
+        opened
+    }
+
     /// Makes a file's entry survive power loss, and its directory's, without which it would not.
     fn enter(&self, object: ObjectId) -> io::Result<()> {
-        self.files.sync_dir(&self.log_dir(object.log))?;
+        self.with_handle(|| self.files.sync_dir(&self.log_dir(object.log)))?;
         // A guard in the condition would be held, too, while the disk works.
         let is_made = lock(&self.made).contains(&object.log);
         if is_made {
-            self.files.sync_dir(&self.dir)?;
+            self.with_handle(|| self.files.sync_dir(&self.dir))?;
             lock(&self.made).remove(&object.log);
         }
         lock(&self.entered).insert(object);
@@ -191,12 +212,12 @@ impl<F: Files> LocalRecordStore<F> {
             return Ok(file);
         }
         let path = self.path(object);
-        let file = match self.files.open(&path) {
+        let file = match self.with_handle(|| self.files.open(&path)) {
             Err(e) if e.kind() == ErrorKind::NotFound && create => {
                 // Noted first: of a directory that is made twice, each maker syncs the entry.
                 lock(&self.made).insert(object.log);
                 self.files.create_dir_all(&self.log_dir(object.log))?;
-                self.files.create(&path)?
+                self.with_handle(|| self.files.create(&path))?
             }
             other => other?,
         };
@@ -214,7 +235,7 @@ impl<F: Files> LocalRecordStore<F> {
 impl<F: Files> LocalRecordStore<F> {
     /// Everything that lies in a log's directory; nothing if there is none.
     fn entries(&self, log: LogId) -> io::Result<Vec<Entry>> {
-        match self.files.list(&self.log_dir(log)) {
+        match self.with_handle(|| self.files.list(&self.log_dir(log))) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             listed => listed,
         }
@@ -223,7 +244,7 @@ impl<F: Files> LocalRecordStore<F> {
 
 impl<T> Handles<T> {
     fn keep(&mut self, object: ObjectId, file: Arc<T>) {
-        while self.files.len() >= self.files_max && self.close_one() {}
+        while self.files.len() >= self.files_max && self.close_one().is_some() {}
         self.tick += 1;
         if self.files.insert(object, (file, self.tick)).is_none() {
             self.turns.push_back((object, self.tick));
@@ -231,20 +252,17 @@ impl<T> Handles<T> {
     }
 
     /// Closes the file that has not been used for the longest time, about: one that was used since
-    /// it had its turn gets another. Every step is paid for by an opening or a use. Whether there
-    /// was one to close.
-    fn close_one(&mut self) -> bool {
+    /// it had its turn gets another. Every step is paid for by an opening or a use. It is closed when
+    /// what is returned is dropped and nobody uses it any more; `None` if none is open.
+    fn close_one(&mut self) -> Option<Arc<T>> {
         while let Some((object, known)) = self.turns.pop_front() {
             match self.files.get(&object) {
                 None => {}
                 Some((_, used)) if *used > known => self.turns.push_back((object, *used)),
-                Some(_) => {
-                    self.files.remove(&object);
-                    return true;
-                }
+                Some(_) => return self.files.remove(&object).map(|(file, _)| file),
             }
         }
-        false
+        None
     }
 }
 
@@ -351,10 +369,10 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
 
     fn append_draft(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()> {
         let path = self.draft_path(object);
-        let file = match position {
-            0 => self.files.create(&path)?,
-            _ => self.files.open(&path)?,
-        };
+        let file = self.with_handle(|| match position {
+            0 => self.files.create(&path),
+            _ => self.files.open(&path),
+        })?;
         if position == 0 {
             file.set_len(0)?;
         }
@@ -363,7 +381,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
 
     fn publish(&self, object: ObjectId) -> io::Result<()> {
         let draft = self.draft_path(object);
-        self.files.open(&draft)?.sync_data()?;
+        self.with_handle(|| self.files.open(&draft))?.sync_data()?;
         self.files.rename(&draft, &self.path(object))?;
         self.enter(object)
     }
@@ -385,9 +403,9 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
                 let before = dir.join(format!("{START_PREFIX}{:020}", before.get()));
                 self.files.rename(&before, &note)?;
             }
-            None => drop(self.files.create(&note)?),
+            None => drop(self.with_handle(|| self.files.create(&note))?),
         }
-        self.files.sync_dir(&dir)
+        self.with_handle(|| self.files.sync_dir(&dir))
     }
 
     fn list(&self, log: LogId) -> io::Result<Listing> {
