@@ -116,6 +116,8 @@ pub struct Config {
     pub log_initial_task_delay: Duration,
     /// `log.wal.bytes`: disk space of each writer's write-ahead log; 0 is off.
     pub log_wal_bytes: u64,
+    /// `producer.id.expiration.ms`: how long a partition remembers an idle producer.
+    pub producer_id_expiration: Duration,
     /// `log.scrub.bytes.per.second`: rate at which stored batches are checked again; 0 is off.
     pub log_scrub_bytes_per_second: u64,
     /// `log.scrub.interval.ms`: pause between two rounds of that.
@@ -186,6 +188,7 @@ impl Default for Config {
             log_cleaner_backoff: Duration::from_secs(15),
             log_initial_task_delay: Duration::from_secs(30),
             log_wal_bytes: 128 << 20,
+            producer_id_expiration: Duration::from_secs(24 * 60 * 60),
             log_scrub_bytes_per_second: 4 << 20,
             log_scrub_interval: Duration::from_secs(3_600),
             offsets_topic_partitions: 50,

@@ -199,6 +199,8 @@ pub(super) const KEYS: &[Key] = keys! {
             "How long after the start retention is first applied and the scrub begins.";
         "log.wal.bytes" => log_wal_bytes: integer(0, 1 << 40),
             "Size of each writer's write-ahead log, which syncs the appends to many logs together; 0 syncs each log by itself. Its earlier name, log.redo.bytes, is accepted.";
+        "producer.id.expiration.ms" => producer_id_expiration: integer(1, INT_MAX),
+            "How long a partition remembers the last batches of an idle producer, to recognise duplicates.";
         "log.scrub.bytes.per.second" => log_scrub_bytes_per_second: integer(0, 1 << 40),
             "Rate at which the scrub reads stored batches again and checks them, in the background; 0 turns it off.";
         "log.scrub.interval.ms" => log_scrub_interval: integer(1, LONG_MAX),

@@ -3,7 +3,7 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
@@ -45,6 +45,8 @@ pub(super) struct Settings {
     pub(super) view_interval_bytes: u64,
     /// The logs that take no appends.
     pub(super) refusals: Refusals,
+    /// How long an idle producer is remembered.
+    pub(super) producer_idle_max: Duration,
     /// Wakes the checkpoint thread, once it has started.
     pub(super) checkpoint_alarm: OnceLock<Alarm>,
 }
@@ -78,6 +80,7 @@ impl Settings {
             progress: OnceLock::new(),
             view_interval_bytes: VIEW_INTERVAL_BYTES,
             refusals,
+            producer_idle_max: config.producer_id_expiration,
             checkpoint_alarm: OnceLock::new(),
         })
     }
@@ -96,6 +99,11 @@ impl Settings {
     pub(super) fn note_refusal(&self, log: LogId, refusal: &Refusal) {
         self.meter.refusing.inc();
         self.refusals.add(log, self.topics.of(log.topic).name(), refusal);
+    }
+
+    /// Now, in milliseconds of the monotonic clock.
+    pub(super) fn monotonic_ms(&self) -> i64 {
+        i64::try_from(self.clock.monotonic().as_millis()).unwrap_or(i64::MAX)
     }
 
     pub(super) fn progress(&self) -> &Progress {

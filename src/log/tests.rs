@@ -33,6 +33,7 @@ mod cursor;
 mod damage;
 mod faults;
 mod power_loss;
+mod producers;
 mod torn;
 mod trim;
 mod upkeep;

@@ -233,7 +233,7 @@ impl OwnedLog {
         if let Some(error) = self.refusal() {
             return Err(error);
         }
-        let admissions = self.admit(&headers, settings.clock.monotonic())?;
+        let admissions = self.admit(&headers, settings.monotonic_ms())?;
         let mut outcome = Appended {
             base_offset: Offset::ZERO,
             last_offset: Offset::ZERO,
@@ -271,14 +271,14 @@ impl OwnedLog {
         tails: &mut TailBudget,
     ) -> bool {
         let End { producer, epoch, marker, reply, room, .. } = end;
-        let (now, seen) = (settings.clock.now(), settings.clock.monotonic());
+        let (now, seen_ms) = (settings.clock.now(), settings.monotonic_ms());
         let bytes = batch::encode_marker(producer, epoch, marker, COORDINATOR_EPOCH, now);
         self.make_room(&self.shared.config(), bytes.len(), None, settings, tails);
         if let Some(error) = self.refusal() {
             drop(reply.send(Err(error)));
             return self.touch();
         }
-        match self.run.staged.may_end(&self.producers, producer, epoch, seen) {
+        match self.run.staged.may_end(&self.producers, producer, epoch, seen_ms) {
             Ok(true) => {}
             Ok(false) => {
                 drop(reply.send(Ok(None)));
@@ -381,14 +381,14 @@ impl OwnedLog {
     fn admit(
         &mut self,
         headers: &[BatchHeader],
-        now: Duration,
+        now_ms: i64,
     ) -> Result<Vec<Admission>, AppendError> {
         // With one batch, the usual case, no copy is needed: a refused batch changes nothing.
         let before = (headers.len() > 1).then(|| self.run.staged.clone());
         let mut base = self.end.plus(self.run.offsets);
         let mut admissions = Vec::with_capacity(headers.len());
         for header in headers {
-            let Some(facts) = BatchFacts::of(header, now) else {
+            let Some(facts) = BatchFacts::of(header, now_ms) else {
                 base = base.plus(header.offsets());
                 admissions.push(Admission::New);
                 continue;

@@ -15,9 +15,6 @@ use crate::types::{IdHash, Offset, ProducerEpoch, ProducerId, Timestamp};
 /// How many of a producer's last batches are remembered, so that a duplicate of one is recognised.
 pub const REMEMBERED_BATCHES: usize = 5;
 
-/// How long an idle producer is remembered: Kafka's default of `producer.id.expiration.ms`.
-const IDLE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// One of a producer's last batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RememberedBatch {
@@ -42,8 +39,9 @@ pub struct ProducerState {
     pub txn_first: Option<Offset>,
     /// Largest timestamp of its last batch.
     pub last_timestamp: Timestamp,
-    /// When this process last heard of it, by the monotonic clock.
-    pub seen: Duration,
+    /// When it last appended, in milliseconds of the monotonic clock; negative if that was before the clock
+    /// began. During recovery: in the log's time (`recover/log_time.rs`).
+    pub seen_ms: i64,
 }
 
 /// How a batch fits the producer's state.
@@ -78,18 +76,18 @@ pub struct BatchFacts {
     pub offsets: u64,
     /// Its largest timestamp.
     pub max_timestamp: Timestamp,
-    /// Now, by the monotonic clock.
-    pub seen: Duration,
+    /// Now, by the clock of `ProducerState::seen_ms`.
+    pub seen_ms: i64,
 }
 
 impl BatchFacts {
     /// `None` for a batch without a producer.
-    pub fn of(header: &BatchHeader, seen: Duration) -> Option<BatchFacts> {
+    pub fn of(header: &BatchHeader, seen_ms: i64) -> Option<BatchFacts> {
         Some(BatchFacts {
             producer: header.producer?,
             offsets: header.offsets(),
             max_timestamp: header.max_timestamp,
-            seen,
+            seen_ms,
         })
     }
 }
@@ -111,10 +109,10 @@ impl Producers {
         self.states.iter().map(entry).collect()
     }
 
-    /// The producers from the view, as if their last batch had come at `seen`.
-    pub fn from_entries(entries: &[ProducerEntry], seen: Duration) -> Producers {
+    /// The producers from the view, each with when it was last heard of.
+    pub fn from_entries(entries: &[ProducerEntry], seen_ms: &[i64]) -> Producers {
         let mut producers = Producers::default();
-        for entry in entries {
+        for (entry, seen_ms) in entries.iter().zip(seen_ms) {
             let batch = |&(first_sequence, last_sequence, base_offset, last_offset): &(
                 i32,
                 i32,
@@ -131,7 +129,7 @@ impl Producers {
                 batches: entry.batches.iter().map(batch).collect(),
                 txn_first: entry.txn_first,
                 last_timestamp: entry.last_timestamp,
-                seen,
+                seen_ms: *seen_ms,
             };
             producers.restore(entry.id, state);
         }
@@ -164,12 +162,22 @@ impl Producers {
         open.collect()
     }
 
-    /// Forgets producers that sent nothing for a day. The monotonic clock counts, so that neither a wall
-    /// clock that is set forward nor old record timestamps make all producers unknown at once.
-    pub fn expire(&mut self, now: Duration) {
-        self.states.retain(|_, state| {
-            state.txn_first.is_some() || now.saturating_sub(state.seen) < IDLE_MAX
-        });
+    /// Forgets producers that appended nothing for `idle_max` and have no open transaction. In an open log
+    /// the monotonic clock counts, so that neither a wall clock that is set forward nor old record
+    /// timestamps make all producers unknown at once.
+    pub fn expire(&mut self, now_ms: i64, idle_max: Duration) {
+        let is_idle = |state: &ProducerState| {
+            let idle_ms = now_ms.saturating_sub(state.seen_ms);
+            u128::try_from(idle_ms).is_ok_and(|idle_ms| idle_ms >= idle_max.as_millis())
+        };
+        self.states.retain(|_, state| state.txn_first.is_some() || !is_idle(state));
+    }
+
+    /// Replaces the time at which each producer last appended: converts it to another clock.
+    pub fn set_seen(&mut self, seen_ms: impl Fn(i64) -> i64) {
+        for state in self.states.values_mut() {
+            state.seen_ms = seen_ms(state.seen_ms);
+        }
     }
 
     /// Applies the staged changes, and empties `staged`.
@@ -193,9 +201,11 @@ impl Producers {
         epoch: ProducerEpoch,
         marker: Marker,
         offset: Offset,
+        seen_ms: i64,
     ) -> Option<AbortedTxn> {
         let mut staged = Staged::default();
         let aborted = staged.end(self, id, epoch, marker, offset);
+        staged.state_mut(self, id, epoch).seen_ms = seen_ms;
         self.commit(&mut staged);
         aborted
     }
@@ -223,7 +233,7 @@ impl Staged {
                 batches: VecDeque::new(),
                 txn_first: None,
                 last_timestamp: Timestamp::default(),
-                seen: Duration::ZERO,
+                seen_ms: 0,
             })
         })
     }
@@ -282,7 +292,7 @@ impl Staged {
             last_offset: base_offset.plus(facts.offsets - 1),
         });
         state.last_timestamp = facts.max_timestamp;
-        state.seen = facts.seen;
+        state.seen_ms = facts.seen_ms;
         if transactional && state.txn_first.is_none() {
             state.txn_first = Some(base_offset);
         }
@@ -295,10 +305,10 @@ impl Staged {
         base: &Producers,
         id: ProducerId,
         epoch: ProducerEpoch,
-        seen: Duration,
+        seen_ms: i64,
     ) -> Result<bool, AppendError> {
         let state = self.state_mut(base, id, epoch);
-        state.seen = seen;
+        state.seen_ms = seen_ms;
         if epoch < state.epoch {
             return Err(AppendError::Fenced { producer: id, epoch, current: state.epoch });
         }

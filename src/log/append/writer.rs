@@ -100,6 +100,8 @@ pub(in crate::log) enum Command {
     /// Answer a log's producers, with their last batches as far as they are written. If the writer does
     /// not own the log, drop the sender.
     Producers(LogId, oneshot::Sender<Vec<ProducerEntry>>),
+    /// Forget idle producers of a log.
+    ExpireProducers(LogId),
     /// Swap in a compacted segment; the answer is whether that was possible.
     Replace(LogId, Replacement, oneshot::Sender<bool>),
     /// End the active segment, so that it can be compacted or deleted.
@@ -212,6 +214,11 @@ impl Writer {
                     // What is only staged stays so: the appends that wait may share their sync.
                     if let Some(log) = self.logs.get(&id) {
                         let _ = reply.send(log.producers());
+                    }
+                }
+                Command::ExpireProducers(id) => {
+                    if let Some(log) = self.logs.get_mut(&id) {
+                        log.expire_producers(&self.settings);
                     }
                 }
                 Command::Replace(id, replacement, reply) => {

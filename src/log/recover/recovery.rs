@@ -3,13 +3,13 @@
 //! deletions and compactions, and marks damage it may not cut.
 
 use std::io;
-use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
+use super::log_time::{Clocks, LogTime};
 use crate::log::LogError;
 use crate::log::append::producer::{BatchFacts, Producers};
-use crate::log::format::batch::{self, BatchHeader};
+use crate::log::format::batch::{self, BatchHeader, Producer};
 use crate::log::format::scan::{Found, Scan};
 use crate::log::object::record_store::{Listing, ObjectId, RecordStore};
 use crate::log::outcome::AbortedTxn;
@@ -43,8 +43,7 @@ pub(in crate::log) struct Replayed {
     pub(in crate::log) torn: Option<Torn>,
     /// Why the log may not be written to.
     pub(in crate::log) refused: Option<Refusal>,
-    /// When this is, by the monotonic clock.
-    now: Duration,
+    time: LogTime,
 }
 
 /// The end of a log that was not written whole.
@@ -78,7 +77,11 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
         };
     let how = Walk {
         index_interval_bytes: settings.topics.of(log.topic).config().index_interval_bytes,
-        now: settings.clock.monotonic(),
+        clocks: Clocks {
+            wall: settings.age.now(),
+            monotonic_ms: settings.monotonic_ms(),
+            idle_max: settings.producer_idle_max,
+        },
         progress: settings.progress(),
     };
     let mut replayed = walk(log, &objects, known, store, &how, keep_index)?;
@@ -229,8 +232,8 @@ fn reaches(
 /// How a log is walked.
 pub(in crate::log) struct Walk<'a> {
     pub(in crate::log) index_interval_bytes: u64,
-    /// When this is, by the monotonic clock.
-    pub(in crate::log) now: Duration,
+    /// What tells idle producers.
+    pub(in crate::log) clocks: Clocks,
     /// Counts the bytes while they are read.
     pub(in crate::log) progress: &'a Progress,
 }
@@ -245,10 +248,11 @@ pub(in crate::log) fn walk(
     how: &Walk<'_>,
     mut sealed: impl FnMut(&mut Segment),
 ) -> Result<Replayed, LogError> {
-    let Walk { index_interval_bytes, now, progress } = *how;
+    let Walk { index_interval_bytes, clocks, progress } = *how;
+    let time = LogTime::new(clocks);
     let mut replayed = match known {
-        Some((snapshot, aborted)) => Replayed::from_view(log, &snapshot, &aborted, now),
-        None => Replayed { now, ..Replayed::default() },
+        Some((snapshot, aborted)) => Replayed::from_view(log, &snapshot, &aborted, time),
+        None => Replayed { time, ..Replayed::default() },
     };
     // The last segment that the view knows may have grown since.
     let mut grown = replayed.segments.pop();
@@ -280,6 +284,7 @@ pub(in crate::log) fn walk(
             sealed(segment);
         }
     }
+    replayed.time.end(&mut replayed.producers);
     Ok(replayed)
 }
 
@@ -366,23 +371,26 @@ impl Replayed {
         log: LogId,
         snapshot: &LogSnapshot,
         aborted: &[AbortedEntry],
-        now: Duration,
+        mut time: LogTime,
     ) -> Replayed {
         let txn = |entry: &AbortedEntry| AbortedTxn {
             producer: entry.producer,
             first_offset: entry.first_offset,
             last_offset: entry.marker,
         };
+        let segments: Vec<Segment> =
+            snapshot.segments.iter().map(|e| Segment::indexed(log, e)).collect();
+        let seen_ms = time.pass_known(&segments, &snapshot.producers);
         Replayed {
-            segments: snapshot.segments.iter().map(|e| Segment::indexed(log, e)).collect(),
-            producers: Producers::from_entries(&snapshot.producers, now),
+            segments,
+            producers: Producers::from_entries(&snapshot.producers, &seen_ms),
             aborted: aborted.iter().map(txn).collect(),
             view_aborted: aborted.len(),
             start: snapshot.start,
             end: snapshot.end,
             cleaned_to: snapshot.cleaned_to,
             anchor: snapshot.anchor,
-            now,
+            time,
             ..Replayed::default()
         }
     }
@@ -477,17 +485,20 @@ impl Replayed {
     fn batch(&mut self, position: u64, header: &BatchHeader, bytes: &[u8]) {
         self.end = header.next_offset();
         self.anchor = Some(Anchor { position, base_offset: header.base_offset, crc: header.crc });
+        self.time.pass(header.max_timestamp);
         let Some(producer) = header.producer else { return };
+        let seen_ms = self.time.now_ms();
         if header.control() {
             if let Some(marker) = batch::marker_of(bytes) {
                 let offset = header.base_offset;
-                let aborted =
-                    self.producers.replay_marker(producer.id, producer.epoch, marker, offset);
+                let Producer { id, epoch, .. } = producer;
+                let aborted = self.producers.replay_marker(id, epoch, marker, offset, seen_ms);
                 self.aborted.extend(aborted);
             }
-        } else if let Some(facts) = BatchFacts::of(header, self.now) {
+        } else if let Some(facts) = BatchFacts::of(header, seen_ms) {
             self.producers.replay(&facts, header.base_offset);
         }
+        self.time.forget_idle(&mut self.producers);
     }
 
     fn refuse(&mut self, reason: String) {

@@ -3,10 +3,10 @@
 
 use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::log_time::Clocks;
 use super::recovery::{self, Replayed, Walk};
 use crate::log::LogError;
 use crate::log::data_dir::DataDir;
@@ -204,8 +204,10 @@ impl AtRest {
     ) -> Result<Examined, LogError> {
         let listing = recovery::list(log, &self.store)?;
         let (objects, _) = recovery::current(&listing, &self.store)?;
+        // Nobody appends: producers without an open transaction are of no use.
+        let clocks = Clocks::default();
         // The index is not looked at, so one entry per segment is enough.
-        let how = Walk { index_interval_bytes: u64::MAX, now: Duration::ZERO, progress };
+        let how = Walk { index_interval_bytes: u64::MAX, clocks, progress };
         let mut walked = recovery::walk(log, &objects, None, &self.store, &how, |_| ())?;
         let snapshot = self.view.as_ref().and_then(|view| view.log_snapshot(log).ok().flatten());
         let synced = snapshot.map(|snapshot| snapshot.end);

@@ -1,7 +1,7 @@
-//! The threads that look after logs at rest: `log-upkeep` closes idle files and applies retention,
-//! `log-cleaner` compacts, `log-scrub` looks for damage, and `log-checkpoint` syncs segments in place so that
-//! files of the write-ahead log can be reused. They share the open logs and hold no `Logs`, which ends them
-//! when it is dropped. Read `periodic.rs` first.
+//! The threads that look after logs at rest: `log-upkeep` closes idle files, expires idle producers and
+//! applies retention, `log-cleaner` compacts, `log-scrub` looks for damage, and `log-checkpoint` syncs
+//! segments in place so that files of the write-ahead log can be reused. They share the open logs and hold
+//! no `Logs`, which ends them when it is dropped. Read `periodic.rs` first.
 
 pub(in crate::log) mod age;
 pub(in crate::log) mod clean;
@@ -25,6 +25,9 @@ use crate::log::settings::Settings;
 
 /// A file is closed when it was not used for this long, or for up to twice as long.
 const HANDLES_REST_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The interval at which idle producers expire, as Kafka's `producer.id.expiration.check.interval.ms`.
+const PRODUCERS_CHECK_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// The shortest pause between two looks for something to compact: a look costs something even if there is
 /// nothing to do.
@@ -87,13 +90,22 @@ pub(super) fn checkpoint_round(open: &OpenLogs, settings: &Settings) {
     }
 }
 
-/// Starts the thread that closes idle files and applies retention, each at its own interval.
+/// Has the writers forget idle producers, also those of logs without appends.
+pub(super) fn expire_producers(open: &OpenLogs) {
+    for log in open {
+        // A writer that has ended remembers no producer.
+        drop(log.shared.send(Command::ExpireProducers(*log.key())));
+    }
+}
+
+/// Starts the thread that closes idle files, expires idle producers and applies retention, each at its own interval.
 fn keep(open: &Arc<OpenLogs>, settings: &Arc<Settings>, config: &Config) -> io::Result<Periodic> {
-    let store = settings.store.clone();
+    let (store, logs) = (settings.store.clone(), open.clone());
     let mut retainer = Retainer::new(open.clone(), settings.clone());
     let check_interval = config.log_retention_check_interval.min(INTERVAL_MAX);
     let mut rest_at = Instant::now() + HANDLES_REST_INTERVAL;
     let mut check_at = Instant::now() + config.log_initial_task_delay.min(INTERVAL_MAX);
+    let mut expire_at = Instant::now() + PRODUCERS_CHECK_INTERVAL;
     let first = rest_at.min(check_at).saturating_duration_since(Instant::now());
     Periodic::start("log-upkeep", first, move |pace| {
         if rest_at <= Instant::now() {
@@ -104,6 +116,10 @@ fn keep(open: &Arc<OpenLogs>, settings: &Arc<Settings>, config: &Config) -> io::
             retainer.round(|| pace.goes_on());
             check_at = Instant::now() + check_interval;
         }
-        rest_at.min(check_at).saturating_duration_since(Instant::now())
+        if expire_at <= Instant::now() {
+            expire_producers(&logs);
+            expire_at = Instant::now() + PRODUCERS_CHECK_INTERVAL;
+        }
+        rest_at.min(check_at).min(expire_at).saturating_duration_since(Instant::now())
     })
 }

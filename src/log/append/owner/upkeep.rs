@@ -150,6 +150,11 @@ impl OwnedLog {
         objects
     }
 
+    /// Forgets idle producers. One whose next batch is only staged comes back when it is committed.
+    pub(in crate::log) fn expire_producers(&mut self, settings: &Settings) {
+        self.producers.expire(settings.monotonic_ms(), settings.producer_idle_max);
+    }
+
     /// Every producer, with its last batches as far as they are written.
     pub(in crate::log) fn producers(&self) -> Vec<ProducerEntry> {
         self.producers.entries()

@@ -31,7 +31,7 @@ impl OwnedLog {
             return;
         }
         self.view_due_bytes = 0;
-        self.producers.expire(settings.clock.monotonic());
+        self.expire_producers(settings);
         let readable = self.shared.readable();
         let snapshot = LogSnapshot {
             start: self.start,

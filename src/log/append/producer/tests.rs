@@ -3,7 +3,7 @@ use super::*;
 fn facts(epoch: i16, base_sequence: i32, offsets: u64, transactional: bool) -> BatchFacts {
     let (id, epoch) = (ProducerId(1), ProducerEpoch(epoch));
     let producer = Producer { id, epoch, base_sequence, transactional };
-    BatchFacts { producer, offsets, max_timestamp: Timestamp(0), seen: Duration::ZERO }
+    BatchFacts { producer, offsets, max_timestamp: Timestamp(0), seen_ms: 0 }
 }
 
 /// A log that admits and records one batch after another.
@@ -29,7 +29,7 @@ impl Log {
         let (id, epoch) = (ProducerId(1), ProducerEpoch(epoch));
         let mut staged = Staged::default();
         let mut aborted = None;
-        if staged.may_end(&self.producers, id, epoch, Duration::ZERO)? {
+        if staged.may_end(&self.producers, id, epoch, 0)? {
             aborted = staged.end(&self.producers, id, epoch, marker, self.end);
             self.end = self.end.plus(1);
         }
@@ -140,19 +140,31 @@ fn the_view_gives_back_what_it_was_given() {
     let mut log = Log::default();
     log.append(facts(3, 9, 4, true)).unwrap();
     log.append(facts(3, 13, 1, true)).unwrap();
-    let restored = Producers::from_entries(&log.producers.entries(), Duration::ZERO);
+    let restored = Producers::from_entries(&log.producers.entries(), &[0]);
     assert_eq!(restored, log.producers);
     assert_eq!(restored.open_transactions(), log.producers.open_transactions());
 }
 
 #[test]
-fn silent_producers_are_forgotten_after_a_day_unless_a_transaction_is_open() {
+fn silent_producers_are_forgotten_unless_a_transaction_is_open() {
+    let idle_max = Duration::from_secs(1);
     let mut log = Log::default();
     log.append(facts(0, 0, 1, false)).unwrap();
-    log.producers.expire(IDLE_MAX - Duration::from_millis(1));
+    log.producers.expire(999, idle_max);
     assert_eq!(log.append(facts(0, 5, 1, false)), gap(1, 5));
-    log.producers.expire(IDLE_MAX);
+    log.producers.expire(1_000, idle_max);
     assert_eq!(log.append(facts(0, 5, 1, true)), Ok(Admission::New));
-    log.producers.expire(IDLE_MAX);
+    log.producers.expire(1_000, idle_max);
     assert_eq!(log.producers.open_transactions().len(), 1);
+}
+
+#[test]
+fn a_producer_may_have_been_heard_of_before_the_clock_began() {
+    let mut log = Log::default();
+    log.append(facts(0, 0, 1, false)).unwrap();
+    log.producers.set_seen(|seen_ms| seen_ms - 600);
+    log.producers.expire(399, Duration::from_secs(1));
+    assert_eq!(log.append(facts(0, 5, 1, false)), gap(1, 5));
+    log.producers.expire(400, Duration::from_secs(1));
+    assert_eq!(log.append(facts(0, 5, 1, false)), Ok(Admission::New));
 }
