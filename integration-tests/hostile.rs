@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use kafka_protocol::messages::{ApiKey, ApiVersionsRequest};
+use kafka_protocol::messages::fetch_request::FetchPartition;
+use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, FetchRequest, ProduceRequest};
 
 use crate::harness::{Broker, Options, PATIENCE, until};
-use crate::protocol::batch::Batch;
+use crate::protocol::batch::{Batch, read};
 use crate::protocol::client::{Client, request_header};
-use crate::protocol::requests::{Topic, append, read_from};
+use crate::protocol::requests::{
+    Topic, append, fetch, fetch_topic, fetched, produce, produced, read_from,
+};
 
 /// Memory that a hostile frame may cost at its worst. The counts below ask for up to hundreds of
 /// gigabytes.
@@ -351,16 +354,72 @@ fn an_unread_answer_holds_nobody_up() {
         assert_eq!(append(&mut producer, &topic, &Batch::of_size(1_000_000)).0, 0);
     }
     let mut deaf: Vec<Client> = (0..20).map(|_| Client::connect(besieged.address())).collect();
-    let version = producer.latest::<kafka_protocol::messages::FetchRequest>();
+    let version = producer.latest::<FetchRequest>();
     for client in &mut deaf {
         for _ in 0..20 {
-            let request = crate::protocol::requests::fetch(version, &topic, 0, 0);
+            let request = fetch(version, &topic, 0, 0);
             if client.try_send(version, &request).is_err() {
                 break;
             }
         }
     }
     besieged.stands("unread answers");
+}
+
+/// Each asks for all of eight partitions and reads nothing of it, as a consumer does that hangs.
+#[test]
+fn unread_answers_take_no_more_memory_than_they_may_and_give_it_back_to_others() {
+    const BUDGET_BYTES: u64 = 16 << 20;
+    let options = Options::new().set("queued.max.response.bytes", BUDGET_BYTES);
+    let mut besieged = Besieged::start(options);
+    let mut producer = Client::connect(besieged.address());
+    let topic = Topic::create_with(&mut producer, 8);
+    let version = producer.latest::<ProduceRequest>();
+    for partition in 0..8 {
+        for _ in 0..4 {
+            let batch = Batch::of_size(1_000_000).encode();
+            let request = produce(version, &topic, partition, -1, Some(batch));
+            assert_eq!(produced(producer.call(version, &request)).error_code, 0);
+        }
+    }
+    let resident_before = resident_bytes(besieged.broker.id());
+    let version = producer.latest::<FetchRequest>();
+    let all = (0..8).map(|partition| {
+        FetchPartition::default().with_partition(partition).with_partition_max_bytes(8 << 20)
+    });
+    let all = fetch(version, &topic, 0, 0)
+        .with_max_bytes(55 << 20)
+        .with_max_wait_ms(500)
+        .with_topics(vec![fetch_topic(version, &topic, all.collect())]);
+    let mut deaf: Vec<Client> = (0..60).map(|_| Client::connect(besieged.address())).collect();
+    for client in &mut deaf {
+        client.send(version, &all);
+    }
+    let in_use = || besieged.broker.metric("ottla_answer_bytes");
+    until("the answers to take all the room", PATIENCE, || {
+        let bytes = in_use();
+        if bytes > 0.95 * BUDGET_BYTES as f64 { Ok(()) } else { Err(format!("{bytes} bytes")) }
+    });
+    // Requests with small answers wait for nobody.
+    besieged.bystander.api_versions();
+    // Those that read get room again: at the latest when the others were closed for not reading.
+    until("a client that reads to get its records", PATIENCE, || {
+        let request = fetch(version, &besieged.topic, 0, 0).with_max_wait_ms(500);
+        let answer = fetched(besieged.bystander.call(version, &request));
+        match read(answer.records.unwrap_or_default()).len() {
+            1 => Ok(()),
+            records => Err(format!("{records} records")),
+        }
+    });
+    let grown = peak_resident_bytes(besieged.broker.id()).saturating_sub(resident_before);
+    // Besides the answers there are the clients' connections, and buffers that are kept for reads.
+    assert!(grown < BUDGET_BYTES + (24 << 20), "memory grew by {grown} bytes");
+    drop(deaf);
+    until("the room to be given back", PATIENCE, || match in_use() {
+        0.0 => Ok(()),
+        bytes => Err(format!("{bytes} bytes are held")),
+    });
+    besieged.stands("unread answers of all partitions");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use tracing::{error, info, warn};
 
-use crate::api::{Context, Meter};
+use crate::api::{AnswerBudget, Context, Meter};
 use crate::catalog::Catalog;
 use crate::catalog::journal::Journal;
 use crate::catalog::local_journal::LocalJournal;
@@ -111,6 +111,7 @@ impl Server {
             placement,
             clock: clock.clone(),
             meter: Meter::register(&metrics)?,
+            answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics)?,
         };
         let kafka =
             kafka.serve(Arc::new(context)).context("the network threads cannot be started")?;

@@ -16,7 +16,7 @@ use kafka_protocol::messages::{
     TopicName,
 };
 use kafka_protocol::protocol::{Encodable, Request, StrBytes};
-use ottla::api::{Connection, Context, Meter, Reply, begin};
+use ottla::api::{AnswerBudget, Connection, Context, Meter, Reply, begin};
 use ottla::catalog::journal::Journal;
 use ottla::catalog::placement::{Broker, SingleNode};
 use ottla::catalog::{Catalog, LocalJournal};
@@ -82,6 +82,7 @@ impl Bench {
             placement: Arc::new(SingleNode::new(broker, dir.epoch())),
             clock,
             meter: Meter::register(&metrics).unwrap(),
+            answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics).unwrap(),
             config,
         });
         Bench { runtime, ctx, logs, _dir: dir, _tmp: tmp }
@@ -90,7 +91,7 @@ impl Bench {
     /// The bytes of the answer to the request in `frame`.
     async fn answer(&self, frame: Bytes) -> usize {
         match begin(&self.ctx, connection(), frame).await.unwrap().into_pending().1.await {
-            Reply::Frame(head, records) => {
+            Reply::Frame(head, records, _) => {
                 head.len() + records.iter().map(Bytes::len).sum::<usize>()
             }
             other => panic!("no answer but {other:?}"),

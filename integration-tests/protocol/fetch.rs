@@ -123,6 +123,49 @@ fn a_fetch_waits_until_there_are_min_bytes() {
 }
 
 #[test]
+fn min_bytes_above_max_bytes_do_not_wait_for_what_no_answer_may_have() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let topic = Topic::create(&mut client);
+    for _ in 0..3 {
+        let (error, _) = append(&mut client, &topic, &Batch::of_size(8_000));
+        assert_eq!(error, code::NONE);
+    }
+    for version in client.versions::<FetchRequest>() {
+        let request = fetch(version, &topic, 0, 0)
+            .with_max_wait_ms(25_000)
+            .with_min_bytes(1 << 30)
+            .with_max_bytes(20_000);
+        let start = Instant::now();
+        let answer = fetched(client.call(version, &request));
+        assert_eq!(read(answer.records.expect("records")).len(), 2, "v{version}");
+        assert!(start.elapsed() < Duration::from_secs(15), "v{version} waited");
+    }
+}
+
+#[test]
+fn an_error_that_the_log_finds_in_one_partition_is_told_at_once() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let topic = Topic::create_with(&mut client, 2);
+    let version = client.latest::<FetchRequest>();
+    let partitions = [(0, 0), (1, 7)].map(|(index, offset)| {
+        FetchPartition::default()
+            .with_partition(index)
+            .with_fetch_offset(offset)
+            .with_partition_max_bytes(1 << 20)
+    });
+    let request = fetch(version, &topic, 0, 0)
+        .with_max_wait_ms(25_000)
+        .with_topics(vec![fetch_topic(version, &topic, partitions.to_vec())]);
+    let start = Instant::now();
+    let answer = client.call(version, &request);
+    let codes = |index| answer.responses[0].partitions.iter().find(|p| p.partition_index == index);
+    assert_eq!(codes(1).expect("partition 1").error_code, code::OFFSET_OUT_OF_RANGE);
+    assert!(start.elapsed() < Duration::from_secs(15), "the error waited");
+}
+
+#[test]
 fn the_first_batch_is_returned_however_small_the_limits() {
     let broker = broker();
     let mut client = broker.connect();
@@ -196,6 +239,26 @@ fn a_session_that_does_not_exist_is_refused() {
     assert!(answer.responses.is_empty());
     let sessionless = client.call(version, &fetch(version, &topic, 0, 0));
     assert_eq!((sessionless.error_code, sessionless.session_id), (code::NONE, 0));
+}
+
+#[test]
+fn a_full_request_is_answered_whatever_session_it_names() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let topic = Topic::create(&mut client);
+    append_values(&mut client, &topic, ["0"]);
+    for version in client.versions::<FetchRequest>().into_iter().filter(|version| *version >= 7) {
+        // Epoch -1 asks for no session, whatever id comes with it: some clients send -1.
+        for id in [-1, 0, 123_456] {
+            let request = fetch(version, &topic, 0, 0).with_session_id(id).with_session_epoch(-1);
+            let answer = client.call(version, &request);
+            assert_eq!((answer.error_code, answer.session_id), (code::NONE, 0), "v{version} {id}");
+            assert_eq!(read(fetched(answer).records.expect("records")).len(), 1);
+        }
+        let request = fetch(version, &topic, 0, 0).with_session_id(123_456).with_session_epoch(0);
+        let answer = client.call(version, &request);
+        assert_eq!(read(fetched(answer).records.expect("records")).len(), 1, "v{version}");
+    }
 }
 
 #[test]

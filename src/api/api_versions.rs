@@ -13,7 +13,7 @@ use super::call::{Api, Call, Outcome, Reply};
 use super::table::ROUTES;
 use super::{Context, Later, Request};
 
-pub(super) const API: Api = Api::ordered(ApiKey::ApiVersions, 0..=4);
+pub(super) const API: Api = Api::ordered(ApiKey::ApiVersions, 0..=4).urgent();
 
 impl Outcome for ApiVersionsResponse {
     fn error(&self) -> i16 {

@@ -11,6 +11,7 @@ use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use thiserror::Error;
 
+use super::answers::{Held, SMALL_BYTES_MAX};
 use super::header::Header;
 use super::table::{self, Begin};
 use super::{Connection, Context, Later, Request, api_versions, produce};
@@ -40,30 +41,38 @@ pub(super) struct Api {
     pub advertised_min: i16,
     /// See [`Order`].
     pub order: Order,
+    /// Its answers are small, and clients lose their places where they come late: they wait for no
+    /// room in the budget of answers.
+    pub is_urgent: bool,
 }
 
 impl Api {
     /// An API whose requests run one after the other.
     pub(super) const fn ordered(key: ApiKey, versions: RangeInclusive<i16>) -> Api {
         let advertised_min = *versions.start();
-        Api { key, versions, advertised_min, order: Order::Ordered }
+        Api { key, versions, advertised_min, order: Order::Ordered, is_urgent: false }
     }
 
     /// An API whose requests overlap those that follow, once they have their place.
     pub(super) const fn staged(key: ApiKey, versions: RangeInclusive<i16>) -> Api {
         let advertised_min = *versions.start();
-        Api { key, versions, advertised_min, order: Order::Staged }
+        Api { key, versions, advertised_min, order: Order::Staged, is_urgent: false }
     }
 
     /// An API whose requests may wait long for others, and end with their connection.
     pub(super) const fn parked(key: ApiKey, versions: RangeInclusive<i16>) -> Api {
         let advertised_min = *versions.start();
-        Api { key, versions, advertised_min, order: Order::Parked }
+        Api { key, versions, advertised_min, order: Order::Parked, is_urgent: false }
     }
 
     /// Shows `min` in ApiVersions although versions below the served ones are refused.
     pub(super) const fn advertised_from(self, min: i16) -> Api {
-        Api { key: self.key, versions: self.versions, advertised_min: min, order: self.order }
+        Api { advertised_min: min, ..self }
+    }
+
+    /// Does not wait until clients have read what takes the room of its answer.
+    pub(super) const fn urgent(self) -> Api {
+        Api { is_urgent: true, ..self }
     }
 }
 
@@ -71,8 +80,8 @@ impl Api {
 #[derive(Debug)]
 pub enum Reply {
     /// A whole response frame, length prefix included: what was encoded, and records that follow,
-    /// with what was encoded between them, in chunks.
-    Frame(BytesMut, Vec<Bytes>),
+    /// with what was encoded between them, in chunks; and what is charged for them.
+    Frame(BytesMut, Vec<Bytes>, Held),
     /// The client expects no answer (Produce with `acks=0`).
     Silence,
     /// The connection must be closed, as Kafka does when it cannot answer; the text says why.
@@ -204,7 +213,13 @@ impl Call {
         let version = self.request.version;
         let mut frame = self.frame_start();
         match response.encode(&mut frame, version) {
-            Ok(()) => self.finish(frame, Vec::new(), response.error()),
+            Ok(()) => {
+                let held = match frame.len() {
+                    ..=SMALL_BYTES_MAX => Held::default(),
+                    bytes => self.ctx.answers.charge(bytes),
+                };
+                self.finish(frame, Vec::new(), held, response.error())
+            }
             Err(reason) => {
                 // A field is set that this version lacks: a fault of ours, and no answer is better
                 // than a wrong one.
@@ -225,8 +240,15 @@ impl Call {
         frame
     }
 
-    /// Ends a frame that began with `frame_start`: `more` follows it on the wire.
-    pub(super) fn finish(self, mut frame: BytesMut, more: Vec<Bytes>, error: i16) -> Reply {
+    /// Ends a frame that began with `frame_start`: `more` follows it on the wire, `held` is charged for
+    /// it.
+    pub(super) fn finish(
+        self,
+        mut frame: BytesMut,
+        more: Vec<Bytes>,
+        held: Held,
+        error: i16,
+    ) -> Reply {
         let bytes = frame.len() - 4 + more.iter().map(Bytes::len).sum::<usize>();
         let Ok(length) = i32::try_from(bytes) else {
             tracing::error!(api = ?self.api, bytes, "response is too large for a frame");
@@ -234,7 +256,7 @@ impl Call {
         };
         frame[..4].copy_from_slice(&length.to_be_bytes());
         self.count(error);
-        Reply::Frame(frame, more)
+        Reply::Frame(frame, more, held)
     }
 
     /// Counts a request that gets no answer.

@@ -8,7 +8,7 @@ use super::call::{Api, Outcome};
 use super::member::member_ref;
 use super::{Context, Request, error};
 
-pub(super) const API: Api = Api::ordered(ApiKey::Heartbeat, 0..=4);
+pub(super) const API: Api = Api::ordered(ApiKey::Heartbeat, 0..=4).urgent();
 
 impl Outcome for HeartbeatResponse {
     fn error(&self) -> i16 {

@@ -10,7 +10,7 @@ use super::call::{Api, Outcome};
 use super::error::Coded;
 use super::{Context, Request};
 
-pub(super) const API: Api = Api::ordered(ApiKey::InitProducerId, 0..=5);
+pub(super) const API: Api = Api::ordered(ApiKey::InitProducerId, 0..=5).urgent();
 
 impl Outcome for InitProducerIdResponse {
     fn error(&self) -> i16 {

@@ -16,7 +16,7 @@ use super::member::{non_empty, nullable};
 use super::{Context, Request, wire_text};
 use crate::group::{GroupError, Join, Joined};
 
-pub(super) const API: Api = Api::parked(ApiKey::JoinGroup, 0..=9);
+pub(super) const API: Api = Api::parked(ApiKey::JoinGroup, 0..=9).urgent();
 
 impl Outcome for JoinGroupResponse {
     fn error(&self) -> i16 {

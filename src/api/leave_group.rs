@@ -12,7 +12,7 @@ use super::error::Coded;
 use super::member::{member_ref, nullable};
 use super::{Context, Request, error};
 
-pub(super) const API: Api = Api::ordered(ApiKey::LeaveGroup, 0..=5);
+pub(super) const API: Api = Api::ordered(ApiKey::LeaveGroup, 0..=5).urgent();
 
 impl Outcome for LeaveGroupResponse {
     fn error(&self) -> i16 {

@@ -1,6 +1,7 @@
 //! One file per Kafka API: decode, ask the rooms below, encode. Sentinels end here: Kafka's `-1`
 //! and empty strings become `Option` and enums in these files and do not travel further down.
 
+mod answers;
 mod call;
 mod error;
 mod header;
@@ -56,6 +57,7 @@ use crate::log::{Isolation, Partition};
 use crate::txn::ProducerIds;
 use crate::types::{Clock, LeaderEpoch, PartitionId, TopicName};
 
+pub use answers::{AnswerBudget, Held};
 pub use call::{Begun, Order, Refusal, Reply, begin};
 pub use header::{PREFIX_BYTES, frame_bytes_max};
 pub use meter::Meter;
@@ -78,6 +80,8 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     /// Counters of requests, bytes and records.
     pub meter: Meter,
+    /// Bytes of answers in memory.
+    pub answers: AnswerBudget,
 }
 
 /// A client connection as handlers may see it.

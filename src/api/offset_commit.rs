@@ -21,7 +21,7 @@ use crate::catalog::Topic;
 use crate::group::{CommittedOffset, GroupError, GroupOffset, OFFSET_METADATA_BYTES_MAX};
 use crate::types::{LeaderEpoch, Offset, PartitionId, Timestamp};
 
-pub(super) const API: Api = Api::ordered(ApiKey::OffsetCommit, 2..=9);
+pub(super) const API: Api = Api::ordered(ApiKey::OffsetCommit, 2..=9).urgent();
 
 impl Outcome for OffsetCommitResponse {
     fn error(&self) -> i16 {

@@ -11,7 +11,7 @@ use super::{Context, Request, wire_text};
 use crate::group::{GroupError, Sync, Synced};
 use crate::types::Generation;
 
-pub(super) const API: Api = Api::parked(ApiKey::SyncGroup, 0..=5);
+pub(super) const API: Api = Api::parked(ApiKey::SyncGroup, 0..=5).urgent();
 
 impl Outcome for SyncGroupResponse {
     fn error(&self) -> i16 {

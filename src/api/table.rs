@@ -22,7 +22,7 @@ pub(super) enum Begin {
 }
 
 /// A row for a file with `API` and `async fn handle(&Context, &Request, body) -> response`: decoded
-/// in request order, handled when its turn comes.
+/// in request order, handled when its turn comes and clients have left room for its answer.
 macro_rules! row {
     ($file:ident, $request:ident) => {
         Route {
@@ -30,6 +30,9 @@ macro_rules! row {
             begin: Begin::Decode(|mut call| {
                 let body: messages::$request = call.decode()?;
                 Ok(Box::pin(async move {
+                    if !super::$file::API.is_urgent {
+                        call.ctx.answers.any().await;
+                    }
                     let response = super::$file::handle(&call.ctx, &call.request, body).await;
                     call.answer(&response)
                 }))

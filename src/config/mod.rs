@@ -132,6 +132,8 @@ pub struct Config {
     pub group_max_session_timeout: Duration,
     /// `socket.request.max.bytes`: largest frame that may carry records.
     pub socket_request_max_bytes: usize,
+    /// `queued.max.response.bytes`.
+    pub queued_max_response_bytes: usize,
     /// `max.connections`.
     pub max_connections: usize,
     /// `connections.max.idle.ms`.
@@ -196,6 +198,7 @@ impl Default for Config {
             group_min_session_timeout: Duration::from_secs(6),
             group_max_session_timeout: Duration::from_secs(1800),
             socket_request_max_bytes: 100 << 20,
+            queued_max_response_bytes: 256 << 20,
             max_connections: 10_000,
             connections_max_idle: Duration::from_secs(600),
             stream_checkpoint_interval: Duration::from_secs(1),

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::read::reader;
 use crate::types::{LeaderEpoch, LogId, Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// How far an append must have come before it is answered.
@@ -247,6 +248,13 @@ pub struct ReadResult {
     pub aborted: Vec<AbortedTxn>,
 }
 
+impl ReadResult {
+    /// The offset behind the last record; `None` without records.
+    pub fn next_offset(&self) -> Option<Offset> {
+        reader::last_offset(&self.records).map(|last| last.plus(1))
+    }
+}
+
 /// Why a read returned nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ReadError {
@@ -283,7 +291,8 @@ pub enum ReadError {
     },
 }
 
-/// A partition's four offsets: start <= last stable <= high watermark <= end.
+/// A partition's four offsets: start <= last stable <= high watermark <= end. And how much readers were
+/// shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OffsetSpan {
     /// First readable offset.
@@ -295,6 +304,9 @@ pub struct OffsetSpan {
     /// One past the last offset that the log has published, after its sync where one was asked
     /// for: on a log without replicas, the high watermark. More may be written already.
     pub end: Offset,
+    /// Grows by the size of every batch that readers are shown, and never shrinks while the log is open:
+    /// the difference of two spans' counts is the size of what was shown between them.
+    pub shown_bytes: u64,
 }
 
 /// A record found by its timestamp.

@@ -27,6 +27,13 @@ const IN_FLIGHT_MAX: usize = 256;
 /// Request bytes of one connection in memory; a single larger request has it for itself.
 const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 
+/// How long a client may read nothing of what it is sent while others wait for the room that it takes.
+const UNREAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// Why a connection is closed whose client does not read.
+const STALLED: &str = "client does not read its answers";
+const UNREAD: &str = "client read nothing of its answers for 10 s while others waited for their room \
+                      (queued.max.response.bytes)";
+
 /// How long clients may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
@@ -116,6 +123,8 @@ struct Link {
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
     out: Outgoing,
+    /// When it was last looked whether others wait for the room of answers that are not read here.
+    room_looked_at: Option<Instant>,
     /// Since when nothing was asked and nothing is owed.
     idle_since: Option<Instant>,
     /// No more is read: the client has closed, broken the protocol, or the broker stops.
@@ -136,6 +145,7 @@ impl Link {
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             out: Outgoing::default(),
+            room_looked_at: None,
             idle_since: None,
             ended: None,
         }
@@ -409,8 +419,8 @@ impl Link {
     async fn answer(&mut self, reply: Reply) -> Result<(), Reason> {
         match reply {
             Reply::Silence => Ok(()),
-            Reply::Frame(head, records) => {
-                self.out.add(head, records);
+            Reply::Frame(head, records, held) => {
+                self.out.add(head, records, held);
                 Ok(())
             }
             Reply::Close(reason) => Err(self.close(reason).await),
@@ -430,22 +440,36 @@ impl Link {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
-        let unread = || Some("client does not read its answers".to_owned());
         match self.out.poll_write(&mut self.socket, cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                Poll::Ready(Err(unread()))
+                Poll::Ready(Err(Some(STALLED.to_owned())))
             }
             // A client that went away without waiting for its answer is no event.
             Poll::Ready(Err(_)) => Poll::Ready(Err(None)),
-            Poll::Pending => {
-                let since = self.out.stalled_since().unwrap_or_else(Instant::now);
-                match self.alarm.is_due(since + self.patience.idle, cx) {
-                    true => Poll::Ready(Err(unread())),
-                    false => Poll::Pending,
-                }
-            }
+            Poll::Pending => self.poll_unread(cx),
         }
+    }
+
+    /// Waits for a client to read its answers: as long as for an idle one, but less while answers to
+    /// others find no room for those that it does not read.
+    fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
+        let since = self.out.stalled_since().unwrap_or_else(Instant::now);
+        if self.alarm.is_due(since + self.patience.idle, cx) {
+            return Poll::Ready(Err(Some(STALLED.to_owned())));
+        }
+        let looked = self.room_looked_at.map_or(since, |looked| looked.max(since));
+        if self.out.holds_room() && self.alarm.is_due(looked + UNREAD_TIME_MAX, cx) {
+            if self.ctx.answers.is_short() {
+                self.ctx.answers.note_closed();
+                return Poll::Ready(Err(Some(UNREAD.to_owned())));
+            }
+            let now = Instant::now();
+            self.room_looked_at = Some(now);
+            // Not due yet: this sets the alarm.
+            self.alarm.is_due(now + UNREAD_TIME_MAX, cx);
+        }
+        Poll::Pending
     }
 }
 

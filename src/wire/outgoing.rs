@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::socket::Socket;
+use crate::api::Held;
 
 /// Answers go out when there are so many bytes of them, about.
 const BYTES_PER_WRITE: usize = 64 << 10;
@@ -16,7 +17,6 @@ const BYTES_PER_WRITE: usize = 64 << 10;
 const CHUNKS_PER_WRITE: usize = 64;
 /// A buffer that was of more use than this is not kept.
 const KEPT_BYTES_MAX: usize = 4 << 10;
-
 /// See the module's header.
 #[derive(Default)]
 pub(super) struct Outgoing {
@@ -26,6 +26,10 @@ pub(super) struct Outgoing {
     small: BytesMut,
     bytes: usize,
     stalled_since: Option<Instant>,
+    /// What is charged for them.
+    held: Held,
+    /// Bytes of the first chunk that are written.
+    written: usize,
 }
 
 impl Outgoing {
@@ -38,8 +42,9 @@ impl Outgoing {
         self.bytes >= BYTES_PER_WRITE
     }
 
-    /// Adds a frame: its head, then records.
-    pub(super) fn add(&mut self, head: BytesMut, records: Vec<Bytes>) {
+    /// Adds a frame: its head, then records; and what is charged for them.
+    pub(super) fn add(&mut self, head: BytesMut, records: Vec<Bytes>, held: Held) {
+        self.held.add(held);
         self.bytes += head.len();
         if self.small.is_empty() && (!records.is_empty() || head.len() > KEPT_BYTES_MAX) {
             self.chunks.push_back(head.freeze());
@@ -94,11 +99,17 @@ impl Outgoing {
             }
         }
         (self.bytes, self.stalled_since) = (0, None);
+        self.held = Held::default();
         self.small.clear();
         if self.small.capacity() > KEPT_BYTES_MAX {
             self.small = BytesMut::new();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether others may be waiting for the room of what is not written yet.
+    pub(super) fn holds_room(&self) -> bool {
+        self.held.bytes() > 0
     }
 
     /// Since when the socket takes nothing, if a write waits for it.
@@ -110,9 +121,12 @@ impl Outgoing {
         while let Some(first) = self.chunks.front_mut() {
             if written < first.len() {
                 first.advance(written);
+                self.written += written;
                 return;
             }
             written -= first.len();
+            // Its memory is free only now.
+            self.held.release(std::mem::take(&mut self.written) + first.len());
             self.chunks.pop_front();
         }
     }
@@ -140,7 +154,7 @@ mod tests {
             let records = if round % 3 == 1 { records } else { Vec::new() };
             expected.extend_from_slice(&head);
             records.iter().for_each(|chunk| expected.extend_from_slice(chunk));
-            out.add(BytesMut::from(&head[..]), records);
+            out.add(BytesMut::from(&head[..]), records, Held::default());
         }
         assert!(out.is_full());
         let bytes = expected.len();
@@ -154,7 +168,7 @@ mod tests {
         let (mut client, read) = reading.await.unwrap();
         assert!(read == expected);
         for piece in [&b"one"[..], b"two"] {
-            out.add(BytesMut::from(piece), Vec::new());
+            out.add(BytesMut::from(piece), Vec::new(), Held::default());
         }
         poll_fn(|cx| out.poll_write(&mut socket, cx)).await.unwrap();
         let mut read = [0; 6];

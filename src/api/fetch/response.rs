@@ -3,6 +3,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::super::answers::Held;
 use super::super::call::{Call, Reply};
 use super::super::error;
 use super::super::primitives::Writer;
@@ -18,7 +19,13 @@ struct Frame {
 
 /// Encodes the whole response. `outcome` is what the request counts as, `error` the response's own
 /// error code.
-pub(super) fn encode(call: Call, outcome: i16, error: i16, topics: &[FetchedTopic]) -> Reply {
+pub(super) fn encode(
+    call: Call,
+    outcome: i16,
+    error: i16,
+    topics: &[FetchedTopic],
+    held: Held,
+) -> Reply {
     let version = call.request.version;
     let open = Writer::new(call.frame_start(), version >= 12);
     let mut frame = Frame { version, first: None, done: Vec::new(), open };
@@ -34,10 +41,10 @@ pub(super) fn encode(call: Call, outcome: i16, error: i16, topics: &[FetchedTopi
     frame.open.tags();
     let Frame { first, mut done, open, .. } = frame;
     match first {
-        None => call.finish(open.bytes, done, outcome),
+        None => call.finish(open.bytes, done, held, outcome),
         Some(first) => {
             done.push(open.bytes.freeze());
-            call.finish(first, done, outcome)
+            call.finish(first, done, held, outcome)
         }
     }
 }

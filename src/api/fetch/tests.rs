@@ -214,3 +214,120 @@ async fn long_poll_gathers_from_all_partitions_until_there_is_enough() {
     let sizes: Vec<usize> = partitions.map(|p| p.records.as_ref().map_or(0, Bytes::len)).collect();
     assert_eq!(sizes, [2 * size, 2 * size]);
 }
+
+/// Appends batches of one size to a partition.
+async fn fill(bench: &Bench, topic: &Topic, batches: usize) -> usize {
+    for _ in 0..batches {
+        append(bench, topic, 0, batch(1000, &["a"])).await;
+    }
+    batch(1000, &["a"]).len()
+}
+
+/// How a request that would wait for a minute ends when nothing happens: at once, or not.
+async fn at_once(bench: &Bench, mut asked: FetchRequest) -> Option<FetchResponse> {
+    asked.max_wait_ms = 60_000;
+    let begun = crate::api::begin(&bench.ctx, connection(), frame(12, &asked)).await.unwrap();
+    let answered = tokio::time::timeout(Duration::from_secs(5), begun.into_pending().1).await;
+    answered.ok().map(|reply| decode(12, chunks(reply)))
+}
+
+#[tokio::test]
+async fn min_bytes_that_no_answer_can_have_do_not_make_a_fetch_wait() {
+    let bench = Bench::start().await;
+    let topic = bench.topic("clicks", 2).await;
+    let size = fill(&bench, &topic, 3).await;
+    let bytes = |answer: &FetchResponse| only(answer).records.as_ref().map_or(0, Bytes::len);
+
+    let mut above_max = request(12, &topic, &[(0, 0)]);
+    (above_max.min_bytes, above_max.max_bytes) = (1 << 30, 2 * size as i32);
+    assert_eq!(bytes(&at_once(&bench, above_max).await.unwrap()), 2 * size);
+
+    let mut above_partition = request(12, &topic, &[(0, 0), (1, 0)]);
+    above_partition.min_bytes = 1 << 30;
+    above_partition.topics[0].partitions[0].partition_max_bytes = 2 * size as i32;
+    assert_eq!(bytes(&at_once(&bench, above_partition).await.unwrap()), 2 * size);
+}
+
+#[tokio::test]
+async fn an_error_in_one_partition_ends_the_wait_for_all() {
+    let bench = Bench::start().await;
+    let topic = bench.topic("clicks", 2).await;
+    for wrong in [(0, 7), (0, -3), (9, 0)] {
+        let asked = request(12, &topic, &[(1, 0), wrong]);
+        let answer = at_once(&bench, asked).await.unwrap();
+        let codes: Vec<i16> = answer.responses[0].partitions.iter().map(|p| p.error_code).collect();
+        assert!(codes[0] == 0 && codes[1] != 0, "{codes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_request_is_answered_whatever_session_it_names() {
+    let bench = Bench::start().await;
+    let topic = bench.topic("clicks", 1).await;
+    fill(&bench, &topic, 1).await;
+    for (id, epoch) in [(-1, -1), (5, -1), (5, 0), (0, 0)] {
+        let mut asked = request(12, &topic, &[(0, 0)]);
+        (asked.session_id, asked.session_epoch) = (id, epoch);
+        let answer = bench.call(12, asked).await;
+        assert_eq!((answer.error_code, answer.session_id), (0, 0), "session {id}, epoch {epoch}");
+        assert!(!only(&answer).records.as_ref().unwrap().is_empty());
+    }
+    for (id, epoch) in [(0, 1), (7, 3), (-1, 1), (0, -2)] {
+        let mut asked = request(12, &topic, &[(0, 0)]);
+        (asked.session_id, asked.session_epoch) = (id, epoch);
+        assert_eq!(bench.call(12, asked).await.error_code, 70, "session {id}, epoch {epoch}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_poll_reads_nothing_before_it_has_enough() {
+    let bench = Bench::start().await;
+    let topic = bench.topic("clicks", 1).await;
+    let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
+    let size = fill(&bench, &topic, 1).await;
+    for isolation in [Isolation::ReadUncommitted, Isolation::ReadCommitted] {
+        let from = log.span().high_watermark;
+        append(&bench, &topic, 0, batch(1000, &["a"])).await;
+        let read =
+            log.read(ReadRequest { from, bytes_max: 1 << 20, at_least_one: true, isolation });
+        let partition = FetchedPartition {
+            index: 0,
+            bytes_max: 1 << 20,
+            source: Ok((log.clone(), from)),
+            answer: Ok(read.await.unwrap()),
+        };
+        let mut watched = Watched::of(&partition, isolation).unwrap();
+        assert_eq!((watched.read_bytes, watched.look()), (size, Some(0)));
+        fill(&bench, &topic, 3).await;
+        assert_eq!(watched.look(), Some(3 * size), "what came is counted without a read");
+        fill(&bench, &topic, 1).await;
+        assert_eq!(watched.look(), Some(size), "and nothing twice");
+        log.trim(from.plus(1)).await.unwrap();
+        assert_eq!(watched.look(), None, "a log that starts later has to be read");
+    }
+}
+
+#[tokio::test]
+async fn answers_that_find_no_room_wait_and_come_without_records_in_time() {
+    let bench = Bench::start().await;
+    let topic = bench.topic("clicks", 1).await;
+    let size = fill(&bench, &topic, 1).await;
+    let all = bench.ctx.answers.charge(usize::MAX >> 8);
+    let mut asked = request(12, &topic, &[(0, 0)]);
+    asked.max_wait_ms = 20;
+    let answer = bench.call(12, asked.clone()).await;
+    assert_eq!((only(&answer).error_code, only(&answer).high_watermark), (0, 1));
+    assert!(only(&answer).records.as_ref().is_none_or(Bytes::is_empty));
+    assert!(bench.ctx.answers.is_short());
+
+    asked.max_wait_ms = 60_000;
+    let begun = crate::api::begin(&bench.ctx, connection(), frame(12, &asked)).await.unwrap();
+    let waiting = tokio::spawn(begun.into_pending().1);
+    tokio::task::yield_now().await;
+    drop(all);
+    let reply = waiting.await.unwrap();
+    let Reply::Frame(_, _, held) = &reply else { panic!("no answer but {reply:?}") };
+    assert_eq!(held.bytes(), size, "what the answer takes is charged, no more");
+    let answer: FetchResponse = decode(12, chunks(reply));
+    assert_eq!(only(&answer).records.as_ref().unwrap().len(), size);
+}

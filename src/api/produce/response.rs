@@ -2,6 +2,7 @@
 
 use bytes::BufMut;
 
+use super::super::answers::Held;
 use super::super::call::{Call, Reply};
 use super::super::error;
 use super::super::primitives::Writer;
@@ -25,7 +26,7 @@ pub(super) fn encode(call: Call, outcome: i16, topics: &[Produced]) -> Reply {
     }
     writer.bytes.put_i32(0); // throttle_time_ms
     writer.tags();
-    call.finish(writer.bytes, Vec::new(), outcome)
+    call.finish(writer.bytes, Vec::new(), Held::default(), outcome)
 }
 
 fn put(writer: &mut Writer, version: i16, partition: &ProducedPartition) {

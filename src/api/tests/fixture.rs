@@ -11,7 +11,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::api::{Connection, Context, Meter, Refusal, Reply, begin};
+use crate::api::{AnswerBudget, Connection, Context, Meter, Refusal, Reply, begin};
 use crate::catalog::journal::Journal;
 use crate::catalog::placement::{Broker, SingleNode};
 use crate::catalog::{Catalog, LocalJournal, Topic};
@@ -72,6 +72,7 @@ impl Bench {
             placement: Arc::new(SingleNode::new(broker, dir.epoch())),
             clock,
             meter: Meter::register(&metrics).unwrap(),
+            answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics).unwrap(),
             config,
         };
         Bench { ctx: Arc::new(ctx), logs, _dir: dir, _tmp: tmp }
@@ -114,7 +115,7 @@ pub(crate) fn connection() -> Connection {
 /// The pieces of an answer.
 pub(crate) fn chunks(reply: Reply) -> Vec<Bytes> {
     match reply {
-        Reply::Frame(head, records) => [vec![head.freeze()], records].concat(),
+        Reply::Frame(head, records, _) => [vec![head.freeze()], records].concat(),
         other => panic!("no answer but {other:?}"),
     }
 }

@@ -44,6 +44,8 @@ pub(in crate::log) struct OwnedLog {
     producers: Producers,
     start: Offset,
     end: Offset,
+    /// Bytes that the log had when it was opened, and all that were written since.
+    written_bytes: u64,
     active: Option<ObjectId>,
     active_bytes: u64,
     /// Largest timestamp of the active segment's first batch of records.
@@ -134,6 +136,7 @@ impl OwnedLog {
             Some(segment) => (Some(segment.object), segment.bytes, segment.first_timestamp),
             None => (None, 0, None),
         };
+        let written_bytes = shared.readable().segments.iter().map(|segment| segment.bytes).sum();
         let active_begun = shared.settings.age.now();
         let log = OwnedLog {
             shared,
@@ -141,6 +144,7 @@ impl OwnedLog {
             producers: recovered.producers,
             start: recovered.start,
             end: recovered.end,
+            written_bytes,
             active,
             active_bytes,
             active_since,
@@ -489,6 +493,7 @@ impl OwnedLog {
             self.roll_due = false;
         }
         self.active_bytes += bytes.len() as u64;
+        self.written_bytes += bytes.len() as u64;
         self.view_due_bytes += bytes.len() as u64;
         self.anchor = run.headers.last().map(|last| Anchor {
             position: self.active_bytes - last.bytes as u64,

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::super::tests::{PATIENT, pair};
 use super::*;
+use crate::api::Held;
 use crate::api::tests::fixture::Bench;
 
 /// What all connections of a broker share.
@@ -29,7 +30,7 @@ fn frame(byte: u8) -> [u8; 12] {
 }
 
 fn answer(byte: u8) -> Reply {
-    Reply::Frame(BytesMut::from(&[byte][..]), Vec::new())
+    Reply::Frame(BytesMut::from(&[byte][..]), Vec::new(), Held::default())
 }
 
 /// The next byte that the connection sends.

@@ -194,6 +194,7 @@ impl OwnedLog {
             last_stable: first_open.map_or(self.end, |open| open.clamp(self.start, self.end)),
             high_watermark: self.end,
             end: self.end,
+            shown_bytes: self.written_bytes,
         };
         debug_assert!(self.invariants(&span));
         // The log's own receiver does not wait. A subscriber reads the span after it has subscribed, so it
