@@ -19,13 +19,10 @@ use tokio::net::TcpStream;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// Between two such probes that are not answered.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// Probes without an answer after which the connection has failed: two minutes in all.
+/// Probes without an answer after which the connection has failed: two minutes in all. While bytes
+/// wait to be read by the client there are no probes, and no TCP_USER_TIMEOUT either: it would also cut
+/// off consumers that are busy and read later. There `connections.max.idle.ms` decides.
 const KEEPALIVE_PROBES: u32 = 4;
-/// The connection has also failed when bytes that were sent are not acknowledged for so long, or
-/// when the client reads nothing for so long although the broker has more for it. As long as the
-/// probes take, since Linux lets this time decide instead of their number where both are set.
-const UNACKNOWLEDGED_MS_MAX: u32 = 120_000;
-
 /// See the module's header.
 pub(super) enum Socket {
     /// The Kafka protocol as it is.
@@ -98,8 +95,6 @@ pub(super) fn tune(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(stream, KEEPALIVE_PROBES)?;
     sockopt::set_socket_keepalive(stream, true)?;
-    #[cfg(target_os = "linux")]
-    sockopt::set_tcp_user_timeout(stream, UNACKNOWLEDGED_MS_MAX)?;
     Ok(())
 }
 
@@ -117,8 +112,6 @@ mod tests {
         assert_eq!(sockopt::tcp_keepidle(&stream).unwrap(), Duration::from_secs(60));
         assert_eq!(sockopt::tcp_keepintvl(&stream).unwrap(), Duration::from_secs(15));
         assert_eq!(sockopt::tcp_keepcnt(&stream).unwrap(), 4);
-        #[cfg(target_os = "linux")]
-        assert_eq!(sockopt::tcp_user_timeout(&stream).unwrap(), 120_000);
     }
 
     #[tokio::test]
