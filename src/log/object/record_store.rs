@@ -1,5 +1,5 @@
-//! The door to where record bytes lie. Everything above names bytes by object, position and
-//! length, never by a path, so that an object store fits behind the same door.
+//! `RecordStore`, the only way to the bytes of segments. Callers name bytes by object, position and length,
+//! never by a path, so that an object store can implement the same trait.
 
 use std::fmt;
 use std::io;
@@ -9,8 +9,8 @@ use bytes::Bytes;
 use crate::store::SegmentId;
 use crate::types::{LogId, Offset, Timestamp};
 
-/// One object: a log's segment, named by its first offset, and by how often its contents were
-/// replaced. An object only grows; compaction writes a new one with a higher revision.
+/// One object holds one segment of a log. It is named by the segment's first offset, and by how often the
+/// segment was replaced. An object only grows; compaction writes a new object with a higher revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {
     /// The log it belongs to.
@@ -27,7 +27,7 @@ impl ObjectId {
         ObjectId { log, base, revision: 0 }
     }
 
-    /// What its index is found by in the view.
+    /// The key of its index in the view.
     pub fn segment(&self) -> SegmentId {
         SegmentId { base: self.base, revision: self.revision }
     }
@@ -54,14 +54,14 @@ pub struct Location {
     pub length: usize,
 }
 
-/// Bytes at the end of an object that were appended since they were made to survive power loss last.
+/// Bytes at the end of an object that were appended since it was last made durable.
 #[derive(Clone, Debug)]
 pub struct Unsynced {
     /// Which object.
     pub object: ObjectId,
-    /// Where in it they begin.
+    /// The position where they begin.
     pub position: u64,
-    /// The bytes, one piece behind the other.
+    /// The bytes, in pieces without gaps.
     pub pieces: Vec<Bytes>,
 }
 
@@ -75,18 +75,19 @@ impl Unsynced {
 /// What `RecordStore::sync_together` has done.
 #[derive(Clone, Debug, Default)]
 pub struct Together {
-    /// For each of the asked whether it survives power loss now; false also where the list ends.
+    /// For each of the given bytes, whether they survive power loss now. Those beyond the end of this list
+    /// do not.
     pub done: Vec<bool>,
-    /// `checkpoint` has something to do.
+    /// Whether `checkpoint` should be called.
     pub is_checkpoint_due: bool,
 }
 
-/// How the bytes of a read came.
+/// How the bytes of a read were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// By way of what is kept for others.
+    /// From the cache (of the file system), or through it.
     Kept,
-    /// Past that.
+    /// Past the cache.
     Past,
 }
 
@@ -101,34 +102,34 @@ pub struct Listing {
     pub drafts: bool,
 }
 
-/// Where record bytes lie. Calls block; one owner appends to an object, anyone reads.
+/// Stores the bytes of segments. Calls block. Each object has one owner that appends to it; anyone reads.
 pub trait RecordStore: Send + Sync + 'static {
-    /// Writes all of `bytes` at `position`, the object's length as its owner knows it; 0 creates
-    /// it. An error may leave part of the bytes behind: the owner truncates, or gives the log up.
+    /// Writes all of `bytes` at `position`, which is the object's length as its owner knows it; 0 creates
+    /// the object. An error may leave some of the bytes behind: then the owner must truncate the object, or
+    /// append no more to the log.
     fn append(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<Location>;
 
     /// Up to `location.length` bytes; fewer only where the object ends.
     fn read(&self, location: Location) -> io::Result<Bytes>;
 
-    /// The bytes at `location`, or the first of them, that can be had without waiting for a disk.
+    /// The bytes at `location`, or the first of them, if they can be read without waiting for a disk.
     fn read_ready(&self, _location: Location) -> Option<Bytes> {
         None
     }
 
-    /// The bytes at `location` for somebody who will not come back soon but go on behind them, and how
-    /// they came: nothing more is kept because of him. `None` where that cannot be done, or does not
-    /// pay.
+    /// The bytes at `location`, read past the cache if they are not in it, for a reader that will continue
+    /// behind them and not read them again. `None` if the store cannot do that, or if it does not pay.
     fn read_past(&self, _location: Location) -> Option<(Bytes, Way)> {
         None
     }
 
-    /// `read` for somebody who looks at everything once and will not come back soon: what is kept
-    /// for those who do stays as it is.
+    /// `read` for a reader that reads everything once, such as the scrub: it does not change which bytes
+    /// the cache holds for other readers.
     fn read_once(&self, location: Location) -> io::Result<Bytes> {
         self.read(location)
     }
 
-    /// When the object was written last, by the wall clock of whoever keeps it.
+    /// The time of the last write to the object, by the wall clock of the store.
     fn written_at(&self, object: ObjectId) -> io::Result<Timestamp> {
         Err(io::Error::new(io::ErrorKind::Unsupported, format!("{object} carries no time")))
     }
@@ -136,15 +137,15 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Makes everything appended to the object, and the object's existence, survive power loss.
     fn sync(&self, object: ObjectId) -> io::Result<()>;
 
-    /// Makes appended bytes survive power loss, those of several objects at once, where that costs less
-    /// than a `sync` of each: which is left for the caller to do for those that are not done. Of one
-    /// object the bytes are always brought by the same `writer`, a small number, and are never cut off.
+    /// Makes appended bytes of several objects survive power loss at once, if that costs less than a `sync`
+    /// of each. The caller must `sync` the objects whose bytes are not `done`. The bytes of one object must
+    /// always come with the same `writer` (a small number), and must never be cut off later.
     fn sync_together(&self, _writer: usize, _unsynced: &[Unsynced]) -> Together {
         Together::default()
     }
 
-    /// Does what `sync_together` has put off, blocking; `all` of it at a shutdown. The objects that
-    /// may have lost what it promised.
+    /// Syncs objects in place that `sync_together` has made durable in another way, so that it has room for
+    /// more; with `all`, every such object, as at a shutdown. Returns the objects whose sync failed.
     fn checkpoint(&self, _all: bool) -> Vec<(ObjectId, io::Error)> {
         Vec::new()
     }
@@ -158,25 +159,25 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Removes every object of a log, and every trace of it.
     fn delete_log(&self, log: LogId) -> io::Result<()>;
 
-    /// Writes all of `bytes` at `position` of an object that nobody sees before it is published; 0
-    /// begins it anew. One draft is written at a time, by one owner.
+    /// Writes all of `bytes` at `position` of a draft: an object that readers do not see before it is
+    /// published. Position 0 begins it anew. A log has one draft at a time, with one owner.
     fn append_draft(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes a draft survive power loss and then seen, whole or not at all.
+    /// Makes a draft survive power loss, and then visible, in one step.
     fn publish(&self, object: ObjectId) -> io::Result<()>;
 
-    /// Removes what was never published of a log.
+    /// Removes the drafts of a log that were never published.
     fn discard_drafts(&self, log: LogId) -> io::Result<()>;
 
-    /// Notes where a log starts, so that it survives power loss; it only rises.
+    /// Notes the log's start, durably. A start only rises.
     fn set_start(&self, log: LogId, start: Offset) -> io::Result<()>;
 
-    /// What lies here of a log.
+    /// The objects of a log, and its start.
     fn list(&self, log: LogId) -> io::Result<Listing>;
 
     /// Every log that has an object, or a trace left by an interrupted deletion.
     fn logs(&self) -> io::Result<Vec<LogId>>;
 
-    /// Lets go of what is only kept open for speed and was not used since the last call.
+    /// Closes files that are kept open only for speed and were not used since the last call.
     fn rest(&self);
 }

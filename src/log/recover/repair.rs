@@ -1,9 +1,9 @@
-//! Makes a damaged log writable again: keeps every whole batch, saves the damaged bytes beside the
-//! log, and puts batches without records over the offsets that are lost, so that offsets stay
-//! contiguous and every other record keeps its own.
+//! Repairs a damaged log, so that it takes appends again: keeps every undamaged batch, saves the damaged bytes
+//! beside the log, and writes batches without records (fillers) for the lost offsets, so that offsets stay
+//! contiguous and every other record keeps its offset.
 //!
-//! Each segment is replaced in one step by a new one with a higher revision; a crash in between
-//! leaves the old one, and the next repair begins again. A whole log is left alone.
+//! Each damaged segment is replaced in one step by a new one with a higher revision. A crash before that step
+//! leaves the old segment, and the next repair begins again. An undamaged log is not changed.
 
 use std::io;
 use std::path::PathBuf;
@@ -19,45 +19,45 @@ use crate::log::object::record_store::{Location, ObjectId, RecordStore};
 use crate::log::segment::{Damage, Segment};
 use crate::types::{LeaderEpoch, LogId, Offset, Progress};
 
-/// How much of a new segment is written at once.
+/// How many bytes of a new segment one write takes.
 const WRITE_BYTES: usize = 1 << 20;
-/// The largest damage that is looked at for a batch whose header alone is wrong.
+/// Only damage up to this size may be a batch that can be restored (`restored`).
 const RESTORED_BYTES_MAX: u64 = 128 << 20;
 
-/// What was done at one place of a log.
+/// What a repair did at one place of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mended {
-    /// Offsets whose records are lost; batches without records stand there now.
+    /// Offsets whose records are lost; fillers have these offsets now.
     GivenUp {
-        /// The first.
+        /// The first lost offset.
         from: Offset,
-        /// The one after the last.
+        /// The offset after the last lost one.
         to: Offset,
-        /// Where the damaged bytes are; `None` if there were none.
+        /// The file with the damaged bytes; `None` if there were none.
         saved: Option<PathBuf>,
     },
-    /// A batch that is whole again: only header fields that other bytes prove were wrong.
+    /// A batch that was restored: only header fields were wrong whose values are known from elsewhere.
     Restored {
         /// Its first offset.
         from: Offset,
         /// The offset after its last.
         to: Offset,
-        /// Where the damaged bytes are.
+        /// The file with the damaged bytes.
         saved: PathBuf,
     },
-    /// A torn end that was cut off, as the next start would have done.
+    /// A torn tail that was cut off, as the next start would have done.
     Cut {
         /// The log's end.
         end: Offset,
-        /// Where the bytes are.
+        /// The file with the cut bytes.
         saved: PathBuf,
     },
 }
 
 impl AtRest {
-    /// Repairs a log; tells what it did, nothing if the log was whole.
+    /// Repairs a log and returns what it did, which is nothing if the log is undamaged.
     ///
-    /// With `lossless`, a log whose repair would give offsets up is an error and stays as it is.
+    /// With `lossless`, a log whose repair would give up offsets is not changed, and is an error.
     pub fn repair(
         &self,
         log: LogId,
@@ -75,7 +75,7 @@ impl AtRest {
         let Examined { listing, walked, gone } = examined;
         let mut mended = Vec::new();
         if let Some(end) = gone {
-            // Nothing is left to keep: the log goes on, empty, where it ended.
+            // Nothing is left to keep: the log continues, empty, at the offset where it ended.
             let object = ObjectId::appended(log, end);
             let failed = |source| failed("begin", object, source);
             self.store.append(object, 0, &[]).map_err(failed)?;
@@ -106,7 +106,7 @@ impl AtRest {
         }
         if let Some(Torn { object, position, bytes, .. }) = walked.torn {
             let saved = self.save(object, position, bytes)?;
-            // A segment that was replaced has lost its torn end with that.
+            // If the segment was replaced above, its torn tail is gone already.
             if !mended_here(&walked.segments, object) {
                 let cut = self.store.truncate(object, position);
                 cut.and_then(|()| self.store.sync(object))
@@ -117,7 +117,7 @@ impl AtRest {
         Ok(mended)
     }
 
-    /// The first offset that a repair gives up.
+    /// The first offset that a repair would give up.
     fn first_loss(&self, examined: &Examined) -> Result<Option<Offset>, LogError> {
         let Examined { walked, gone, .. } = examined;
         let mut lost: Vec<Offset> = gone.iter().map(|_| Offset::ZERO).collect();
@@ -140,7 +140,7 @@ impl AtRest {
         mended: &mut Vec<Mended>,
     ) -> Result<(), LogError> {
         let old = segment.object;
-        // Fillers in front of all whole batches take on the first one's epoch.
+        // Fillers before the first undamaged batch get the leader epoch of that batch.
         let first = segment.damaged.first().filter(|damage| damage.position == 0);
         let epoch = self.epoch_at(old, first.map_or(0, |damage| damage.end))?;
         let mut draft = Draft::new(self, ObjectId { revision: old.revision + 1, ..old }, epoch);
@@ -170,7 +170,7 @@ impl AtRest {
         self.store.delete(old).map_err(|source| failed("remove", old, source))
     }
 
-    /// The leader epoch of the batch at a position; the first one if there is none.
+    /// The leader epoch of the batch at a position; epoch 0 if no batch begins there.
     fn epoch_at(&self, object: ObjectId, position: u64) -> Result<LeaderEpoch, LogError> {
         let location = Location { object, position, length: HEADER_BYTES };
         let bytes = self.store.read(location).map_err(|source| failed("read", object, source))?;
@@ -183,8 +183,8 @@ impl AtRest {
         saved.map_err(|source| failed("save damaged bytes of", object, source))
     }
 
-    /// The batch that damaged bytes are, if all that is wrong with it are fields that its CRC does
-    /// not cover but its place in the log proves: base offset, length and format.
+    /// The batch that the damaged bytes were, if only fields are wrong that its CRC does not cover and whose
+    /// values follow from its place in the log: base offset, length and magic.
     fn restored(&self, object: ObjectId, damage: &Damage) -> Result<Option<Vec<u8>>, LogError> {
         let length = damage.end - damage.position;
         let Some(payload) = length.checked_sub(12).and_then(|rest| i32::try_from(rest).ok()) else {
@@ -213,13 +213,13 @@ fn mended_here(segments: &[Segment], object: ObjectId) -> bool {
     segments.iter().any(|segment| segment.object == object && !segment.damaged.is_empty())
 }
 
-/// A segment that nobody sees before it is published.
+/// The new revision of a segment, which does not count before it is published.
 struct Draft<'a> {
     logs: &'a AtRest,
     object: ObjectId,
     written: u64,
     buffer: Vec<u8>,
-    /// That of the last batch, which fillers take on.
+    /// The leader epoch of the last batch, which fillers get.
     epoch: LeaderEpoch,
 }
 
@@ -228,13 +228,13 @@ impl Draft<'_> {
         Draft { logs, object, written: 0, buffer: Vec::new(), epoch }
     }
 
-    /// Takes on the whole batches of a range.
+    /// Copies the batches of a range.
     fn copy(&mut self, from: ObjectId, position: u64, end: u64) -> Result<(), LogError> {
         let mut scan = Scan::new(&self.logs.store, from, position, end);
         while let Some(found) = scan.advance().map_err(|e| failed("read", from, e))? {
             match found {
                 Found::Batch { bytes, .. } => self.push(&bytes)?,
-                // The disk tells something else than a moment ago.
+                // The same bytes were valid when the log was examined: the disk is failing.
                 Found::Bad { position, reason } => {
                     let reason = format!("byte {position} has changed while it was read: {reason}");
                     return Err(failed("read", from, io::Error::other(reason)));
@@ -244,7 +244,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Puts batches without records over the offsets from `from` up to `to`.
+    /// Writes fillers for the offsets from `from` up to `to`.
     fn fill(&mut self, from: Offset, to: Offset) -> Result<(), LogError> {
         let mut next = from;
         while next < to {

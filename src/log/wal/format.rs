@@ -1,4 +1,4 @@
-//! How appended bytes lie in a WAL file, in blocks that are written whole:
+//! The format of a WAL file. Headers and records are written in whole blocks:
 //!
 //! ```text
 //! header block  magic, version:u32, crc:u32, generation:u64, mark:uuid
@@ -6,10 +6,11 @@
 //! entry         topic:uuid partition:u32 base:u64 revision:u32 position:u64 length:u32, bytes
 //! ```
 //!
-//! Numbers are big-endian; a CRC32C covers what is behind it. Each record begins a block and says how
-//! long it is, so the last block's rest may hold anything. A file is written anew from its beginning
-//! under a higher generation and another mark, by which its records are told from those that are left of
-//! an older one behind them, and from bytes that a client has made to look like one.
+//! Numbers are big-endian; each CRC32C covers the fields behind it. Each record begins at a block and has its
+//! length in front, so the rest of its last block may hold anything. A file that is reused is written from its
+//! beginning, under a higher generation and another mark. The mark is random: by it the records of this
+//! generation are told from older records that are left behind them, and from bytes of clients that look like a
+//! record.
 
 use std::ops::Range;
 
@@ -25,27 +26,27 @@ const RECORD_MAGIC: &[u8; 4] = b"redo";
 const VERSION: u32 = 1;
 const RECORD_HEAD_BYTES: usize = 40;
 const ENTRY_HEAD_BYTES: usize = 44;
-/// The longest record: a group commit brings half of it.
+/// The longest record. A group commit has at most about half of this.
 pub(super) const RECORD_BYTES_MAX: usize = 16 << 20;
-/// Where the CRCs of a header and of a record are, and what the header's is of.
+/// Where the CRCs of a header and of a record lie, and the bytes that the header's CRC covers.
 const HEADER_CRC: Range<usize> = 12..16;
 const HEADER_BODY: Range<usize> = 16..40;
 const RECORD_CRC: Range<usize> = 4..8;
-/// Where a record counts its entries.
+/// Where the number of entries of a record lies.
 const ENTRIES: Range<usize> = 12..16;
-/// A buffer that was of more use than this is not kept.
+/// A buffer that is larger than this is freed after use.
 const KEPT_BYTES_MAX: usize = 1 << 20;
 
-/// One writing of a file, from its beginning on.
+/// One use of a WAL file, from its beginning on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Generation {
     /// Higher than that of every earlier generation over any file.
     pub(super) number: u64,
-    /// What its records are known by.
+    /// Each record of this generation has it.
     pub(super) mark: Uuid,
 }
 
-/// Whole blocks in memory, aligned as writes past the page cache must be.
+/// Whole blocks in memory, aligned as needed for writes past the page cache.
 #[derive(Default)]
 pub(super) struct Blocks {
     memory: Vec<u8>,
@@ -54,23 +55,23 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Room for `length` bytes, rounded up; what is in there is left from before.
+    /// Room for `length` bytes, rounded up to whole blocks, with arbitrary contents.
     fn room(&mut self, length: usize) -> &mut [u8] {
         self.length = length.next_multiple_of(BLOCK_BYTES);
         if self.from + self.length > self.memory.len() {
             self.memory = vec![0; self.length + BLOCK_BYTES];
-            // An alignment that cannot be had costs an error of the write, which is answered.
+            // If the memory cannot be aligned, the write returns an error, which the caller handles.
             self.from = self.memory.as_ptr().align_offset(BLOCK_BYTES).min(BLOCK_BYTES);
         }
         &mut self.memory[self.from..self.from + self.length]
     }
 
-    /// What is to be written.
+    /// The blocks, to be written.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.memory[self.from..self.from + self.length]
     }
 
-    /// Lets go of memory of an unusual size.
+    /// Frees the memory if it is unusually large.
     pub(super) fn rest(&mut self) {
         if self.memory.len() > KEPT_BYTES_MAX + BLOCK_BYTES {
             *self = Blocks::default();
@@ -84,18 +85,18 @@ impl Blocks {
         blocks
     }
 
-    /// The header of a file, alone.
+    /// The header block of a file.
     pub(super) fn header(generation: Generation) -> Blocks {
         let mut blocks = Blocks::default();
         put_header(blocks.room(BLOCK_BYTES), generation);
         blocks
     }
 
-    /// Puts in a record.
+    /// Replaces the contents by one record.
     pub(super) fn put(&mut self, unsynced: &[&Unsynced], generation: Generation, sequence: u64) {
         let length = record_bytes(unsynced);
         let record = self.room(length);
-        // Cannot fail: there is room for the sum of what is put.
+        // Cannot fail: the room is the sum of all that is put.
         let mut rest = &mut record[..length];
         rest.put_slice(RECORD_MAGIC);
         rest.put_u32(0);
@@ -117,7 +118,7 @@ impl Blocks {
     }
 }
 
-/// How long the record of these bytes is.
+/// The length of the record of these bytes.
 pub(super) fn record_bytes(unsynced: &[&Unsynced]) -> usize {
     let entries = unsynced.iter().map(|unsynced| ENTRY_HEAD_BYTES + unsynced.bytes());
     RECORD_HEAD_BYTES + entries.sum::<usize>()
@@ -137,17 +138,17 @@ fn put_header(block: &mut [u8], generation: Generation) {
 }
 
 impl Generation {
-    /// One that will have no records.
+    /// A generation without records: the file is empty.
     pub(super) fn empty(number: u64) -> Generation {
         Generation { number, mark: Uuid::nil() }
     }
 
-    /// Whether it has no records for sure.
+    /// Whether the file is known to have no records.
     pub(super) fn is_empty(&self) -> bool {
         self.mark.is_nil()
     }
 
-    /// The one that a file is written in; `None` if it is none of ours, or was never begun.
+    /// The generation in a header block; `None` if this is no valid header.
     pub(super) fn parse(block: &[u8]) -> Option<Generation> {
         let mut body = block.get(HEADER_BODY)?;
         let is_ours = block.starts_with(HEADER_MAGIC)
@@ -158,7 +159,7 @@ impl Generation {
     }
 }
 
-/// What a record says of itself.
+/// The fixed fields at the beginning of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RecordHead {
     pub(super) length: usize,
@@ -167,7 +168,7 @@ pub(super) struct RecordHead {
 }
 
 impl RecordHead {
-    /// The record that begins at the start of `block`, if one does.
+    /// The head of the record that begins at the start of `block`, if one does.
     pub(super) fn parse(block: &[u8]) -> Option<RecordHead> {
         let mut rest = block.get(..RECORD_HEAD_BYTES)?.strip_prefix(RECORD_MAGIC)?;
         rest.advance(4);
@@ -179,7 +180,7 @@ impl RecordHead {
     }
 }
 
-/// Bytes and where they belong.
+/// Appended bytes, and the object and position that they belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) object: ObjectId,
@@ -187,7 +188,7 @@ pub(super) struct Entry {
     pub(super) bytes: Bytes,
 }
 
-/// The entries of a whole record, if it is as it was written.
+/// The entries of a record; `None` if its CRC or its structure is wrong.
 pub(super) fn entries(record: &Bytes) -> Option<Vec<Entry>> {
     let crc = record.get(RECORD_CRC)?;
     if crc != crc32c::crc32c(record.get(RECORD_CRC.end..)?).to_be_bytes() {

@@ -1,13 +1,13 @@
-//! The write-ahead log (WAL): a file that all logs of a writer sync into together. Appended bytes lie in
-//! their segments at once, in the page cache; a copy of them goes to the WAL, which is one write and one
-//! sync for however many logs, over blocks that the file has already: no length, no block map has
-//! to follow. Each writer has two such files and writes them in turn. Before one is written anew, the
-//! segments of all that it holds are synced (a checkpoint), by a thread with time for it. A start
-//! replays the files into the segments (`replay.rs`) before anything else looks at them.
+//! The write-ahead log (WAL), through which all logs of a writer are synced with one write and one sync.
+//! Appended bytes are written to their segments first, into the page cache. A copy of them goes to a WAL file
+//! and is synced there: the blocks of that file are allocated already, so neither its length nor its block map
+//! must be written. Each writer has two WAL files, which it fills alternately. Before a file is reused, the
+//! segments that it holds bytes of are synced in place by the thread `log-checkpoint` (a checkpoint). A start
+//! replays the files into the segments (`replay.rs`) before anything else reads them. See docs/adr/0011.
 //!
-//! Knows objects and bytes, no offsets and no batches. It relies on two things: bytes of an object that
-//! were appended and synced never change as long as the process runs, and what it is given begins where
-//! the object was synced before, one way or the other.
+//! Knows objects and bytes, no offsets and no batches. Relies on two rules: bytes of an object that were
+//! appended and synced never change while the process runs; and the bytes that `put` gets begin where the
+//! object was durable before, in the WAL or in place.
 
 mod format;
 mod replay;
@@ -29,19 +29,19 @@ use crate::types::IdHash;
 
 pub(super) use replay::{DIR, Target, pending, repair, replay};
 
-/// What ends the name of a file that is being made.
+/// The extension of a WAL file that is not complete yet.
 const DRAFT: &str = "draft";
-/// How much of a new file is written at once.
+/// How many bytes of a new file one write fills.
 const FILL_BYTES: usize = 1 << 20;
 
-/// How a write-ahead log is kept.
+/// The configuration of the write-ahead log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WalConfig {
-    /// Writers that may have one, each its own.
+    /// How many writers there are; each has its own files.
     pub(super) writers: usize,
-    /// Bytes of each of a writer's two files; 0 is none.
+    /// Bytes of each of a writer's two files; 0 turns the write-ahead log off.
     pub(super) file_bytes: u64,
-    /// Only a writer that has synced logs so often gets its files: who writes little needs none.
+    /// A writer gets its files after this many syncs of single logs: a broker with few writes needs none.
     pub(super) syncs_min: u32,
 }
 
@@ -52,72 +52,72 @@ pub(super) struct Wal<F: Files> {
     wals: Vec<Mutex<WriterWal<F::File>>>,
     /// The number of the last generation that was begun or emptied.
     generation: AtomicU64,
-    /// Counts the writers whose files are off.
+    /// The number of writers whose files are off.
     off: IntGauge,
 }
 
 /// One writer's files.
 struct WriterWal<T> {
     state: State<T>,
-    /// Holds a record on its way to the file.
+    /// The buffer in which a record is built.
     blocks: Blocks,
 }
 
 enum State<T> {
-    /// Without files; so many logs' syncs were seen.
+    /// The writer has no files yet. Counts the syncs of single logs that the files would have saved.
     Without(u32),
     With(Pair<T>),
-    /// Not used any more: files could not be made, or failed. They stay for the next start.
+    /// The files could not be made, or a write or sync failed. They are kept for the next start.
     Off,
 }
 
-/// Two files that are written in turn.
+/// Two files that are filled alternately.
 struct Pair<T> {
     wal_files: [WalFile<T>; 2],
-    /// Which one is written.
+    /// Which of the two is being filled.
     current: usize,
 }
 
 struct WalFile<T> {
     file: T,
-    /// `None` before it is begun by this process.
+    /// `None` until this process first writes a record to the file.
     generation: Option<Generation>,
-    /// The next record's.
+    /// The sequence number of the next record.
     sequence: u64,
-    /// Where the next record goes.
+    /// Where the next record is written.
     position: u64,
-    /// What must be synced in its place before the file is written anew.
+    /// The segments that must be synced in place before the file is reused.
     to_checkpoint: HashSet<ObjectId, IdHash>,
 }
 
-/// What became of bytes that were to be synced.
+/// The outcome of `Wal::put`.
 #[derive(Default)]
 pub(super) struct Put {
-    /// They survive power loss; else nothing was done.
+    /// The bytes survive power loss. If false, nothing was done.
     pub(super) is_done: bool,
-    /// Something is due that `checkpoint` does.
+    /// `Wal::checkpoint` should be called.
     pub(super) is_checkpoint_due: bool,
 }
 
-/// What became of objects that were to be synced in their place.
+/// The outcome of syncing segments in place.
 #[derive(Debug, Default)]
 pub(super) struct InPlace {
-    /// Those that may have lost something there, with the reason.
+    /// The segments whose sync failed, which may have lost bytes, with the reason.
     pub(super) failed: Vec<(ObjectId, io::Error)>,
-    /// Others may have, too; which ones is not known.
+    /// Others may have lost bytes, too; it is not known which.
     pub(super) is_doubtful: bool,
-    /// Some were not tried, for want of file handles.
+    /// Some were not tried because no file handle was free.
     pub(super) is_put_off: bool,
 }
 
 impl InPlace {
-    /// All of them survive power loss.
+    /// Whether all of the segments survive power loss.
     fn is_done(&self) -> bool {
         self.failed.is_empty() && !self.is_doubtful && !self.is_put_off
     }
 }
 
-/// What a writer's files ask of `checkpoint`.
+/// What `Wal::checkpoint` must do for a writer.
 enum Due {
     Nothing,
     Files,
@@ -125,9 +125,9 @@ enum Due {
 }
 
 impl<F: Files> Wal<F> {
-    /// In the directory `dir` of the logs. Files that a replay has left there, empty, are used again
-    /// where they fit; `generation` is the last one that any of them had. `off` counts the writers
-    /// whose files are not used any more.
+    /// Opens the write-ahead log below the logs' directory `dir`. Empty files that a replay has left there
+    /// are used if they have the right size, and removed otherwise. `generation` is the highest number of
+    /// any of them. `off` is set to the number of writers whose files are off.
     pub(super) fn open(
         files: &F,
         dir: &Path,
@@ -148,7 +148,7 @@ impl<F: Files> Wal<F> {
         let is_used =
             |writer: usize| wals.get(writer).is_some_and(|wal| matches!(wal.state, State::With(_)));
         for entry in files.list(&dir).unwrap_or_default() {
-            // They are empty, and what cannot be removed takes room, no more.
+            // These files are empty: if one cannot be removed, it only takes disk space.
             let draft_of = Path::new(&entry.name).with_extension("");
             let is_draft =
                 entry.name.ends_with(DRAFT) && writer_of(&draft_of.to_string_lossy()).is_some();
@@ -160,7 +160,7 @@ impl<F: Files> Wal<F> {
         Wal { config, dir, wals, generation: AtomicU64::new(generation), off }
     }
 
-    /// Makes bytes survive power loss, all of them or none.
+    /// Makes bytes survive power loss: all of them, or none.
     pub(super) fn put(&self, writer: usize, unsynced: &[&Unsynced]) -> Put {
         let Some(wal) = self.wals.get(writer) else { return Put::default() };
         let WriterWal { state, blocks } = &mut *lock(wal);
@@ -190,7 +190,7 @@ impl<F: Files> Wal<F> {
                 Put { is_done: true, is_checkpoint_due }
             }
             Err(error) => {
-                // Nothing was promised of these bytes, and what was written before stays on the disk.
+                // These bytes were not acknowledged, and the records before them are on the disk.
                 tracing::warn!(%error, "write-ahead log failed, each log is synced by itself from now on");
                 self.turn_off(state);
                 Put::default()
@@ -198,8 +198,8 @@ impl<F: Files> Wal<F> {
         }
     }
 
-    /// Takes no more, and keeps what there is for the next start: what was synced in its place may be
-    /// lost there.
+    /// Turns all files off and keeps them for the next start, after a failed sync of a segment: bytes of
+    /// that segment may be lost in place, and be only in these files.
     pub(super) fn preserve(&self) {
         let turned_off = self.wals.iter().filter(|wal| self.turn_off(&mut lock(wal).state)).count();
         if turned_off > 0 {
@@ -210,7 +210,7 @@ impl<F: Files> Wal<F> {
         }
     }
 
-    /// Whether it was not off before.
+    /// Turns the files of a writer off. Returns false if they were off already.
     fn turn_off(&self, state: &mut State<F::File>) -> bool {
         let is_news = !matches!(std::mem::replace(state, State::Off), State::Off);
         if is_news {
@@ -219,9 +219,9 @@ impl<F: Files> Wal<F> {
         is_news
     }
 
-    /// Does what is due: makes files, and syncs the segments of the files that are not written
-    /// now; with `all` also those of the others, which then are empty. `sync` syncs objects in their place; those for which that failed
-    /// are told here.
+    /// Makes files for writers that are due to get them. For the others, syncs the segments of the file that
+    /// is not being filled, so that it can be reused; with `all`, the segments of both files, and empties
+    /// these. `sync` syncs segments in place; those whose sync failed are returned.
     pub(super) fn checkpoint(
         &self,
         files: &F,
@@ -240,7 +240,8 @@ impl<F: Files> Wal<F> {
                             self.checkpointed(pair, all);
                         }
                     } else if !in_place.failed.is_empty() || in_place.is_doubtful {
-                        // The system may have told of objects of other writers, too, once.
+                        // The kernel reports an error once, and it may concern segments of other writers,
+                        // too.
                         self.preserve();
                         return in_place.failed;
                     }
@@ -278,7 +279,7 @@ impl<F: Files> Wal<F> {
             }
             Err(error) => {
                 for path in [0, 1].map(|index| self.dir.join(name(writer, index))) {
-                    // What cannot be removed is empty, and removed by the next start.
+                    // If a file cannot be removed, it is empty, and the next start removes it.
                     let _ = files.remove_file(&path.with_extension(DRAFT));
                     let _ = files.remove_file(&path);
                 }
@@ -291,7 +292,7 @@ impl<F: Files> Wal<F> {
     fn try_make_files(&self, files: &F, writer: usize) -> io::Result<Pair<F::File>> {
         files.create_dir_all(&self.dir)?;
         let zeros = Blocks::zeros(FILL_BYTES);
-        // Under their names only once they are whole: a file without a header is damaged.
+        // Renamed only when it is complete: a replay takes a file without a header for damaged.
         let make = |index| {
             let path = self.dir.join(name(writer, index));
             let draft = path.with_extension(DRAFT);
@@ -316,7 +317,7 @@ impl<F: Files> Wal<F> {
     }
 
     fn next_number(&self) -> u64 {
-        // Wraps, if ever, for a file that was tampered with.
+        // It could only wrap if somebody had written a huge number into a file.
         self.generation.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
@@ -345,8 +346,9 @@ impl<T: File> WriterWal<T> {
 }
 
 impl<T: File> Pair<T> {
-    /// What a record of `length` bytes is written in: the current generation, or the first or next one,
-    /// over the other file. `None` while the segments of that are not synced.
+    /// The generation that a record of `length` bytes goes into: the current one if the record fits the
+    /// file, otherwise a new one in the other file. `None` if the segments of the other file are not synced
+    /// yet.
     fn generation_with_room(
         &mut self,
         length: u64,
@@ -376,7 +378,8 @@ impl<T: File> Pair<T> {
     ) -> io::Result<()> {
         let wal_file = &mut self.wal_files[self.current];
         if wal_file.sequence == 0 {
-            // For good before the first record: under the old one, older records would be read on.
+            // The new header must be durable before the first record: a replay under the old header would
+            // also read older records that are left in the file.
             wal_file.file.write_all_at(Blocks::header(generation).bytes(), 0)?;
             wal_file.file.sync_data()?;
         }
@@ -389,8 +392,9 @@ impl<T: File> Pair<T> {
         Ok(())
     }
 
-    /// Whether the segments of the other file must be synced, so that it can be reused when this one is
-    /// full. Not sooner than at half of it: much of it is written back until then by the system, which has time.
+    /// Whether the segments of the other file should be synced now, so that it can be reused when this file
+    /// is full. Not before this file is half full: until then the kernel writes most of these bytes back by
+    /// itself.
     fn is_checkpoint_due(&self, file_bytes: u64) -> bool {
         self.wal_files[self.current].position > file_bytes / 2
             && !self.wal_files[1 - self.current].to_checkpoint.is_empty()
@@ -403,14 +407,14 @@ impl<T: File> WalFile<T> {
         WalFile { file, generation: None, sequence: 0, position, to_checkpoint: HashSet::default() }
     }
 
-    /// The next record is the first one of `generation`.
+    /// Begins `generation`: the next record will be its first.
     fn begin(&mut self, generation: Generation) {
         self.generation = Some(generation);
         self.sequence = 0;
         self.position = BLOCK_BYTES as u64;
     }
 
-    /// Makes what it holds worthless, durably.
+    /// Empties the file, durably.
     fn empty(&mut self, number: u64) -> io::Result<()> {
         (self.generation, self.sequence) = (None, 0);
         self.file.write_all_at(Blocks::header(Generation::empty(number)).bytes(), 0)?;
@@ -418,7 +422,7 @@ impl<T: File> WalFile<T> {
     }
 }
 
-/// A writer's files, if both are there and of the right length.
+/// A writer's files, if both exist and have the right length.
 fn existing<F: Files>(
     files: &F,
     dir: &Path,
@@ -426,7 +430,7 @@ fn existing<F: Files>(
     file_bytes: u64,
 ) -> Option<Pair<F::File>> {
     let listed = files.list(dir).ok()?;
-    // Whoever made them may have been killed before their names were on the disk.
+    // The process that made them may have been killed before it synced their names.
     files.sync_dir(dir).and_then(|()| files.sync_dir(parent(dir))).ok()?;
     let open = |index| {
         let name = name(writer, index);
@@ -437,13 +441,13 @@ fn existing<F: Files>(
     Some(Pair { wal_files: [open(0)?, open(1)?], current: 0 })
 }
 
-/// Where the directory of WAL files is.
+/// The directory of the logs, in which the directory of WAL files is.
 fn parent(dir: &Path) -> &Path {
     // Cannot be absent: it was joined to another one.
     dir.parent().unwrap_or(dir)
 }
 
-/// Whose file that is, if it is a writer's.
+/// The number of the writer whose file has this name; `None` if it is no WAL file.
 fn writer_of(name: &str) -> Option<usize> {
     name.strip_suffix("-a").or_else(|| name.strip_suffix("-b"))?.parse().ok()
 }
@@ -453,7 +457,7 @@ fn name(writer: usize, index: usize) -> String {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whatever panicked has left files that a replay can read.
+    // A panic while the lock was held leaves files that a replay can read.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,5 +1,4 @@
-//! What the doctor asks of the files of a broker that does not run: it may look and write where no door
-//! leads.
+//! Operations of `ottla doctor` on the files of a stopped broker, which `RecordStore` does not offer.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -15,12 +14,12 @@ use crate::types::LogId;
 
 const DAMAGE_INFIX: &str = ".damaged-at-";
 const DAMAGE_NEXT_SUFFIX: &str = ".damaged.draft";
-/// How much is copied at once.
+/// How many bytes one read copies.
 const COPY_BYTES: usize = 1 << 20;
 
 impl LocalRecordStore {
-    /// Copies bytes of an object to a file of their own beside it, durably; its path. What an
-    /// earlier call has saved under that name stays.
+    /// Copies bytes of an object to a file of their own beside it, durably, and returns its path. A file
+    /// with other bytes that an earlier call saved there is kept, and the new one gets a number.
     pub(in crate::log) fn save_damage(
         &self,
         object: ObjectId,
@@ -56,12 +55,12 @@ impl LocalRecordStore {
         Err(io::Error::other("every name for saved damage is taken"))
     }
 
-    /// Whether a file of a log's directory holds what `save_damage` saved.
+    /// Whether the file of this name was written by `save_damage`.
     pub(in crate::log) fn is_saved_damage(name: &str) -> bool {
         name.contains(DAMAGE_INFIX)
     }
 
-    /// Names in a log's directory that are no part of the log.
+    /// The names in a log's directory that are no part of the log.
     pub(in crate::log) fn others(&self, log: LogId) -> io::Result<Vec<String>> {
         let is_part = |name: &str| {
             let stem = name.strip_suffix(SUFFIX).or_else(|| name.strip_suffix(DRAFT_SUFFIX));
@@ -74,7 +73,7 @@ impl LocalRecordStore {
         Ok(others)
     }
 
-    /// Names beside the logs' directories that are no log's.
+    /// The names beside the directories of logs that are neither a log nor the write-ahead log.
     pub(in crate::log) fn strangers(&self) -> io::Result<Vec<String>> {
         let names = self.files.list(&self.dir)?.into_iter().map(|entry| entry.name);
         let is_known = |name: &String| *name == wal::DIR || parse_log_id(name).is_some();

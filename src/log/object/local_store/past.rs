@@ -1,4 +1,4 @@
-//! Reads past the page cache, of blocks that the disk puts into the reader's memory by itself.
+//! Reads past the page cache (`O_DIRECT`): the disk copies whole blocks directly into the reader's memory.
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering;
@@ -10,20 +10,20 @@ use crate::log::object::buffers::{self, BLOCK_BYTES};
 use crate::log::object::files::{File, Files};
 use crate::log::object::record_store::{Location, RecordStore, Way};
 
-/// Less is not read past the page cache: the next bytes will be asked for soon, and the kernel has read
-/// them by then. Nor would it have memory that begins at a block.
+/// A shorter read goes through the page cache: the reader will soon ask for the next bytes, which the kernel
+/// has read ahead by then. Also, the buffers of shorter reads are not aligned.
 pub(super) const BYTES_MIN: usize = buffers::BYTES_MIN;
 
 impl<F: Files> LocalRecordStore<F> {
-    /// What `RecordStore::read_past` promises.
+    /// See `RecordStore::read_past`.
     pub(super) fn past_cache(&self, location: Location) -> Option<(Bytes, Way)> {
         let is_refused = self.past_refused.load(Ordering::Relaxed);
         if is_refused || location.length < BYTES_MIN {
             return None;
         }
         if self.is_cached(location) {
-            // Not by `read`: had the kernel once begun to read ahead, everything behind would be found
-            // in the cache, and never be read past it.
+            // Not with `read`: once the kernel reads ahead, all later bytes are found in the page cache
+            // and none are read past it.
             return self.read_once(location).ok().map(|bytes| (bytes, Way::Kept));
         }
         match self.read_direct(location) {
@@ -34,7 +34,7 @@ impl<F: Files> LocalRecordStore<F> {
                 }
                 None
             }
-            // The ordinary way meets it, too, and tells.
+            // The caller reads through the page cache instead, and reports the error of that read.
             Err(_) => None,
         }
     }
@@ -48,22 +48,23 @@ impl<F: Files> LocalRecordStore<F> {
             length: (before + length).next_multiple_of(BLOCK_BYTES),
             ..location
         };
-        // Opened for this read alone, so that nobody has to close it when the object goes.
+        // Opened only for this read: no handle must be closed when the object is deleted.
         let file = self.files.open_direct(&self.path(object))?;
         let bytes = self.fill(blocks, |rest, at| match at % BLOCK_BYTES as u64 {
             0 => file.read_at(rest, at),
-            // What ends within a block ends the file.
+            // The read ended inside a block, which is the end of the file.
             _ => Ok(0),
         })?;
         Ok(bytes.slice(before.min(bytes.len())..(before + length).min(bytes.len())))
     }
 
-    /// Whether the page cache seems to have what lies at `location`. One page says little: to ask for
-    /// one that is not there brings it in. The last one may be there because `read_ready` asked, the
-    /// first ones because somebody looked for where a batch begins.
+    /// Whether the page cache seems to hold the bytes at `location`. It asks for three pages, at a quarter,
+    /// a half and three quarters, since a single page proves little: to ask for a page that is absent brings
+    /// it in. The first and the last page are not asked for: `locate` may have read the first ones to find a
+    /// batch, and `read_ready` may have asked for the last one.
     fn is_cached(&self, location: Location) -> bool {
         let Ok(file) = self.file(location.object, false) else { return true };
-        // A file system that cannot tell is read in the ordinary way.
+        // If the file system cannot tell, the bytes count as cached.
         let is_absent = |read: io::Result<usize>| {
             read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
         };
