@@ -1,4 +1,4 @@
-//! The logs that take no appends, and why: for error messages, health and metrics.
+//! The logs that refuse appends, and why: for error messages, `/readyz` and metrics.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,24 +10,24 @@ use prometheus::{IntGaugeVec, Opts};
 
 use crate::types::LogId;
 
-/// Why a log takes no appends. Reading it goes on.
+/// Why a log refuses appends. Reads of it work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// What was found or failed.
     pub reason: String,
-    /// What an operator does about it.
+    /// What an operator should do about it.
     pub next_step: &'static str,
 }
 
 impl Refusal {
-    /// The log is not whole.
+    /// The log is damaged.
     pub(super) fn damage(reason: String) -> Refusal {
         let next_step = "stop the broker, save a copy of its data directory, then run \
                          `ottla doctor --repair DATA_DIR`";
         Refusal { reason, next_step }
     }
 
-    /// The disk failed the log, whose bytes may all be right.
+    /// The disk failed; the log's bytes may all be right.
     pub(super) fn disk(reason: String) -> Refusal {
         Refusal { reason, next_step: "check the disk and restart the broker" }
     }
@@ -39,18 +39,18 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// A log that takes no appends.
+/// A log that refuses appends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusing {
     /// Which.
     pub log: LogId,
-    /// Its topic's name, or id where nobody has told a name.
+    /// Its topic's name, or the topic's id if the name is not known.
     pub topic: String,
     /// Why.
     pub refusal: Refusal,
 }
 
-/// All logs that take no appends. Cheap to clone; changed by the writers alone.
+/// All logs that refuse appends. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Refusals {
     logs: Arc<DashMap<LogId, (String, Refusal)>>,
@@ -87,7 +87,8 @@ impl Refusals {
     }
 }
 
-/// `ottla_log_refuses_appends`: a series for each log that takes none, made when it is asked for.
+/// The metric `ottla_log_refuses_appends`, with a series for each log that refuses appends, made at each
+/// scrape.
 pub(super) struct RefusalCollector {
     refusals: Refusals,
     descs: Vec<Desc>,
