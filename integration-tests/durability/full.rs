@@ -16,7 +16,7 @@ use crate::protocol::requests::{Topic, append, new_producer, read_from};
 const DISK_BYTES: u64 = 24 << 20;
 
 /// A small file system. Dropping it unmounts it.
-struct Disk {
+pub struct Disk {
     folder: TempDir,
 }
 
@@ -37,8 +37,13 @@ impl Disk {
         }
     }
 
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Fills it to the last byte; removing the file makes room.
-    fn fill(&self) -> PathBuf {
+    pub fn fill(&self) -> PathBuf {
         let path = self.folder.path().join("filler");
         let mut file = File::create(&path).expect("a file on the small disk");
         for size in [1 << 20, 4_096, 1] {
@@ -65,7 +70,7 @@ impl Drop for Disk {
 }
 
 /// The disk, or a loud word why the test cannot be: `scripts/test` shows lines that begin so.
-fn disk() -> Option<Disk> {
+pub fn disk() -> Option<Disk> {
     match Disk::mount() {
         Ok(disk) => Some(disk),
         Err(reason) => {

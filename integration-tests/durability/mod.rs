@@ -4,6 +4,7 @@
 //! Choices are seeded. A failed test prints its seed; `OTTLA_SEED` makes the same choices again.
 
 mod cancelled;
+mod cleaner;
 mod clock;
 mod disk;
 mod full;
