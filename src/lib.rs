@@ -10,6 +10,7 @@ pub mod group;
 pub mod http;
 pub mod log;
 pub mod metrics;
+pub mod security;
 pub mod server;
 pub mod sql;
 pub mod store;

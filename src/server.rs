@@ -27,7 +27,7 @@ use crate::sql::Gateway;
 use crate::store::Store;
 use crate::stream::job::{Jobs, Rooms};
 use crate::txn::ProducerIds;
-use crate::types::{Clock, Progress, SystemClock};
+use crate::types::{Clock, ListenerName, Progress, SystemClock};
 use crate::{http, wire};
 
 /// How long a shutdown waits for jobs and for the logs' last sync, each.
@@ -60,7 +60,7 @@ impl Server {
 
         // Both ports are taken first: a port in use is found before anything is written, and
         // health can be asked for while the logs recover.
-        let kafka = wire::Listener::bind(config.kafka_listen)
+        let kafka = wire::Listener::bind(ListenerName::plaintext(), config.kafka_listen)
             .await
             .map_err(|error| bind_error(&error, "kafka", config.kafka_listen))?;
         let http = http::Listener::bind(config.http_listen)

@@ -16,7 +16,7 @@ use kafka_protocol::messages::{
     TopicName,
 };
 use kafka_protocol::protocol::{Encodable, Request, StrBytes};
-use ottla::api::{AnswerBudget, Connection, Context, Meter, Reply, begin};
+use ottla::api::{AnswerBudget, Context, Meter, Reply, Session, begin};
 use ottla::catalog::journal::Journal;
 use ottla::catalog::placement::{Broker, SingleNode};
 use ottla::catalog::{Catalog, LocalJournal};
@@ -27,7 +27,7 @@ use ottla::log::data_dir::DataDir;
 use ottla::metrics::Metrics;
 use ottla::store::Store;
 use ottla::txn::ProducerIds;
-use ottla::types::{Clock, ManualClock};
+use ottla::types::{Clock, ListenerName, ManualClock};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -40,6 +40,7 @@ const FETCH_BYTES_MAX: i32 = 1 << 20;
 struct Bench {
     runtime: Runtime,
     ctx: Arc<Context>,
+    session: Arc<Session>,
     logs: Logs,
     _dir: DataDir,
     _tmp: TempDir,
@@ -85,12 +86,12 @@ impl Bench {
             answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics).unwrap(),
             config,
         });
-        Bench { runtime, ctx, logs, _dir: dir, _tmp: tmp }
+        Bench { runtime, ctx, session: session(), logs, _dir: dir, _tmp: tmp }
     }
 
     /// The bytes of the answer to the request in `frame`.
     async fn answer(&self, frame: Bytes) -> usize {
-        match begin(&self.ctx, connection(), frame).await.unwrap().into_pending().1.await {
+        match begin(&self.ctx, &self.session, frame).await.unwrap().into_pending().1.await {
             Reply::Frame(head, records, _) => {
                 head.len() + records.iter().map(Bytes::len).sum::<usize>()
             }
@@ -120,9 +121,9 @@ impl Drop for Bench {
     }
 }
 
-fn connection() -> Connection {
+fn session() -> Arc<Session> {
     let address: SocketAddr = ([127, 0, 0, 1], 40_000).into();
-    Connection { peer: address, local: address }
+    Arc::new(Session::plaintext(ListenerName::plaintext(), address, address))
 }
 
 fn topic_name() -> TopicName {

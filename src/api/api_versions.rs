@@ -13,7 +13,8 @@ use super::call::{Api, Call, Outcome, Reply};
 use super::table::ROUTES;
 use super::{Context, Later, Request};
 
-pub(super) const API: Api = Api::ordered(ApiKey::ApiVersions, 0..=4).urgent();
+pub(super) const API: Api =
+    Api::ordered(ApiKey::ApiVersions, 0..=4).urgent().before_authentication();
 
 impl Outcome for ApiVersionsResponse {
     fn error(&self) -> i16 {
@@ -26,19 +27,16 @@ pub(super) async fn handle(
     request: &Request,
     body: ApiVersionsRequest,
 ) -> ApiVersionsResponse {
-    let named = is_software_name(&body.client_software_name)
-        && is_software_name(&body.client_software_version);
-    if request.version >= 3 && !named {
-        return ApiVersionsResponse::default()
-            .with_error_code(ResponseError::InvalidRequest.code());
+    let (software, version) = (&body.client_software_name, &body.client_software_version);
+    if request.version >= 3 {
+        if !is_software_name(software) || !is_software_name(version) {
+            return ApiVersionsResponse::default()
+                .with_error_code(ResponseError::InvalidRequest.code());
+        }
+        request.session.note_software(software, version);
     }
-    tracing::debug!(
-        peer = %request.connection.peer,
-        client_id = %request.client_id,
-        software = %body.client_software_name,
-        version = %body.client_software_version,
-        "client asks for the api versions"
-    );
+    let (peer, client_id) = (request.session.peer(), &request.client_id);
+    tracing::debug!(%peer, %client_id, %software, %version, "client asks for the api versions");
     ApiVersionsResponse::default().with_api_keys(served())
 }
 
@@ -73,7 +71,7 @@ mod tests {
     use kafka_protocol::protocol::StrBytes;
 
     use super::*;
-    use crate::api::tests::fixture::{Bench, chunks, connection, decode, frame};
+    use crate::api::tests::fixture::{Bench, chunks, decode, frame};
 
     fn asked() -> ApiVersionsRequest {
         ApiVersionsRequest::default()
@@ -101,7 +99,7 @@ mod tests {
         let mut future = frame(0, &ApiVersionsRequest::default()).to_vec();
         future[2..4].copy_from_slice(&99i16.to_be_bytes());
         future.extend_from_slice(&[0, 5, 1, 2, 3]);
-        let begun = crate::api::begin(&bench.ctx, connection(), future.into()).await.unwrap();
+        let begun = crate::api::begin(&bench.ctx, &bench.session, future.into()).await.unwrap();
         let chunks = chunks(begun.into_pending().1.await);
         let answer: ApiVersionsResponse = decode(0, chunks);
         assert_eq!((answer.error_code, answer.api_keys.len()), (35, ROUTES.len()));
@@ -112,6 +110,19 @@ mod tests {
         let bench = Bench::start().await;
         let nameless = asked().with_client_software_name(StrBytes::from_static_str("a b"));
         assert_eq!(bench.call(3, nameless).await.error_code, 42);
+    }
+
+    #[tokio::test]
+    async fn the_session_knows_the_software_that_the_client_named() {
+        let bench = Bench::start().await;
+        bench.call(2, ApiVersionsRequest::default()).await;
+        assert_eq!(bench.session.software(), None);
+        bench.call(3, asked()).await;
+        let known = bench.session.software().unwrap();
+        assert_eq!((&*known.name, &*known.version), ("test", "1"));
+        let nameless = asked().with_client_software_name(StrBytes::from_static_str("a b"));
+        bench.call(3, nameless).await;
+        assert_eq!(bench.session.software(), Some(known), "a refused name is not taken");
     }
 
     #[test]

@@ -4,17 +4,17 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::{Decodable, Encodable};
 use thiserror::Error;
+use tokio::time::Instant;
 
 use super::answers::{Held, SMALL_BYTES_MAX};
 use super::header::Header;
 use super::table::{self, Begin};
-use super::{Connection, Context, Later, Request, api_versions, produce};
+use super::{Context, Later, Request, Session, api_versions, produce};
 
 /// When a request runs, relative to the others of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub(super) struct Api {
     pub versions: RangeInclusive<i16>,
     /// Lowest version that ApiVersions shows; below `versions` only to satisfy old clients.
     pub advertised_min: i16,
+    /// Whether a client may ask for it that has yet to authenticate.
+    pub before_authentication: bool,
     /// See [`Order`].
     pub order: Order,
     /// Its answers are small, and clients lose their places where they come late: they wait for no
@@ -49,30 +51,40 @@ pub(super) struct Api {
 impl Api {
     /// An API whose requests run one after the other.
     pub(super) const fn ordered(key: ApiKey, versions: RangeInclusive<i16>) -> Api {
-        let advertised_min = *versions.start();
-        Api { key, versions, advertised_min, order: Order::Ordered, is_urgent: false }
+        Api::new(key, versions, Order::Ordered)
     }
 
     /// An API whose requests overlap those that follow, once they have their place.
     pub(super) const fn staged(key: ApiKey, versions: RangeInclusive<i16>) -> Api {
-        let advertised_min = *versions.start();
-        Api { key, versions, advertised_min, order: Order::Staged, is_urgent: false }
+        Api::new(key, versions, Order::Staged)
     }
 
     /// An API whose requests may wait long for others, and end with their connection.
     pub(super) const fn parked(key: ApiKey, versions: RangeInclusive<i16>) -> Api {
+        Api::new(key, versions, Order::Parked)
+    }
+
+    const fn new(key: ApiKey, versions: RangeInclusive<i16>, order: Order) -> Api {
         let advertised_min = *versions.start();
-        Api { key, versions, advertised_min, order: Order::Parked, is_urgent: false }
+        Api { key, versions, advertised_min, before_authentication: false, order, is_urgent: false }
     }
 
     /// Shows `min` in ApiVersions although versions below the served ones are refused.
-    pub(super) const fn advertised_from(self, min: i16) -> Api {
-        Api { advertised_min: min, ..self }
+    pub(super) const fn advertised_from(mut self, min: i16) -> Api {
+        self.advertised_min = min;
+        self
     }
 
     /// Does not wait until clients have read what takes the room of its answer.
-    pub(super) const fn urgent(self) -> Api {
-        Api { is_urgent: true, ..self }
+    pub(super) const fn urgent(mut self) -> Api {
+        self.is_urgent = true;
+        self
+    }
+
+    /// Is served to clients that have yet to authenticate.
+    pub(super) const fn before_authentication(mut self) -> Api {
+        self.before_authentication = true;
+        self
     }
 }
 
@@ -128,6 +140,9 @@ pub enum Refusal {
         /// Highest served.
         max: i16,
     },
+    /// The client must authenticate before it asks for this.
+    #[error("{0:?} was asked for before the client has authenticated")]
+    Unauthenticated(ApiKey),
     /// The body does not decode.
     #[error("{api:?} version {version} does not decode: {reason}")]
     Body {
@@ -144,21 +159,25 @@ pub enum Refusal {
 /// begun in the order in which they came.
 pub async fn begin(
     ctx: &Arc<Context>,
-    connection: Connection,
+    session: &Arc<Session>,
     mut frame: Bytes,
 ) -> Result<Begun, Refusal> {
+    let begun = Instant::now();
     let header = Header::decode(&mut frame)?;
     let (key, version) = (header.api_key, header.api_version);
     let api = ApiKey::try_from(key).map_err(|()| Refusal::UnknownApi(key))?;
     let route = table::route(api).ok_or(Refusal::UnknownApi(key))?;
-    let request = Request { version, client_id: header.client_id, connection };
+    if !route.api.before_authentication && session.must_authenticate(begun) {
+        return Err(Refusal::Unauthenticated(api));
+    }
+    let request = Request { version, client_id: header.client_id, session: session.clone() };
     let mut call = Call {
         ctx: ctx.clone(),
         api,
         correlation_id: header.correlation_id,
         request,
         body: frame,
-        begun: Instant::now(),
+        begun,
     };
     if !route.api.versions.contains(&version) {
         if api == ApiKey::ApiVersions {
@@ -275,4 +294,38 @@ pub(super) trait Outcome {
 /// The first code that is not 0, else 0.
 pub(super) fn first_error(codes: impl IntoIterator<Item = i16>) -> i16 {
     codes.into_iter().find(|code| *code != 0).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+
+    use super::*;
+    use crate::api::tests::fixture::Bench;
+    use crate::api::{Authentication, Identity};
+    use crate::security::Principal;
+
+    #[tokio::test]
+    async fn a_client_that_has_yet_to_authenticate_is_told_the_versions_and_nothing_else() {
+        let bench = Bench::start().await;
+        let identity =
+            |authentication| Identity { principal: Principal::ANONYMOUS, authentication };
+        bench.session.identify(identity(Authentication::Awaited));
+        assert_eq!(bench.call(0, ApiVersionsRequest::default()).await.error_code, 0);
+        for route in table::ROUTES.iter().filter(|route| !route.api.before_authentication) {
+            let (key, version) = (route.api.key as i16, *route.api.versions.start());
+            let mut frame = BytesMut::new();
+            frame.put_i16(key);
+            frame.put_i16(version);
+            frame.put_i32(1);
+            frame.put_i16(-1);
+            // A flexible header ends with its tags.
+            frame.put_u8(0);
+            let refused = begin(&bench.ctx, &bench.session, frame.freeze()).await.err();
+            assert_eq!(refused, Some(Refusal::Unauthenticated(route.api.key)));
+        }
+        let expires = None;
+        bench.session.identify(identity(Authentication::Given { expires }));
+        assert_eq!(bench.call(1, MetadataRequest::default()).await.topics.len(), 0);
+    }
 }

@@ -48,7 +48,7 @@ fn join(request: &Request, body: JoinGroupRequest) -> Join {
         member: non_empty(&body.member_id),
         instance: nullable(&body.group_instance_id),
         client_id: request.client_id.to_string(),
-        client_host: request.client_host(),
+        client_host: request.session.client_host(),
         session_timeout,
         // v0 has none, and a member without one would be dropped before it could sync.
         rebalance_timeout: match body.rebalance_timeout_ms {

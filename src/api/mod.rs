@@ -38,10 +38,10 @@ mod offset_commit;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod session;
 mod sync_group;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -61,6 +61,7 @@ pub use answers::{AnswerBudget, Held};
 pub use call::{Begun, Order, Refusal, Reply, begin};
 pub use header::{PREFIX_BYTES, frame_bytes_max};
 pub use meter::Meter;
+pub use session::{Authentication, ClientSoftware, Identity, Session, Throttle};
 
 /// What every handler may use. One per broker, shared.
 pub struct Context {
@@ -84,15 +85,6 @@ pub struct Context {
     pub answers: AnswerBudget,
 }
 
-/// A client connection as handlers may see it.
-#[derive(Clone, Copy, Debug)]
-pub struct Connection {
-    /// The client's address.
-    pub peer: SocketAddr,
-    /// The broker's own address on this connection.
-    pub local: SocketAddr,
-}
-
 /// What a request says of itself, beside its body.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -100,15 +92,8 @@ pub struct Request {
     pub version: i16,
     /// `client.id`; empty when null.
     pub client_id: StrBytes,
-    /// Where it came from.
-    pub connection: Connection,
-}
-
-impl Request {
-    /// The client's address as Kafka shows it in group descriptions: `/127.0.0.1`.
-    pub fn client_host(&self) -> String {
-        format!("/{}", self.connection.peer.ip())
-    }
+    /// The connection that it came on.
+    pub session: Arc<Session>,
 }
 
 /// A reply that may still be waiting for disk, records or members.

@@ -2,6 +2,7 @@
 
 mod clock;
 mod id;
+mod listener;
 mod name;
 mod offset;
 mod progress;
@@ -10,6 +11,7 @@ pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use id::{
     Generation, IdHash, LeaderEpoch, LogId, PartitionId, ProducerEpoch, ProducerId, TopicId,
 };
+pub use listener::{ListenerName, ListenerNameError};
 pub use name::{TopicName, TopicNameError};
 pub use offset::Offset;
 pub use progress::{Progress, Stage};

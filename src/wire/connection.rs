@@ -20,7 +20,7 @@ use super::budget::Budgets;
 use super::frame::{FrameError, Frames, Front};
 use super::outgoing::Outgoing;
 use super::socket::Socket;
-use crate::api::{self, Begun, Connection, Later, Order, Refusal, Reply};
+use crate::api::{self, Begun, Later, Order, Refusal, Reply, Session};
 
 /// Requests of one connection that wait for their answers. librdkafka sends as fast as it may.
 const IN_FLIGHT_MAX: usize = 256;
@@ -60,14 +60,20 @@ pub(super) struct Shared {
 type Reason = Option<String>;
 
 /// Serves `stream` until the client closes, misbehaves, or the broker stops.
-pub(super) async fn serve(stream: TcpStream, connection: Connection, shared: Shared) {
+pub(super) async fn serve(stream: TcpStream, session: Session, shared: Shared) {
+    let session = Arc::new(session);
     let ctx = shared.ctx.clone();
-    let begin = |frame| api::begin(&ctx, connection, frame);
+    let begin = |frame| api::begin(&ctx, &session, frame);
     let served = Link::new(Socket::Plain(stream), shared).serve(begin).await;
-    let peer = connection.peer;
+    let (listener, peer) = (session.listener(), session.peer());
+    let software = session.software();
+    // The address alone rarely tells whose client it was.
+    let software = software.as_deref().map(tracing::field::display);
     match served {
-        Err(Some(reason)) => tracing::warn!(%peer, %reason, "connection closed"),
-        Ok(()) | Err(None) => tracing::debug!(%peer, "connection closed"),
+        Err(Some(reason)) => {
+            tracing::warn!(%peer, %listener, software, %reason, "connection closed");
+        }
+        Ok(()) | Err(None) => tracing::debug!(%peer, %listener, software, "connection closed"),
     }
 }
 

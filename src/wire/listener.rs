@@ -14,7 +14,8 @@ use super::budget::Budgets;
 use super::connection::{self, Patience, Shared};
 use super::socket;
 use super::threads::Threads;
-use crate::api::{Connection, Context};
+use crate::api::{Context, Session};
+use crate::types::ListenerName;
 
 /// Request bytes of all connections in memory.
 const REQUEST_BYTES_MAX: usize = 512 << 20;
@@ -34,6 +35,7 @@ const CUT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// A bound port that accepts nobody yet.
 pub struct Listener {
+    name: ListenerName,
     socket: TcpListener,
     address: SocketAddr,
 }
@@ -45,11 +47,11 @@ pub struct Running {
 }
 
 impl Listener {
-    /// Binds `address`; port 0 picks a free one.
-    pub async fn bind(address: SocketAddr) -> io::Result<Listener> {
+    /// Binds the listener `name` to `address`; port 0 picks a free one.
+    pub async fn bind(name: ListenerName, address: SocketAddr) -> io::Result<Listener> {
         let socket = TcpListener::bind(address).await?;
         let address = socket.local_addr()?;
-        Ok(Listener { socket, address })
+        Ok(Listener { name, socket, address })
     }
 
     /// The address that was bound.
@@ -74,7 +76,10 @@ impl Listener {
         let budget = Budgets::new(REQUEST_BYTES_MAX.max(ctx.config.socket_request_max_bytes));
         let shared = Shared { ctx, patience, budget, stop: stopping };
         let threads = Threads::start()?;
-        Ok(Running { stop, accepting: tokio::spawn(accept(self.socket, threads, shared)) })
+        Ok(Running {
+            stop,
+            accepting: tokio::spawn(accept(self.name, self.socket, threads, shared)),
+        })
     }
 }
 
@@ -89,7 +94,7 @@ impl Running {
     }
 }
 
-async fn accept(listening: TcpListener, threads: Threads, shared: Shared) {
+async fn accept(name: ListenerName, listening: TcpListener, threads: Threads, shared: Shared) {
     let places =
         Arc::new(Semaphore::new(shared.ctx.config.max_connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
@@ -107,11 +112,12 @@ async fn accept(listening: TcpListener, threads: Threads, shared: Shared) {
                 }
                 let Ok(stream) = stream.into_std() else { continue };
                 let shared = shared.clone();
+                let session = Session::plaintext(name.clone(), peer, local);
                 threads.spawn(&mut connections, move || async move {
                     let _place = place;
                     // It fails where a socket fails: the client is as good as gone.
                     if let Ok(stream) = TcpStream::from_std(stream) {
-                        connection::serve(stream, Connection { peer, local }, shared).await;
+                        connection::serve(stream, session, shared).await;
                     }
                 });
             }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::connection::Patience;
 use super::{Listener, Running};
 use crate::api::tests::fixture::{Bench, Client, sample};
+use crate::types::ListenerName;
 
 pub(super) const PATIENT: Patience = Patience {
     idle: Duration::from_secs(60),
@@ -34,7 +35,8 @@ struct Port {
 
 impl Port {
     async fn open(bench: Bench, patience: Patience) -> Port {
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener =
+            Listener::bind(ListenerName::plaintext(), ([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = listener.local_addr();
         let running = listener.serve_with(bench.ctx.clone(), patience).unwrap();
         Port { bench, running, address }

@@ -8,7 +8,7 @@ use kafka_protocol::messages::{FetchResponse, TopicName};
 use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::*;
-use crate::api::tests::fixture::{Bench, batch, chunks, connection, decode, frame};
+use crate::api::tests::fixture::{Bench, batch, chunks, decode, frame};
 use crate::log::AppendOptions;
 use crate::log::Durable;
 use crate::types::{LogId, PartitionId};
@@ -59,8 +59,12 @@ async fn every_version_returns_the_batches_as_they_lie_in_the_log() {
     append(&bench, &topic, 1, batch(1000, &["c"])).await;
     for version in 4..=18 {
         let sent = frame(version, &request(version, &topic, &[(0, 0), (1, 0)]));
-        let reply =
-            crate::api::begin(&bench.ctx, connection(), sent).await.unwrap().into_pending().1.await;
+        let reply = crate::api::begin(&bench.ctx, &bench.session, sent)
+            .await
+            .unwrap()
+            .into_pending()
+            .1
+            .await;
         let chunks = chunks(reply);
         let answer: FetchResponse = decode(version, chunks.clone());
         assert_eq!((answer.error_code, answer.session_id), (0, 0));
@@ -156,7 +160,7 @@ async fn long_poll_ends_with_the_record_that_it_waits_for() {
     let topic = bench.topic("clicks", 2).await;
     let mut asked = request(12, &topic, &[(0, 0), (1, 0)]);
     asked.max_wait_ms = 60_000;
-    let begun = crate::api::begin(&bench.ctx, connection(), frame(12, &asked)).await.unwrap();
+    let begun = crate::api::begin(&bench.ctx, &bench.session, frame(12, &asked)).await.unwrap();
     let waiting = tokio::spawn(begun.into_pending().1);
     // Let the poll begin to wait; without that it merely finds the record at once.
     tokio::task::yield_now().await;
@@ -176,7 +180,7 @@ async fn long_poll_gives_up_in_time_and_ends_when_the_topic_goes() {
     assert_eq!((only(&answer).error_code, only(&answer).high_watermark), (0, 0));
 
     asked.max_wait_ms = 60_000;
-    let begun = crate::api::begin(&bench.ctx, connection(), frame(12, &asked)).await.unwrap();
+    let begun = crate::api::begin(&bench.ctx, &bench.session, frame(12, &asked)).await.unwrap();
     let waiting = tokio::spawn(begun.into_pending().1);
     tokio::task::yield_now().await;
     bench.ctx.catalog.delete(topic.id).await.unwrap();
@@ -202,7 +206,7 @@ async fn long_poll_gathers_from_all_partitions_until_there_is_enough() {
     append(&bench, &topic, 0, batch(1000, &["a"])).await;
     let mut asked = request(12, &topic, &[(0, 0), (1, 0)]);
     (asked.max_wait_ms, asked.min_bytes) = (60_000, 4 * size as i32);
-    let begun = crate::api::begin(&bench.ctx, connection(), frame(12, &asked)).await.unwrap();
+    let begun = crate::api::begin(&bench.ctx, &bench.session, frame(12, &asked)).await.unwrap();
     let waiting = tokio::spawn(begun.into_pending().1);
     for index in [1, 0, 1] {
         tokio::task::yield_now().await;
@@ -226,7 +230,7 @@ async fn fill(bench: &Bench, topic: &Topic, batches: usize) -> usize {
 /// How a request that would wait for a minute ends when nothing happens: at once, or not.
 async fn at_once(bench: &Bench, mut asked: FetchRequest) -> Option<FetchResponse> {
     asked.max_wait_ms = 60_000;
-    let begun = crate::api::begin(&bench.ctx, connection(), frame(12, &asked)).await.unwrap();
+    let begun = crate::api::begin(&bench.ctx, &bench.session, frame(12, &asked)).await.unwrap();
     let answered = tokio::time::timeout(Duration::from_secs(5), begun.into_pending().1).await;
     answered.ok().map(|reply| decode(12, chunks(reply)))
 }
@@ -321,7 +325,7 @@ async fn answers_that_find_no_room_wait_and_come_without_records_in_time() {
     assert!(bench.ctx.answers.is_short());
 
     asked.max_wait_ms = 60_000;
-    let begun = crate::api::begin(&bench.ctx, connection(), frame(12, &asked)).await.unwrap();
+    let begun = crate::api::begin(&bench.ctx, &bench.session, frame(12, &asked)).await.unwrap();
     let waiting = tokio::spawn(begun.into_pending().1);
     tokio::task::yield_now().await;
     drop(all);

@@ -167,7 +167,7 @@ async fn requests_keep_their_order_when_they_overlap() {
     for _ in 0..20 {
         let request = request(-1, named("clicks"), vec![(0, batch(1000, &["a"]))]);
         let frame = crate::api::tests::fixture::frame(9, &request);
-        let begun = crate::api::begin(&bench.ctx, crate::api::tests::fixture::connection(), frame);
+        let begun = crate::api::begin(&bench.ctx, &bench.session, frame);
         later.push(begun.await.unwrap().into_pending().1);
     }
     for (expected, reply) in later.into_iter().enumerate() {

@@ -11,7 +11,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::api::{AnswerBudget, Connection, Context, Meter, Refusal, Reply, begin};
+use crate::api::{AnswerBudget, Context, Meter, Refusal, Reply, Session, begin};
 use crate::catalog::journal::Journal;
 use crate::catalog::placement::{Broker, SingleNode};
 use crate::catalog::{Catalog, LocalJournal, Topic};
@@ -23,11 +23,13 @@ use crate::log::data_dir::DataDir;
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::txn::ProducerIds;
-use crate::types::{Clock, ManualClock, Timestamp};
+use crate::types::{Clock, ListenerName, ManualClock, Timestamp};
 
 /// A broker without sockets.
 pub(crate) struct Bench {
     pub ctx: Arc<Context>,
+    /// The connection that all requests come on.
+    pub session: Arc<Session>,
     logs: Logs,
     _dir: DataDir,
     _tmp: tempfile::TempDir,
@@ -75,7 +77,7 @@ impl Bench {
             answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics).unwrap(),
             config,
         };
-        Bench { ctx: Arc::new(ctx), logs, _dir: dir, _tmp: tmp }
+        Bench { ctx: Arc::new(ctx), session: session(), logs, _dir: dir, _tmp: tmp }
     }
 
     /// Sends one request and decodes its answer, which must be whole and nothing more.
@@ -85,7 +87,7 @@ impl Bench {
 
     /// Sends one request and waits for what becomes of it.
     pub(crate) async fn send<Q: Request>(&self, version: i16, body: &Q) -> Result<Reply, Refusal> {
-        Ok(begin(&self.ctx, connection(), frame(version, body)).await?.into_pending().1.await)
+        Ok(begin(&self.ctx, &self.session, frame(version, body)).await?.into_pending().1.await)
     }
 
     /// Creates a topic as a client does.
@@ -106,10 +108,10 @@ impl Drop for Bench {
     }
 }
 
-/// Where requests of tests come from.
-pub(crate) fn connection() -> Connection {
-    let address: SocketAddr = ([127, 0, 0, 1], 40_000).into();
-    Connection { peer: address, local: address }
+/// The connection of a client on this machine.
+pub(crate) fn session() -> Arc<Session> {
+    let address = SocketAddr::from(([127, 0, 0, 1], 40_000));
+    Arc::new(Session::plaintext(ListenerName::plaintext(), address, address))
 }
 
 /// The pieces of an answer.
