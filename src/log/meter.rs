@@ -17,6 +17,8 @@ pub(super) struct Meter {
     pub(super) sync_seconds: Histogram,
     /// Reads that met a damaged batch.
     pub(super) corrupt_reads: IntCounter,
+    /// Reads that met a damaged batch which was whole when it was read again.
+    pub(super) reread_reads: IntCounter,
     /// Logs that began to refuse appends, when they were opened or later.
     pub(super) refusing: IntCounter,
     /// Damaged places in logs, found by recovery or the scrub.
@@ -57,6 +59,10 @@ impl Meter {
             corrupt_reads: counter(
                 "ottla_log_corrupt_reads_total",
                 "Reads that met a damaged batch on disk.",
+            )?,
+            reread_reads: counter(
+                "ottla_log_reread_batches_total",
+                "Reads that met a damaged batch which was whole when it was read again.",
             )?,
             refusing: counter(
                 "ottla_log_fenced_total",

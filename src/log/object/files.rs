@@ -73,6 +73,10 @@ pub trait File: Send + Sync {
     /// from the disk are not kept in the page cache.
     fn read_once_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize>;
 
+    /// Drops what the page cache holds of the file and the disk has, so that the next read asks the disk.
+    /// Best effort: bytes that were not written back yet stay.
+    fn drop_cached(&self);
+
     /// Whether the file was removed, so that only open handles keep its space.
     fn is_removed(&self) -> io::Result<bool>;
 
@@ -227,6 +231,11 @@ impl File for fs::File {
         let to = (position + read as u64).next_multiple_of(PAGE_BYTES);
         let _ = rustix::fs::fadvise(self, from, NonZeroU64::new(to - from), Advice::DontNeed);
         Ok(read)
+    }
+
+    fn drop_cached(&self) {
+        // A file system that has no such cache has nothing to drop.
+        let _ = rustix::fs::fadvise(self, 0, None, Advice::DontNeed);
     }
 
     fn is_removed(&self) -> io::Result<bool> {

@@ -308,6 +308,13 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
         })
     }
 
+    fn drop_cached(&self, object: ObjectId) {
+        // A file that cannot be opened is not read again either: that read says why.
+        if let Ok(file) = self.file(object, false) {
+            file.drop_cached();
+        }
+    }
+
     fn written_at(&self, object: ObjectId) -> io::Result<Timestamp> {
         self.files.written_at(&self.path(object))
     }

@@ -129,6 +129,9 @@ pub trait RecordStore: Send + Sync + 'static {
         self.read(location)
     }
 
+    /// Drops cached bytes of the object that its disk holds, too, so that the next read asks the disk.
+    fn drop_cached(&self, _object: ObjectId) {}
+
     /// The time of the last write to the object, by the wall clock of the store.
     fn written_at(&self, object: ObjectId) -> io::Result<Timestamp> {
         Err(io::Error::new(io::ErrorKind::Unsupported, format!("{object} carries no time")))

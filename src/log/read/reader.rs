@@ -83,7 +83,7 @@ impl Shared {
         // Taken before the read: batches appended from now on do not lie behind damage that this read
         // meets.
         let end = self.span.borrow().high_watermark;
-        let mut result = self.retry_if_replaced(|| self.read_anywhere(request));
+        let mut result = self.look_again(|| self.read_anywhere(request));
         if let Err(ReadError::Corrupt { offset, next, reason }) = &mut result {
             *next = [*next, self.segment_after(*offset)].into_iter().flatten().min();
             *next = next.or_else(|| (end > *offset).then_some(end));
@@ -109,7 +109,7 @@ impl Shared {
         &self,
         offset: Offset,
     ) -> Result<Option<BatchHeader>, ReadError> {
-        self.retry_if_replaced(|| {
+        self.look_again(|| {
             if self.is_deleted() {
                 return Err(ReadError::Deleted);
             }
@@ -128,18 +128,52 @@ impl Shared {
     }
 
     /// Runs `look`, which reads segments, and runs it again if it failed while a segment was deleted or
-    /// replaced under it.
-    fn retry_if_replaced<T>(
-        &self,
-        look: impl Fn() -> Result<T, ReadError>,
-    ) -> Result<T, ReadError> {
+    /// replaced under it, and once if it met damage: a bit that flipped on the way from the disk, or in
+    /// the page cache, is right at the second reading, and must not stop a log.
+    fn look_again<T>(&self, look: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+        let mut met: Option<(Offset, String)> = None;
         loop {
             let before = self.readable().departures;
             let outcome = look();
-            if outcome.is_ok() || self.readable().departures == before {
+            let is_replaced = self.readable().departures != before;
+            match (&outcome, &met) {
+                (Ok(_), Some((offset, reason))) if !is_replaced => {
+                    self.met_passing(*offset, reason)
+                }
+                (Err(ReadError::Corrupt { offset, reason, .. }), None)
+                    if !is_replaced && !self.settings.refusals.has(self.id) =>
+                {
+                    self.drop_cached(*offset);
+                    met = Some((*offset, reason.clone()));
+                    continue;
+                }
+                _ => {}
+            }
+            if outcome.is_ok() || !is_replaced {
                 return outcome;
             }
         }
+    }
+
+    /// Has the next read of the segments around `offset` ask the disk.
+    fn drop_cached(&self, offset: Offset) {
+        let mut base = None;
+        // Damage at the end of a segment may be found at an offset of the next one.
+        for _ in 0..2 {
+            let Some(place) = self.place(offset, base) else { return };
+            base = Some(place.object.base);
+            self.settings.store.drop_cached(place.object);
+        }
+    }
+
+    /// Counts damage that was gone when the bytes were read again.
+    fn met_passing(&self, offset: Offset, reason: &str) {
+        self.settings.meter.reread_reads.inc();
+        let log = self.settings.label(self.id);
+        tracing::warn!(
+            log, %offset, reason,
+            "a batch was damaged when it was read and whole when it was read again: check the machine's memory and disk"
+        );
     }
 
     fn read_anywhere(&self, request: &ReadRequest) -> Result<ReadResult, ReadError> {

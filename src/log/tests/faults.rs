@@ -12,6 +12,7 @@ use crate::types::Offset;
 
 mod changes;
 mod cleaner;
+mod reads;
 mod syncs;
 
 /// What the store is told to fail.
@@ -29,6 +30,12 @@ struct Faults {
     drafts: usize,
     /// Nothing of these logs can be read, with this errno.
     read: HashMap<LogId, i32>,
+    /// The read of this number, from 1, and so many behind it come with a bit flipped in this byte.
+    flip: Option<(usize, usize, usize)>,
+    /// Reads asked for.
+    reads: usize,
+    /// Objects of which cached bytes were dropped.
+    dropped: Vec<ObjectId>,
     /// No file can be opened, neither for an append nor to truncate after one.
     handles_gone: bool,
     /// Every sync, with this errno.
@@ -112,6 +119,10 @@ impl FaultyStore {
         Err(io::Error::from_raw_os_error(errno))
     }
 
+    fn reads(&self) -> usize {
+        self.faults.lock().unwrap().reads
+    }
+
     fn syncs(&self) -> usize {
         self.faults.lock().unwrap().syncs
     }
@@ -157,7 +168,22 @@ impl RecordStore for FaultyStore {
 
     fn read(&self, location: Location) -> io::Result<Bytes> {
         self.readable(location.object.log)?;
-        self.inner.read(location)
+        let bytes = self.inner.read(location)?;
+        let mut faults = self.faults.lock().unwrap();
+        faults.reads += 1;
+        match faults.flip {
+            Some((first, more, byte)) if (first..=first + more).contains(&faults.reads) => {
+                let mut flipped = bytes.to_vec();
+                flipped[byte] ^= 1;
+                Ok(flipped.into())
+            }
+            _ => Ok(bytes),
+        }
+    }
+
+    fn drop_cached(&self, object: ObjectId) {
+        self.set(|faults| faults.dropped.push(object));
+        self.inner.drop_cached(object);
     }
 
     fn sync(&self, object: ObjectId) -> io::Result<()> {

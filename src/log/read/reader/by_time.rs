@@ -19,7 +19,7 @@ impl Shared {
         &self,
         timestamp: Timestamp,
     ) -> Result<Option<TimestampOffset>, ReadError> {
-        self.retry_if_replaced(|| self.look_up_time(timestamp))
+        self.look_again(|| self.look_up_time(timestamp))
     }
 
     fn look_up_time(&self, timestamp: Timestamp) -> Result<Option<TimestampOffset>, ReadError> {
@@ -40,7 +40,7 @@ impl Shared {
 
     /// The earliest record with the largest timestamp, below the high watermark.
     pub(in crate::log) fn max_timestamp(&self) -> Result<Option<TimestampOffset>, ReadError> {
-        self.retry_if_replaced(|| self.look_up_largest())
+        self.look_again(|| self.look_up_largest())
     }
 
     fn look_up_largest(&self) -> Result<Option<TimestampOffset>, ReadError> {

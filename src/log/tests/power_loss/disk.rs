@@ -379,6 +379,8 @@ fn put(contents: &mut Vec<u8>, bytes: &[u8], position: u64) {
 }
 
 impl File for Handle {
+    fn drop_cached(&self) {}
+
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let state = self.disk.state();
         state.look()?;
