@@ -29,6 +29,8 @@ pub struct Segment {
     pub first_timestamp: Option<Timestamp>,
     /// `None` while it is empty.
     pub largest: Option<LargestTimestamp>,
+    /// The largest timestamp of its transaction markers.
+    pub largest_marker: Option<Timestamp>,
     /// The index entries that are not in the view yet. Without a view: all entries.
     pub index: Vec<IndexEntry>,
     /// The position of the last entry; `None` if the next batch must get one.
@@ -60,6 +62,7 @@ impl Segment {
             bytes: 0,
             first_timestamp: None,
             largest: None,
+            largest_marker: None,
             index: Vec::new(),
             indexed: None,
             damaged: Vec::new(),
@@ -70,8 +73,13 @@ impl Segment {
     pub fn indexed(log: LogId, entry: &SegmentEntry) -> Segment {
         let largest = entry.largest.map(|(timestamp, batch)| LargestTimestamp { timestamp, batch });
         let object = ObjectId { log, base: entry.base, revision: entry.revision };
-        let first_timestamp = entry.first_timestamp;
-        Segment { bytes: entry.bytes, first_timestamp, largest, ..Segment::new(object) }
+        Segment {
+            bytes: entry.bytes,
+            first_timestamp: entry.first_timestamp,
+            largest,
+            largest_marker: entry.largest_marker,
+            ..Segment::new(object)
+        }
     }
 
     /// The key of its index in the view.
@@ -87,7 +95,15 @@ impl Segment {
             bytes: self.bytes,
             first_timestamp: self.first_timestamp,
             largest: self.largest.map(|l| (l.timestamp, l.batch)),
+            largest_marker: self.largest_marker,
         }
+    }
+
+    /// The timestamp that the segment's age is counted from: the largest of its records and transaction
+    /// markers, as of Kafka's `LogSegment.largestTimestamp`. `None` if none of them has a timestamp.
+    pub fn youngest(&self) -> Option<Timestamp> {
+        let of_records = self.largest.map(|largest| largest.timestamp);
+        of_records.max(self.largest_marker).filter(|timestamp| timestamp.0 >= 0)
     }
 
     /// Adds a batch at the segment's end.
@@ -102,6 +118,9 @@ impl Segment {
             self.indexed = Some(self.bytes);
         }
         // The timestamp of a transaction marker is not a record's.
+        if header.control() && header.record_count > 0 {
+            self.largest_marker = self.largest_marker.max(Some(header.max_timestamp));
+        }
         if !header.control() && header.record_count > 0 {
             self.first_timestamp.get_or_insert(header.max_timestamp);
             if header.max_timestamp > timestamp_before {

@@ -56,6 +56,8 @@ pub struct SegmentEntry {
     pub first_timestamp: Option<Timestamp>,
     /// Its largest timestamp and the first batch that has it.
     pub largest: Option<(Timestamp, Offset)>,
+    /// The largest timestamp of its transaction markers.
+    pub largest_marker: Option<Timestamp>,
 }
 
 /// One producer.
@@ -112,6 +114,8 @@ pub struct LogUpdate<'a> {
 
 /// Version of each value written here.
 const VERSION: u8 = 2;
+/// Version of a snapshot. Version 2 has no timestamps of markers.
+const SNAPSHOT_VERSION: u8 = 3;
 /// Index entries of one page: one key for about a MiB of log.
 const PAGE_ENTRIES_MAX: usize = 256;
 const ENTRY_BYTES: usize = 24;
@@ -279,7 +283,7 @@ fn decode_page(value: &[u8]) -> Vec<IndexEntry> {
 }
 
 fn encode_snapshot(snapshot: &LogSnapshot) -> Vec<u8> {
-    let mut value = Writer::versioned();
+    let mut value = Writer(vec![SNAPSHOT_VERSION]);
     value.u64(snapshot.start.get());
     value.u64(snapshot.end.get());
     value.u64(snapshot.cleaned_to.get());
@@ -303,6 +307,10 @@ fn encode_snapshot(snapshot: &LogSnapshot) -> Vec<u8> {
             value.u64(timestamp.0 as u64);
             value.u64(batch.get());
         }
+        value.u8(u8::from(segment.largest_marker.is_some()));
+        if let Some(timestamp) = segment.largest_marker {
+            value.u64(timestamp.0 as u64);
+        }
     }
     value.u32(snapshot.producers.len() as u32);
     for producer in &snapshot.producers {
@@ -325,7 +333,11 @@ fn encode_snapshot(snapshot: &LogSnapshot) -> Vec<u8> {
 }
 
 fn decode_snapshot(value: &[u8]) -> Option<LogSnapshot> {
-    let mut reader = Reader::versioned(value)?;
+    let (version, fields) = value.split_first()?;
+    if ![VERSION, SNAPSHOT_VERSION].contains(version) {
+        return None;
+    }
+    let mut reader = Reader(fields);
     let (start, end) = (reader.offset()?, reader.offset()?);
     let cleaned_to = reader.offset()?;
     let anchor = match reader.u8()? {
@@ -347,7 +359,18 @@ fn decode_snapshot(value: &[u8]) -> Option<LogSnapshot> {
             0 => None,
             _ => Some((reader.timestamp()?, reader.offset()?)),
         };
-        segments.push(SegmentEntry { base, revision, bytes, first_timestamp, largest });
+        let largest_marker = match *version {
+            SNAPSHOT_VERSION if reader.u8()? > 0 => Some(reader.timestamp()?),
+            _ => None,
+        };
+        segments.push(SegmentEntry {
+            base,
+            revision,
+            bytes,
+            first_timestamp,
+            largest,
+            largest_marker,
+        });
     }
     let mut producers = Vec::new();
     for _ in 0..reader.u32()? {
@@ -452,6 +475,7 @@ mod tests {
                     bytes: 1000,
                     first_timestamp: Some(Timestamp(-7)),
                     largest: Some((Timestamp(-5), Offset::new(3))),
+                    largest_marker: Some(Timestamp(8)),
                 },
                 SegmentEntry {
                     base: Offset::new(400),
@@ -459,6 +483,7 @@ mod tests {
                     bytes: 138,
                     first_timestamp: None,
                     largest: None,
+                    largest_marker: None,
                 },
             ],
             producers: vec![ProducerEntry {
@@ -554,7 +579,20 @@ mod tests {
         for cut in 0..value.len() {
             assert_eq!(decode_snapshot(&value[..cut]), None);
         }
-        value[0] = VERSION + 1;
+        value[0] = SNAPSHOT_VERSION + 1;
         assert_eq!(decode_snapshot(&value), None);
+    }
+
+    #[test]
+    fn a_snapshot_of_the_version_before_is_read_without_its_markers_times() {
+        let mut snapshot = snapshot();
+        snapshot.segments.truncate(1);
+        snapshot.segments[0].largest_marker = None;
+        let mut value = encode_snapshot(&snapshot);
+        // The flag lies behind the 3 offsets, the anchor, the count and the segment's other fields.
+        let flag = 1 + 24 + (1 + 20) + 4 + (20 + 1 + 8 + 1 + 16);
+        assert_eq!(value.remove(flag), 0);
+        value[0] = 2;
+        assert_eq!(decode_snapshot(&value), Some(snapshot));
     }
 }

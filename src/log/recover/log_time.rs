@@ -93,8 +93,7 @@ impl LogTime {
     ) -> Vec<i64> {
         let mut ends = Vec::with_capacity(segments.len());
         for segment in segments {
-            let largest = segment.largest.map(|largest| largest.timestamp);
-            let timestamp = largest.filter(|timestamp| self.is_usable(*timestamp));
+            let timestamp = segment.youngest().filter(|timestamp| self.is_usable(*timestamp));
             timestamp.into_iter().for_each(|timestamp| self.pass(timestamp));
             ends.push((segment.object.base, timestamp.and(self.newest)));
         }

@@ -155,6 +155,28 @@ fn records_without_a_time_are_as_old_as_their_file() {
 }
 
 #[test]
+fn a_transaction_marker_keeps_its_segment_as_long_as_a_record_of_its_time_would() {
+    for restart in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut fixture, mut clock) = clocked(dir.path(), &config(), Timestamp(1_000_000));
+        // The records carry a time long ago, the marker that of the broker.
+        fixture.append(by(7, 0, 0, true, &["a"])).unwrap();
+        fixture.end(7, 0, Marker::Commit).unwrap();
+        if restart {
+            fixture.logs.shutdown();
+            drop(fixture);
+            (fixture, clock) = clocked(dir.path(), &config(), Timestamp(1_000_000));
+        }
+        keep(&fixture, Some(500_000), None);
+        fixture.logs.apply_retention();
+        assert_eq!(start(&fixture), 0, "restart {restart}");
+        clock.advance(Duration::from_millis(500_001));
+        fixture.logs.apply_retention();
+        assert_eq!(start(&fixture), 2);
+    }
+}
+
+#[test]
 fn a_clock_set_forward_or_back_expires_nothing_early() {
     const DAY_MS: i64 = 86_400_000;
     let now = 400 * DAY_MS;

@@ -12,7 +12,6 @@ use crate::log::config::Retention;
 use crate::log::logs::OpenLogs;
 use crate::log::outcome::TrimError;
 use crate::log::partition::{Partition, Shared};
-use crate::log::segment::Segment;
 use crate::log::settings::Settings;
 use crate::types::{LogId, Offset, Timestamp};
 
@@ -21,7 +20,7 @@ use crate::types::{LogId, Offset, Timestamp};
 struct Held {
     base: Offset,
     bytes: u64,
-    /// The timestamp of its youngest record; if no record has one, the time of the last write, as Kafka's
+    /// The timestamp of its youngest record or marker; if none has one, the time of the last write, as Kafka's
     /// `LogSegment.largestTimestamp`. `None` if that is not known, either: such a segment is kept.
     youngest: Option<Timestamp>,
 }
@@ -167,11 +166,10 @@ impl Retainer {
 
 /// The log's segments, by base offset.
 fn held(shared: &Shared, retention: &Retention) -> Vec<Held> {
-    let known = |segment: &Segment| segment.largest.map(|l| l.timestamp).filter(|time| time.0 >= 0);
     let mut timeless = Vec::new();
     let mut held = Vec::new();
     for (index, segment) in shared.readable().segments.iter().enumerate() {
-        let youngest = known(segment);
+        let youngest = segment.youngest();
         if youngest.is_none() && segment.bytes > 0 && retention.age_max.is_some() {
             timeless.push((index, segment.object));
         }

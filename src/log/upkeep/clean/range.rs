@@ -67,7 +67,8 @@ pub(super) fn range(facts: &Facts<'_>, compaction: &Compaction) -> Range {
         let (end, is_dirty) = (next.object.base, next.object.base > facts.cleaned_to);
         // A segment of unknown age counts as young.
         let is_young = !compaction.lag_min.is_zero()
-            && time(segment)
+            && segment
+                .youngest()
                 .or_else(|| facts.written_at.get(&segment.object).copied())
                 .is_none_or(|time| time > youngest);
         if end > facts.last_stable || (is_dirty && is_young) {
@@ -98,12 +99,7 @@ pub(super) fn timeless(
     let is_dirty =
         |pair: &&[Segment]| pair.last().is_some_and(|next| next.object.base > cleaned_to);
     let dirty = segments.windows(2).filter(is_dirty).filter_map(|pair| pair.first());
-    dirty.filter(|segment| time(segment).is_none()).map(|segment| segment.object).collect()
-}
-
-/// The largest timestamp in a segment, if any record has a timestamp.
-fn time(segment: &Segment) -> Option<Timestamp> {
-    segment.largest.map(|largest| largest.timestamp).filter(|time| time.0 >= 0)
+    dirty.filter(|segment| segment.youngest().is_none()).map(|segment| segment.object).collect()
 }
 
 /// Whether the active segment must end now. Otherwise its records could miss `max.compaction.lag.ms` if
