@@ -1,4 +1,4 @@
-//! What a partition log accepts and what it answers: the vocabulary of its handle.
+//! The types that the handle of a log takes and returns.
 
 use thiserror::Error;
 

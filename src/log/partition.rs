@@ -1,4 +1,4 @@
-//! One partition log's handle: appends go to its writer thread, reads to memory or to the store.
+//! The handle of one partition log: appends go to its writer, reads to memory or to the store.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -32,8 +32,8 @@ use crate::log::settings::Settings;
 use crate::log::topics::TopicSettings;
 use crate::types::{LogId, Offset, ProducerEpoch, ProducerId, Timestamp};
 
-/// An append that holds its place in the log's order; await it for the outcome. Dropping it does
-/// not undo the append.
+/// An append whose place in the log's order is fixed. Await it for the outcome. Dropping it does not undo the
+/// append.
 pub struct PendingAppend {
     outcome: Outcome,
 }
@@ -52,7 +52,7 @@ impl PendingAppend {
         PendingAppend { outcome: Outcome::Done(outcome) }
     }
 
-    /// The outcome, where nothing has to be waited for.
+    /// The outcome, if it is known already; otherwise the append itself.
     pub fn into_outcome(self) -> Result<Result<Appended, AppendError>, PendingAppend> {
         match self.outcome {
             Outcome::Done(outcome) => Ok(outcome),
@@ -74,7 +74,7 @@ impl Future for PendingAppend {
     }
 }
 
-/// What the writer thread shares with readers. The writer alone changes it.
+/// What the writer shares with readers. Only the writer changes it.
 pub(super) struct Shared {
     pub(super) id: LogId,
     pub(super) settings: Arc<Settings>,
@@ -87,14 +87,14 @@ pub(super) struct Shared {
     pub(super) passed: Passed,
 }
 
-/// Where readers find bytes and transactions.
+/// The bytes and transactions that readers may see.
 #[derive(Default)]
 pub(super) struct Readable {
-    /// By base offset; the last one is appended to.
+    /// Ordered by base offset; the last one is the active segment.
     pub(super) segments: Vec<Segment>,
-    /// How often segments were let go or replaced.
+    /// How often segments were dropped or replaced.
     pub(super) departures: u64,
-    /// The largest timestamp before the bytes that readers do not see yet.
+    /// The largest timestamp of the batches that were published before the first unpublished one.
     pub(super) published_largest: Option<LargestTimestamp>,
     pub(super) tail: Tail,
     /// By the offset of the marker.
@@ -106,13 +106,13 @@ pub(super) struct Readable {
 }
 
 impl Readable {
-    /// The largest timestamp of all that is written; the earliest batch that has it.
+    /// The largest timestamp of all that is written, and the first batch that has it.
     pub(super) fn largest(&self) -> Option<LargestTimestamp> {
         largest(&self.segments)
     }
 }
 
-/// The largest timestamp of some segments; the earliest batch that has it.
+/// The largest timestamp of some segments, and the first batch that has it.
 pub(super) fn largest(segments: &[Segment]) -> Option<LargestTimestamp> {
     let all = segments.iter().filter_map(|segment| segment.largest);
     all.reduce(|a, b| if b.timestamp > a.timestamp { b } else { a })
@@ -140,12 +140,12 @@ impl Shared {
         }
     }
 
-    /// What the topic asks of the log now.
+    /// The topic's current configs.
     pub(super) fn config(&self) -> Arc<LogConfig> {
         self.topic.config()
     }
 
-    // A poisoned lock means that a reader panicked: readers change nothing, so it stays valid.
+    // If a reader panicked with the lock, the contents are valid all the same: readers change nothing.
     pub(super) fn readable(&self) -> RwLockReadGuard<'_, Readable> {
         self.readable.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -158,33 +158,33 @@ impl Shared {
         self.deleted.load(Ordering::Acquire)
     }
 
-    /// Tells readers that the log is being deleted. Its writer lets go of the recent bytes.
+    /// Marks the log as deleted for readers. Its writer drops the recent batches in memory.
     pub(super) fn mark_deleted(&self) {
         self.deleted.store(true, Ordering::Release);
     }
 
-    /// Deletes objects that the log needs no more. Blocking.
+    /// Deletes objects that the log no longer needs. Blocking.
     pub(super) fn delete(&self, objects: &[ObjectId]) {
         for object in objects {
             if let Err(error) = self.settings.store.delete(*object) {
                 let log = self.settings.label(self.id);
-                warn!(log, segment = %object, %error, "a segment of no use stays until the next start");
+                warn!(log, segment = %object, %error, "an unused segment could not be deleted, the next start deletes it");
             }
         }
     }
 
-    /// Tells the log's writer; for commands that need no room in its queue.
+    /// Sends a command that needs no room in the queue to the log's writer.
     pub(super) fn send(&self, command: Command) -> Result<(), Closed> {
         self.shard.send(command)
     }
 
-    /// An append to a writer that is gone: because of the topic, or of the broker.
+    /// The error of an append whose writer has ended: the topic is deleted, or the broker is stopping.
     fn gone(&self) -> AppendError {
         if self.is_deleted() { AppendError::Deleted } else { AppendError::Stopping }
     }
 }
 
-/// A cheap handle to one partition log; its writer thread owns it.
+/// A cheap handle to one partition log, which its writer owns.
 #[derive(Clone)]
 pub struct Partition {
     pub(super) shared: Arc<Shared>,
@@ -196,7 +196,7 @@ impl Partition {
         self.shared.id
     }
 
-    /// What the topic asks of the log now.
+    /// The topic's current configs.
     pub fn config(&self) -> Arc<LogConfig> {
         self.shared.config()
     }
@@ -319,16 +319,16 @@ impl Partition {
         block_on(self.end_transaction(producer, epoch, marker))
     }
 
-    /// Raises the log's start to `before`, for good; returns where it starts then, which is never
-    /// below where it was. Space is given back by whole segments.
+    /// Raises the log's start to `before`, durably, and deletes whole segments below it. Returns the new
+    /// start, which is never lower than before.
     pub async fn trim(&self, before: Offset) -> Result<Offset, TrimError> {
         let log = self.clone();
-        // A task of its own: whoever stops waiting must not keep the space until the next start.
+        // A task of its own: the segments must be deleted also if the caller stops waiting.
         let trim = tokio::spawn(async move {
             let trimmed = log.raise_start(before).await?;
             if !trimmed.objects.is_empty() {
                 let deleted = move || log.shared.delete(&trimmed.objects);
-                // Whatever stays is removed by the next start.
+                // If this fails, the next start deletes them.
                 drop(tokio::task::spawn_blocking(deleted).await);
             }
             Ok(trimmed.start)
@@ -361,14 +361,14 @@ impl Partition {
         self.shared.readable().open.clone()
     }
 
-    /// Reads whole batches; what is neither in memory nor, for a sequential reader, in the page cache is
-    /// read on a reader thread.
+    /// Reads whole batches: from memory, or for a sequential reader from the page cache, on the calling
+    /// thread; otherwise on a thread that may wait for the disk.
     pub async fn read(&self, request: ReadRequest) -> Result<ReadResult, ReadError> {
         if let Some(result) = self.shared.read_memory(&request)? {
             return Ok(result);
         }
         if let Some(result) = self.shared.read_ready(&request) {
-            // One request may ask for much: others of the same thread take turns with it.
+            // A request may read many partitions this way: let other tasks of the thread run between.
             tokio::task::yield_now().await;
             return Ok(result);
         }
@@ -385,7 +385,7 @@ impl Partition {
         *self.shared.span.borrow()
     }
 
-    /// Told of every change of the span; closed when the topic is deleted.
+    /// A receiver of every change of the span; it is closed when the topic is deleted.
     pub fn subscribe(&self) -> watch::Receiver<OffsetSpan> {
         let mut span = self.shared.span.clone();
         span.mark_unchanged();

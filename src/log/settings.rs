@@ -1,4 +1,4 @@
-//! What all writers, the recovery and the upkeep share: where bytes lie, time, and what topics ask.
+//! What writers, recovery and upkeep share: the store, the view, the clocks and the topics' configs.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -21,18 +21,18 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::types::{Clock, LeaderEpoch, LogId, Progress};
 
-/// Log bytes after which the view is told how far the log has come. A recovery scans about as much.
+/// After this many bytes of appends a snapshot of a log is written to the view. Recovery reads about as much.
 const VIEW_INTERVAL_BYTES: u64 = 16 << 20;
 
 /// See the module's header.
 pub(super) struct Settings {
     pub(super) store: Arc<dyn RecordStore>,
     pub(super) view: Store,
-    /// Whether `Durable::Synced` means the disk, or the page cache.
+    /// Whether `Durable::Synced` means synced to disk; if not, written to the page cache.
     pub(super) sync: bool,
     pub(super) epoch: LeaderEpoch,
     pub(super) clock: Arc<dyn Clock>,
-    /// What the age of records is held against.
+    /// The clock by which the age of records is measured.
     pub(super) age: AgeClock,
     pub(super) meter: Meter,
     pub(super) topics: Topics,
@@ -41,9 +41,9 @@ pub(super) struct Settings {
     pub(super) looks: Arc<Semaphore>,
     /// How far recovery has come, once somebody wants to know.
     pub(super) progress: OnceLock<Progress>,
-    /// Log bytes after which the view is told how far the log has come.
+    /// Bytes of appends between two snapshots in the view.
     pub(super) view_interval_bytes: u64,
-    /// The logs that take no appends.
+    /// The logs that refuse appends.
     pub(super) refusals: Refusals,
     /// How long an idle producer is remembered.
     pub(super) producer_idle_max: Duration,
@@ -52,7 +52,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// Over `store` and `view`, as `config` says; declares the logs' metrics.
+    /// The settings that `config` gives, over `store` and `view`; registers the logs' metrics.
     pub(super) fn new(
         store: Arc<dyn RecordStore>,
         view: Store,
@@ -85,7 +85,7 @@ impl Settings {
         })
     }
 
-    /// Syncs an object, and tells how long its writer waited for the disk; not where it was not asked.
+    /// Syncs an object and counts the time in `ottla_log_sync_seconds`, unless the file could not be opened.
     pub(super) fn sync_object(&self, object: ObjectId) -> io::Result<()> {
         let began = Instant::now();
         let synced = self.store.sync(object);
@@ -95,7 +95,7 @@ impl Settings {
         synced
     }
 
-    /// Tells health and metrics of a log that takes no appends.
+    /// Notes for `/readyz` and the metrics that a log refuses appends.
     pub(super) fn note_refusal(&self, log: LogId, refusal: &Refusal) {
         self.meter.refusing.inc();
         self.refusals.add(log, self.topics.of(log.topic).name(), refusal);

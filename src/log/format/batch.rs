@@ -1,5 +1,5 @@
-//! The v2 record batch: header, checks, and a builder for the broker's own records. Bodies stay
-//! opaque here, but for the one record of a transaction marker.
+//! The v2 record batch: its header, the checks of the header, and a builder for the broker's own records.
+//! Bodies are not decoded here, except the single record of a transaction marker.
 
 use bytes::Bytes;
 
@@ -35,7 +35,7 @@ pub struct Producer {
 
 /// Bytes of a batch before its records.
 pub const HEADER_BYTES: usize = 61;
-/// Bytes in front of what the length field counts: base offset and the length itself.
+/// Bytes that the length field does not count: the base offset and the length itself.
 const LENGTH_OVERHEAD: usize = 12;
 /// Where the bytes begin that the CRC covers.
 const CRC_FROM: usize = 21;
@@ -169,8 +169,8 @@ impl BatchHeader {
         self.attributes & CONTROL != 0
     }
 
-    /// When its tombstones may go, if compaction has said so (KIP-534). It stands in place of the
-    /// base timestamp, and record timestamps are relative to it.
+    /// The time after which compaction may remove its tombstones, if compaction has set one (KIP-534). It is
+    /// stored in place of the base timestamp, and record timestamps are relative to it.
     pub fn delete_horizon(&self) -> Option<Timestamp> {
         (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
     }
@@ -239,8 +239,8 @@ impl Changes {
     }
 }
 
-/// Makes `out`, which is an old batch's header and a new body, a batch with a right length and CRC.
-/// Whatever `changes` does not name stays: base offset, leader epoch, last offset delta, producer,
+/// Turns `out`, which is the header of an old batch and a new body, into a batch with a correct length and
+/// CRC. All fields that `changes` does not name stay: base offset, leader epoch, last offset delta, producer,
 /// sequence and the other attributes.
 pub(in crate::log) fn rewrite(out: &mut [u8], changes: &Changes) {
     debug_assert!(out.len() >= HEADER_BYTES);
@@ -260,7 +260,7 @@ pub(in crate::log) fn rewrite(out: &mut [u8], changes: &Changes) {
     put_crc(out);
 }
 
-/// A batch without its records: it still takes its offsets and tells its producer's sequence.
+/// The batch without its records: it still covers its offsets and tells its producer's sequence.
 pub(in crate::log) fn emptied(header: &BatchHeader, batch: &[u8]) -> Bytes {
     let mut out = batch.get(..HEADER_BYTES).unwrap_or_default().to_vec();
     let changes =
@@ -269,8 +269,8 @@ pub(in crate::log) fn emptied(header: &BatchHeader, batch: &[u8]) -> Bytes {
     Bytes::from(out)
 }
 
-/// Encodes a batch without records that takes `offsets` offsets, at least one, from `base` on: what
-/// stands where compaction removed all that was written. Clients skip it, and it moves no clock.
+/// Encodes a filler: a batch without records that covers `offsets` offsets, at least one, from `base` on. It
+/// takes the place of batches that compaction removed. Clients skip it, and it has no timestamp.
 pub(in crate::log) fn encode_filler(base: Offset, offsets: u32, epoch: LeaderEpoch) -> Bytes {
     debug_assert!(offsets > 0 && i32::try_from(offsets).is_ok(), "its last offset delta is an i32");
     let none = Timestamp(-1);
@@ -345,7 +345,7 @@ pub(in crate::log) fn encode_marker(
     seal(out, TRANSACTIONAL | CONTROL, now, now, Some(producer), 1)
 }
 
-/// What a control batch's record says; `None` for kinds this version does not know.
+/// The marker in a control batch; `None` for kinds of control batches that this version does not know.
 pub(in crate::log) fn marker_of(batch: &[u8]) -> Option<Marker> {
     let body = batch.get(HEADER_BYTES..)?;
     let mut cursor = Cursor::new(body);

@@ -1,5 +1,5 @@
-//! Batch bodies inflated, within a bound, and deflated: gzip, snappy (raw and xerial framing), lz4
-//! and zstd. A compressed bomb ends as an error after at most the bound, never as an allocation.
+//! Compresses and decompresses the bodies of batches: gzip, snappy (raw and in xerial framing), lz4 and
+//! zstd. Every decompression has a bound: a decompression bomb is an error, and never a large allocation.
 
 use std::io::{self, Read, Write};
 
@@ -23,12 +23,13 @@ const XERIAL_HEADER_BYTES: usize = 16;
 const XERIAL_VERSION: u32 = 1;
 /// How much of the body a block of its stream holds, as in that library.
 const XERIAL_BLOCK_BYTES: usize = 32 << 10;
-/// More bytes than any one of a snappy block stands for: a copy of 64 bytes takes three.
+/// No byte of a snappy block decompresses to more bytes than this: a copy of 64 bytes takes three.
 const SNAPPY_RATIO_MAX: usize = 32;
 /// Largest window a zstd frame may ask for: 2^27 bytes, zstd's own default limit.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
-/// Inflates `body` by the codec number of a batch's attributes; 0 shares the bytes.
+/// Decompresses `body`, whose codec is the number in the batch's attributes, to at most `bytes_max`.
+/// Codec 0 returns the same bytes, not a copy.
 pub(in crate::log) fn inflate(
     codec: i16,
     body: Bytes,
@@ -166,7 +167,7 @@ pub(in crate::log) fn deflate(codec: Codec, body: &[u8], out: &mut Vec<u8>) -> i
         }
         Codec::Zstd(level) => {
             let mut encoder = zstd::stream::write::Encoder::new(out, level)?;
-            // The frame then says how much it holds, and readers allocate once.
+            // Then the frame says how much it holds, and a reader needs only one allocation.
             encoder.set_pledged_src_size(Some(body.len() as u64))?;
             encoder.include_contentsize(true)?;
             encoder.write_all(body)?;

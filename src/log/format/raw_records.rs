@@ -1,5 +1,5 @@
-//! A batch's records as raw slices, and batches written from some of them: what compaction and
-//! recompression need. Keys, values and headers stay opaque, and inflation is bounded.
+//! The records of a batch as raw slices, and new batches made from some of them, for compaction and
+//! recompression. Keys, values and headers are not interpreted, and decompression is bounded.
 
 use std::io;
 
@@ -15,24 +15,24 @@ use crate::types::{Offset, Timestamp};
 /// The smallest record: seven fields of one byte each.
 const RECORD_BYTES_MIN: usize = 7;
 
-/// One record inside a batch's inflated body.
+/// One record inside the decompressed body of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::log) struct RawRecord<'a> {
     /// Its offset minus the batch's base offset.
     pub(in crate::log) offset_delta: u32,
-    /// Create or append time, as the batch says.
+    /// The create time or append time, whichever the batch has.
     pub(in crate::log) timestamp: Timestamp,
     /// `None` is a null key.
     pub(in crate::log) key: Option<&'a [u8]>,
     /// `None` is a tombstone.
     pub(in crate::log) value: Option<&'a [u8]>,
-    /// The number of headers and the headers, not looked at.
+    /// The number of headers and the headers, not decoded.
     pub(in crate::log) headers: &'a [u8],
-    /// All of it, with the length in front.
+    /// The whole record, with its length in front.
     whole: &'a [u8],
 }
 
-/// A batch whose body is inflated.
+/// A batch whose body is decompressed.
 #[derive(Clone, Debug)]
 pub(in crate::log) struct RawBatch {
     header: BatchHeader,
@@ -43,8 +43,8 @@ pub(in crate::log) struct RawBatch {
 }
 
 impl RawBatch {
-    /// Inflates the body of one whole batch, whose header is given, to at most
-    /// `inflated_bytes_max`. The records are not looked at yet.
+    /// Decompresses the body of one whole batch, whose header is given, to at most
+    /// `inflated_bytes_max`. Does not decode the records yet.
     pub(in crate::log) fn open(
         header: &BatchHeader,
         batch: &Bytes,
@@ -59,7 +59,7 @@ impl RawBatch {
         }
         let compressed = batch.slice(HEADER_BYTES..);
         let body = if compressed.is_empty() {
-            // A batch that compaction emptied; no codec writes nothing at all.
+            // A batch that compaction emptied. No codec compresses anything to zero bytes.
             compressed
         } else {
             compression::inflate(header.compression(), compressed, inflated_bytes_max).map_err(
@@ -82,29 +82,29 @@ impl RawBatch {
         Ok(RawBatch { header: *header, head: batch.slice(..HEADER_BYTES), body, count })
     }
 
-    /// The inflated records.
+    /// The decompressed records.
     pub(in crate::log) fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// How many records the header says there are; they would fit.
+    /// The number of records in the header; so many can fit the body.
     pub(in crate::log) fn count(&self) -> usize {
         self.count
     }
 
-    /// Its records in order; an error ends them.
+    /// The records in order; the first error ends them.
     pub(in crate::log) fn records(&self) -> RawRecords<'_> {
         RawRecords { batch: self, cursor: Cursor::new(&self.body), index: 0, failed: false }
     }
 
-    /// The batch with only `kept`, which are records of its own in their order. Base offset, leader
-    /// epoch, last offset delta, producer, sequence, codec, transactional and timestamp type stay,
-    /// as with Kafka's cleaner; records keep their offset deltas. The maximum timestamp becomes that
-    /// of the records kept, except with append time. With nothing kept the batch is a bare header,
-    /// which still tells its producer's sequence.
+    /// The batch with only the records `kept`, which are records of this batch in their order. As with
+    /// Kafka's cleaner, base offset, leader epoch, last offset delta, producer, sequence, codec,
+    /// transactional and timestamp type stay, and records keep their offset deltas. The maximum timestamp
+    /// becomes that of the kept records, except with append time. If no record is kept, the batch is only
+    /// a header, which still tells its producer's sequence.
     ///
-    /// `delete_horizon` is written in place of the base timestamp, and the records' timestamps are
-    /// counted from it (KIP-534); `None` leaves a horizon that the batch already has.
+    /// `delete_horizon` is written in place of the base timestamp, and the records' timestamps become
+    /// relative to it (KIP-534). With `None`, a horizon that the batch has already stays.
     pub(in crate::log) fn keep<'a>(
         &self,
         kept: impl IntoIterator<Item = RawRecord<'a>>,
@@ -112,7 +112,7 @@ impl RawBatch {
     ) -> io::Result<Bytes> {
         let header = &self.header;
         let base_timestamp = delete_horizon.unwrap_or(header.base_timestamp);
-        // Append times are not counted from anything.
+        // With append time, records have no timestamps of their own that would have to be shifted.
         let shift = if header.log_append_time() { None } else { delete_horizon };
         let mut body = Vec::new();
         let mut record_count = 0;
@@ -158,7 +158,7 @@ impl RawBatch {
     }
 }
 
-/// A record whose timestamp is counted from `horizon`.
+/// Appends a record whose timestamp becomes relative to `horizon`.
 fn put_shifted(out: &mut Vec<u8>, record: &RawRecord<'_>, horizon: Timestamp) -> io::Result<()> {
     let delta = record.timestamp.0.checked_sub(horizon.0).ok_or_else(|| {
         let reason = format!("{} is too far from {horizon}", record.timestamp);

@@ -1,5 +1,5 @@
-//! Decoding of records inside a batch, for the executor, coordinators and timestamp look-ups.
-//! Decompression is bounded: a compressed bomb is an error, never an allocation.
+//! Decodes the records of batches, for the executor and the coordinators. Decompression has a bound: a
+//! decompression bomb is an error, never a large allocation.
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -14,7 +14,7 @@ use crate::types::{Offset, ProducerEpoch, ProducerId, Timestamp};
 pub struct Record {
     /// Position in the partition.
     pub offset: Offset,
-    /// Create or append time, as the batch says.
+    /// The create time or append time, whichever the batch has.
     pub timestamp: Timestamp,
     /// `None` is a null key.
     pub key: Option<Bytes>,
@@ -44,10 +44,10 @@ pub struct DecodedBatch {
 /// Why a batch could not be decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum DecodeError {
-    /// Its bytes contradict each other.
+    /// The bytes of the batch contradict each other.
     #[error("batch at offset {0} is corrupt: {1}")]
     Corrupt(Offset, String),
-    /// It inflates to more than the bound.
+    /// The batch decompresses to more than the bound.
     #[error("batch at offset {0} inflates to more than {1} bytes")]
     TooLarge(Offset, usize),
 }
@@ -55,7 +55,7 @@ pub enum DecodeError {
 /// The smallest header: an empty name and a null value.
 const HEADER_ENTRY_BYTES_MIN: usize = 2;
 
-/// Decodes whole batches, as `Partition::read` returns them, each inflating to at most
+/// Decodes whole batches, as `Partition::read` returns them. Each may decompress to at most
 /// `inflated_bytes_max`.
 pub fn decode(batches: Bytes, inflated_bytes_max: usize) -> Result<Vec<DecodedBatch>, DecodeError> {
     let mut decoded = Vec::new();
@@ -119,7 +119,7 @@ fn records(
     Ok(records)
 }
 
-/// A record's headers, which are all of `bytes`; `None` when they contradict each other.
+/// The headers of a record, which take all of `bytes`; `None` if the bytes contradict each other.
 fn headers(body: &Bytes, bytes: &[u8]) -> Option<Vec<(Bytes, Option<Bytes>)>> {
     let mut cursor = Cursor::new(bytes);
     let count = usize::try_from(cursor.varint()?).ok()?;

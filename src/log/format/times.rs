@@ -1,5 +1,5 @@
-//! Looks for a timestamp inside a batch, reading its records one after the other: however much the
-//! batch inflates to, a look takes little memory.
+//! Finds a record by its timestamp inside a batch. Decompresses the batch while it reads record after
+//! record, so it takes little memory however large the decompressed batch is.
 
 use std::io::{self, BufReader, Read};
 
@@ -33,7 +33,8 @@ pub(in crate::log) fn first_wanted(
     })
 }
 
-/// `next` is left behind the records that were looked at.
+/// `first_wanted`, with an error where a record cannot be decoded; `next` is then the offset of that
+/// record.
 fn search(
     header: &BatchHeader,
     batch: &Bytes,

@@ -1,11 +1,11 @@
-//! Record objects as local files below `<topic uuid>-<partition>/`. The only place that knows their paths.
-//! Handles are opened on demand and kept in a bounded cache.
+//! Keeps objects as local files below `<topic uuid>-<partition>/`. Only this folder knows their paths. File
+//! handles are opened on demand and kept in a bounded cache.
 //!
 //! ```text
 //! 00000000000000000000.log          a segment by its base offset, as it was appended
 //! 00000000000000000000-2.log        the same, compacted twice
-//! 00000000000000000000-3.log.draft  the same, being compacted; of no value after a crash
-//! start-00000000000000000120        empty: the log starts at offset 120
+//! 00000000000000000000-3.log.draft  the same, being compacted; useless after a crash
+//! start-00000000000000000120        an empty file: the log starts at offset 120
 //! 00000000000000000000.damaged-at-7040  bytes that a repair took out of the first, at byte 7040
 //! ```
 //!
@@ -33,9 +33,9 @@ use crate::log::append::owner::out_of_handles;
 use crate::log::wal::{Wal, WalConfig};
 use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 
-/// Most files kept open unless told otherwise; others are opened again when they are needed.
+/// Most files that are kept open by default; others are opened again when they are needed.
 const OPEN_FILES_MAX: usize = 512;
-/// Bytes of which `read_once` asks whether they are in the page cache.
+/// `read_once` asks for each stretch of so many bytes whether it is in the page cache.
 const ONCE_STEP_BYTES: usize = 64 << 10;
 /// Most cached handles that are closed so that one file can be opened. More than one, because another thread
 /// may take the handle that was freed.
@@ -44,50 +44,50 @@ const SUFFIX: &str = ".log";
 const DRAFT_SUFFIX: &str = ".log.draft";
 const START_PREFIX: &str = "start-";
 
-/// Files below one directory, of the operating system or of a simulation.
+/// A record store in the files below one directory, of the operating system or of a simulated disk.
 pub struct LocalRecordStore<F: Files = Os> {
     files: F,
     dir: PathBuf,
     handles: Mutex<Handles<F::File>>,
-    /// Files whose directory entries this process has synced. Of others nobody knows: whoever made
-    /// them may have been killed before.
+    /// Files whose directory entries this process has synced. The process that created any other file may
+    /// have been killed before it synced the entry.
     entered: Mutex<HashSet<ObjectId, IdHash>>,
-    /// Logs whose directories this process has made and not synced the entries of.
+    /// Logs whose directories this process has created, and whose entries it has not synced yet.
     made: Mutex<HashSet<LogId>>,
     buffers: Buffers,
     /// What is synced together.
     wal: Option<Wal<F>>,
-    /// The last generation of the write-ahead log that was found.
+    /// The highest generation of the write-ahead log that the replay found.
     wal_generation: u64,
-    /// Objects of which a sync failed in the background.
+    /// Objects whose sync failed in a checkpoint.
     failed: Mutex<HashSet<ObjectId, IdHash>>,
-    /// Where the file system tells of what it could not write back since the start.
+    /// A handle through which the file system reports writes that failed since the start.
     file_system: F::File,
-    /// The file system cannot read past its cache.
+    /// The file system cannot read past the page cache.
     past_refused: AtomicBool,
 }
 
 struct Handles<T> {
     /// With the tick of their last use.
     files: HashMap<ObjectId, (Arc<T>, u64), IdHash>,
-    /// Whose turn it is to be closed, with the tick up to which its uses are known. Every open file
-    /// is here; others may be, too.
+    /// The order in which files are considered for closing, each with the tick of the use that is known
+    /// there. Every open file is in here; files that are closed already may be, too.
     turns: VecDeque<(ObjectId, u64)>,
     tick: u64,
     /// The tick of the last call of `rest`.
     rested: u64,
-    /// Most files kept open.
+    /// Most files that are kept open.
     files_max: usize,
 }
 
 impl LocalRecordStore {
-    /// Over `dir`, created if absent.
+    /// Opens a store over `dir`, which is created if it is absent.
     pub fn open(dir: &Path) -> io::Result<LocalRecordStore> {
         create_dir(dir)?;
         LocalRecordStore::over(Os, dir)
     }
 
-    /// Over `dir`, which must exist.
+    /// Opens a store over `dir`, which must exist. Does not replay the write-ahead log.
     pub fn existing(dir: &Path) -> io::Result<LocalRecordStore> {
         fs::metadata(dir)?;
         LocalRecordStore::unsynced(Os, dir)
@@ -95,9 +95,9 @@ impl LocalRecordStore {
 }
 
 impl<F: Files> LocalRecordStore<F> {
-    /// Over the directory `dir` of `files`, which must exist.
+    /// Opens a store over the directory `dir` of `files`, which must exist, and replays the write-ahead log.
     pub(in crate::log) fn over(files: F, dir: &Path) -> io::Result<LocalRecordStore<F>> {
-        // The entries of all logs that are there: whoever made them may have been killed before.
+        // Sync the entries of all logs: the process that made them may have been killed before it did.
         files.sync_dir(dir)?;
         let mut store = LocalRecordStore::unsynced(files, dir)?;
         store.wal_generation = store.replay_wal()?;
@@ -114,7 +114,7 @@ impl<F: Files> LocalRecordStore<F> {
         self
     }
 
-    /// Keeps at most so many files open.
+    /// Sets how many files are kept open at most.
     pub(in crate::log) fn with_open_files(self, files_max: usize) -> LocalRecordStore<F> {
         lock(&self.handles).files_max = files_max;
         self
@@ -173,10 +173,10 @@ impl<F: Files> LocalRecordStore<F> {
         opened
     }
 
-    /// Makes a file's entry survive power loss, and its directory's, without which it would not.
+    /// Makes a file's directory entry survive power loss, and the entry of its directory.
     fn enter(&self, object: ObjectId) -> io::Result<()> {
         self.with_handle(|| self.files.sync_dir(&self.log_dir(object.log)))?;
-        // A guard in the condition would be held, too, while the disk works.
+        // A variable of its own: in the condition, the lock would be held during the sync.
         let is_made = lock(&self.made).contains(&object.log);
         if is_made {
             self.with_handle(|| self.files.sync_dir(&self.dir))?;
@@ -186,7 +186,8 @@ impl<F: Files> LocalRecordStore<F> {
         Ok(())
     }
 
-    /// Up to `location.length` bytes, however many `read` gives at a time; fewer only at the end.
+    /// Reads up to `location.length` bytes, with as many calls of `read` as that takes; fewer only at the
+    /// end of the file.
     fn fill(
         &self,
         location: Location,
@@ -214,7 +215,7 @@ impl<F: Files> LocalRecordStore<F> {
         let path = self.path(object);
         let file = match self.with_handle(|| self.files.open(&path)) {
             Err(e) if e.kind() == ErrorKind::NotFound && create => {
-                // Noted first: of a directory that is made twice, each maker syncs the entry.
+                // Noted before it is created: if two threads create the directory, each syncs the entry.
                 lock(&self.made).insert(object.log);
                 self.files.create_dir_all(&self.log_dir(object.log))?;
                 self.with_handle(|| self.files.create(&path))?
@@ -223,8 +224,9 @@ impl<F: Files> LocalRecordStore<F> {
         };
         let file = Arc::new(file);
         lock(&self.handles).keep(object, file.clone());
-        // Deleted while it was being opened: whoever deleted it did not find this handle, which
-        // would keep the space. Asked last, so that one of the two sees the other.
+        // The file may have been deleted while it was opened. Then the deletion did not find this handle,
+        // which would keep the disk space. Checked after the handle is cached, so that either the deletion
+        // finds the handle, or this check finds the deletion.
         if file.is_removed()? {
             lock(&self.handles).files.remove(&object);
         }
@@ -233,7 +235,7 @@ impl<F: Files> LocalRecordStore<F> {
 }
 
 impl<F: Files> LocalRecordStore<F> {
-    /// Everything that lies in a log's directory; nothing if there is none.
+    /// All entries of a log's directory; none if it does not exist.
     fn entries(&self, log: LogId) -> io::Result<Vec<Entry>> {
         match self.with_handle(|| self.files.list(&self.log_dir(log))) {
             Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
@@ -278,16 +280,17 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
     }
 
     fn read_ready(&self, location: Location) -> Option<Bytes> {
-        // Opening a file may wait, too.
+        // Only a file that is open already: to open one may wait for the disk.
         let file = self.open_file(location.object)?;
-        // Asked for much that is not there, the kernel would begin to read it into the cache.
+        // Ask for the last byte first: if many bytes are absent, a read of all of them would make the
+        // kernel read them into the page cache.
         let end = location.position + location.length as u64;
         let is_there = || file.read_ready_at(&mut [0], end - 1).is_ok_and(|read| read == 1);
         if location.length >= past::BYTES_MIN && !is_there() {
             return None;
         }
         let read = |rest: &mut [u8], position| match file.read_ready_at(rest, position) {
-            // What was read until then is an answer.
+            // The bytes that were read before are the answer.
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
             read => read,
         };
@@ -298,8 +301,8 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
         self.past_cache(location)
     }
 
-    /// By a handle of its own, which evicts none. What the page cache holds already stays in it,
-    /// whoever put it there; what had to be read from the disk is dropped again.
+    /// Uses a handle of its own, so that no cached handle is evicted. Bytes that are in the page cache stay
+    /// there; bytes that had to be read from the disk are dropped from it again.
     fn read_once(&self, location: Location) -> io::Result<Bytes> {
         let file = self.files.open_once(&self.path(location.object))?;
         self.fill(location, |rest, position| {
@@ -355,8 +358,9 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
 
     fn delete(&self, object: ObjectId) -> io::Result<()> {
         let removed = absent_is_fine(self.files.remove_file(&self.path(object)));
-        // Last, since a reader may have opened it until now: an open file would keep its space.
-        // Closed when nobody is held up by it: the space of a removed file is freed then.
+        // Close the handle after the removal, since a reader may have opened the file until then, and an
+        // open file keeps its disk space. Dropped after the lock is released: closing frees the space,
+        // which may take long.
         let _closed = lock(&self.handles).files.remove(&object);
         lock(&self.entered).remove(&object);
         lock(&self.failed).remove(&object);
@@ -365,7 +369,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
 
     fn delete_log(&self, log: LogId) -> io::Result<()> {
         let removed = absent_is_fine(self.files.remove_dir_all(&self.log_dir(log)));
-        // Last, since a reader may have opened a file until now: an open one would keep its space.
+        // After the removal, since a reader may have opened a file until then, which keeps its disk space.
         let of_log = |object: &ObjectId, _: &mut _| object.log == log;
         let _closed: Vec<_> = lock(&self.handles).files.extract_if(of_log).collect();
         lock(&self.entered).retain(|object| object.log != log);
@@ -404,7 +408,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
     fn set_start(&self, log: LogId, start: Offset) -> io::Result<()> {
         let dir = self.log_dir(log);
         let note = dir.join(format!("{START_PREFIX}{:020}", start.get()));
-        // The old note is renamed: there is one at any time, and no content that could be torn.
+        // Rename the old note: so there is exactly one at any time, and no content that could be torn.
         match self.list(log)?.start {
             Some(before) => {
                 let before = dir.join(format!("{START_PREFIX}{:020}", before.get()));
@@ -422,7 +426,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
             {
                 listing.objects.push((object, bytes));
             } else if let Some(start) = name.strip_prefix(START_PREFIX) {
-                // Two notes are what a crash in an earlier version may leave: starts only rise.
+                // A crash of an earlier version may have left two notes: the higher one counts.
                 listing.start = listing.start.max(start.parse().ok().map(Offset::new));
             } else if name.ends_with(DRAFT_SUFFIX) {
                 listing.drafts = true;
@@ -486,15 +490,15 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Creates `dir` with its parents, and makes all of their entries survive power loss.
+/// Creates `dir` and its parents, and makes their directory entries survive power loss.
 pub(in crate::log) fn create_dir(dir: &Path) -> io::Result<()> {
     let missing = dir.ancestors().skip(1).take_while(|parent| !parent.exists()).count();
     fs::create_dir_all(dir)?;
-    // Also the entry of a directory that was there: its maker may have been killed before this.
+    // Also sync the entry of a directory that exists: the process that made it may have been killed before.
     for parent in dir.ancestors().skip(1).take(missing + 1) {
         let parent = if parent == Path::new("") { Path::new(".") } else { parent };
         match Os.sync_dir(parent) {
-            // One that may not be listed was made by somebody else, who saw to its entries.
+            // A parent that cannot be read was not made by Ottla.
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {}
             other => other?,
         }

@@ -19,7 +19,7 @@ use crate::log::settings::Settings;
 use crate::store::{AbortedEntry, Anchor, LogSnapshot, SegmentEntry, StoreError};
 use crate::types::{LogId, Offset, Progress};
 
-/// A log as its bytes say it is.
+/// The state of a log as recovery has rebuilt it.
 #[derive(Default)]
 pub(in crate::log) struct Replayed {
     pub(in crate::log) segments: Vec<Segment>,
@@ -29,24 +29,24 @@ pub(in crate::log) struct Replayed {
     pub(in crate::log) end: Offset,
     /// The last batch.
     pub(in crate::log) anchor: Option<Anchor>,
-    /// Bytes that were walked, past what the view knew.
+    /// Bytes that were scanned, behind the end of the view's snapshot.
     pub(in crate::log) scanned_bytes: u64,
-    /// How many of the aborted transactions the view knew.
+    /// How many of the aborted transactions the view has.
     pub(in crate::log) view_aborted: usize,
-    /// Up to where the log is compacted.
+    /// The log is compacted up to this offset.
     pub(in crate::log) cleaned_to: Offset,
-    /// Segments whose records an earlier one holds too.
+    /// Segments whose offsets an earlier segment holds already.
     pub(in crate::log) superseded: Vec<ObjectId>,
-    /// Segments that begin elsewhere than at the offset given.
+    /// Segments that do not begin where the one before them ends, with the offset at which they should.
     pub(in crate::log) gaps: Vec<(ObjectId, Offset)>,
-    /// Bytes after the last valid batch of the log.
+    /// The bytes after the last valid batch of the log, if there are any.
     pub(in crate::log) torn: Option<Torn>,
-    /// Why the log may not be written to.
+    /// Why the log refuses appends, if it does.
     pub(in crate::log) refused: Option<Refusal>,
     time: LogTime,
 }
 
-/// The end of a log that was not written whole.
+/// A torn tail: bytes at the end of a log that are no whole batch.
 pub(in crate::log) struct Torn {
     pub(in crate::log) object: ObjectId,
     pub(in crate::log) position: u64,
@@ -54,8 +54,8 @@ pub(in crate::log) struct Torn {
     pub(in crate::log) reason: String,
 }
 
-/// Reads what the store has of a log. Cuts a torn tail off and removes leftovers, unless the log is
-/// damaged; changes nothing else.
+/// Recovers a log from its segments and the view. Cuts off a torn tail and removes leftovers, unless the log
+/// is damaged; changes nothing else.
 pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogError> {
     let store = &*settings.store;
     let listing = list(log, store)?;
@@ -69,7 +69,8 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
         return Ok(absent(log, listing.start, settings));
     }
     let (known, synced) = snapshot(log, &objects, settings);
-    // A whole index may not fit in memory: the view takes it over segment by segment.
+    // The index of a whole log may not fit in memory, so each segment's index goes to the view when the
+    // segment is done.
     let keep_index =
         |segment: &mut Segment| match settings.view.keep_index(log, segment.id(), &segment.index) {
             Ok(()) => segment.index = Vec::new(),
@@ -96,10 +97,10 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
             log = label,
             reason,
             next_step,
-            "log is damaged: it is readable around the damage, and takes no appends"
+            "log is damaged: it takes no appends, and all records but the damaged ones can be read"
         );
     }
-    // What a damaged log has twice, or seems to have torn, may be all that is left of its records.
+    // In a damaged log a leftover, or what seems a torn tail, may be the only copy of some records.
     let is_whole = replayed.refused.is_none();
     if let Some(Torn { object, position, bytes, reason }) =
         replayed.torn.take().filter(|_| is_whole)
@@ -112,10 +113,10 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
     }
     let has_leftovers = !leftovers.is_empty() || !replayed.superseded.is_empty();
     if replayed.scanned_bytes > 0 || has_leftovers {
-        // What was only in the page cache is about to be shown to readers, to be named to producers
-        // as stored and to be told to the view; and what was cut off may not come back under what is
-        // appended next. Hence whatever the durability. What takes the place of leftovers may have
-        // been published by a process that was killed before it could sync the name.
+        // Sync, also with `durability = page-cache`. Bytes that may be only in the page cache will now be
+        // shown to readers, count as stored for producers, and go into a snapshot. A cut tail must not
+        // reappear behind later appends. And a segment that replaces leftovers may have been published by
+        // a process that was killed before it synced the name.
         if let Some(last) = replayed.segments.last() {
             store.sync(last.object).map_err(|e| failed("sync", last.object, e))?;
         }
@@ -127,10 +128,10 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
     for object in leftovers.iter().chain(&replayed.superseded).filter(|_| is_whole) {
         match store.delete(*object) {
             Ok(()) => {
-                info!(log = label, segment = %object, "removed a segment that a crash has left")
+                info!(log = label, segment = %object, "removed a segment that a crash left behind")
             }
             Err(error) => {
-                warn!(log = label, segment = %object, %error, "a segment of no use stays")
+                warn!(log = label, segment = %object, %error, "an unused segment could not be removed")
             }
         }
     }
@@ -141,7 +142,7 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
 /// its start tells that it had some. Its offsets may not be given out again.
 fn absent(log: LogId, start: Option<Offset>, settings: &Settings) -> Replayed {
     let mut replayed = Replayed::default();
-    // A view that fails is as good as none.
+    // If the view fails, the log is treated as if there were no view.
     let synced = settings.view.log_snapshot(log).ok().flatten().map(|snapshot| snapshot.end);
     let Some(end) = promised(start, synced) else { return replayed };
     (replayed.start, replayed.end) = (end, end);
@@ -173,8 +174,9 @@ pub(in crate::log) fn list(log: LogId, store: &dyn RecordStore) -> Result<Listin
 /// Objects with their lengths, by base offset.
 type Objects = Vec<(ObjectId, u64)>;
 
-/// The objects that hold the log, in order, and those whose removal a crash has interrupted: earlier
-/// revisions, and segments below the log start. What a compaction has joined is for the walk to find.
+/// The objects that hold the log, in order, and leftovers: objects whose removal a crash has interrupted,
+/// which are earlier revisions and segments below the log start. Segments that a compaction has joined to
+/// another one are found only by the walk.
 pub(in crate::log) fn current(
     listing: &Listing,
     store: &dyn RecordStore,
@@ -190,7 +192,8 @@ pub(in crate::log) fn current(
     if let Some(start) = listing.start {
         let mut kept =
             objects.partition_point(|(object, _)| object.base <= start).saturating_sub(1);
-        // Of what holds the start, a compaction may have joined the segments behind it to the first.
+        // A compacted segment before the start may reach beyond it: a compaction may have joined the
+        // segments behind it to it.
         for (index, (object, bytes)) in objects.iter().enumerate().take(kept) {
             if reaches(store, *object, *bytes, start).map_err(|e| failed("read", *object, e))? {
                 kept = index;
@@ -202,8 +205,8 @@ pub(in crate::log) fn current(
     Ok((objects, leftovers))
 }
 
-/// Whether a segment with others behind it that begin at or before `start` may hold `start` itself:
-/// only a compacted one can, and one with a damaged end may.
+/// Whether a segment may hold the offset `start`, although another segment behind it begins at or before
+/// `start`. Only a compacted segment can; one with a damaged end counts as if it did.
 fn reaches(
     store: &dyn RecordStore,
     object: ObjectId,
@@ -229,7 +232,7 @@ fn reaches(
     Ok(false)
 }
 
-/// How a log is walked.
+/// The parameters of `walk`.
 pub(in crate::log) struct Walk<'a> {
     pub(in crate::log) index_interval_bytes: u64,
     /// What tells idle producers.
@@ -238,8 +241,8 @@ pub(in crate::log) struct Walk<'a> {
     pub(in crate::log) progress: &'a Progress,
 }
 
-/// Walks a log from where `known` ends, or from its beginning, and changes nothing. `sealed` is
-/// given every segment but the last when it has been walked.
+/// Walks a log from the end of the snapshot `known`, or from its beginning, and changes nothing. Calls
+/// `sealed` for every segment but the last when it has been walked.
 pub(in crate::log) fn walk(
     log: LogId,
     objects: &[(ObjectId, u64)],
@@ -254,7 +257,7 @@ pub(in crate::log) fn walk(
         Some((snapshot, aborted)) => Replayed::from_view(log, &snapshot, &aborted, time),
         None => Replayed { time, ..Replayed::default() },
     };
-    // The last segment that the view knows may have grown since.
+    // The last segment of the snapshot may have grown since.
     let mut grown = replayed.segments.pop();
     let first = replayed.segments.len();
     if let Some((object, _)) = objects.first().filter(|_| grown.is_none()) {
@@ -264,7 +267,7 @@ pub(in crate::log) fn walk(
     for (index, (object, length)) in objects.iter().enumerate().skip(first) {
         let segment = match grown.take() {
             Some(segment) => segment,
-            // The one before it holds its records: a compaction has joined the two.
+            // The segment before it holds its records: a compaction has joined the two.
             None if object.base < replayed.end => {
                 replayed.superseded.push(*object);
                 continue;
@@ -288,11 +291,11 @@ pub(in crate::log) fn walk(
     Ok(replayed)
 }
 
-/// A log's state as the view keeps it.
+/// The state of a log in the view.
 type Known = (LogSnapshot, Vec<AbortedEntry>);
 
-/// The view's snapshot of a log, if the log has everything that the snapshot says; and up to which
-/// offset the view knows the log to have been on the disk, whether or not it fits.
+/// The view's snapshot of a log, if it fits the log; and the offset up to which the log was once on the disk
+/// according to the view, also if the snapshot does not fit.
 fn snapshot(
     log: LogId,
     objects: &[(ObjectId, u64)],
@@ -317,18 +320,18 @@ fn snapshot(
     let label = settings.label(log);
     warn!(log = label, misfit, "view does not fit the log, scanning the whole log");
     let synced = snapshot.as_ref().map(|snapshot| snapshot.end);
-    // How far the log went stays until the next snapshot: nothing else tells.
+    // Keep the synced end in the view until the next snapshot: nothing else tells how far the log went.
     let forgotten = match snapshot {
         Some(snapshot) => view.forget_index(log, snapshot),
         None => view.forget_log(log),
     };
     if let Err(error) = forgotten {
-        warn!(log = label, %error, "view still holds what does not fit");
+        warn!(log = label, %error, "a snapshot that does not fit could not be removed from the view");
     }
     (None, synced)
 }
 
-/// What a log lacks of its snapshot.
+/// Why a snapshot does not fit its log; `None` if it fits.
 fn misfit(
     log: LogId,
     snapshot: &LogSnapshot,
@@ -395,7 +398,7 @@ impl Replayed {
         }
     }
 
-    /// Notes offsets that are missing between two segments.
+    /// Begins a segment, and notes a gap if offsets are missing before it.
     fn begin(&mut self, object: ObjectId) {
         self.anchor = None;
         if object.base != self.end {
@@ -454,12 +457,12 @@ impl Replayed {
                 }
                 Found::Bad { position, reason } => (position, reason),
             };
-            // Of what this segment holds, too, a later one may be a leftover.
+            // A later segment that begins before this point is a leftover: skip it.
             let following = later.iter().map(|(object, _)| object.base).find(|b| *b >= self.end);
             let next =
                 scan.resync(position, self.end.plus(1)..=following.unwrap_or(Offset::MAX))?;
-            // A hole of zeros where a batch should begin was never on the disk, nor was anything
-            // behind it synced: the machine lost power in the middle of unsynced writes.
+            // Zeros where a batch should begin mean that these bytes never reached the disk. So nothing
+            // behind them was synced: the machine lost power in the middle of unsynced writes.
             let hole = following.is_none() && scan.is_hole(position)?;
             if hole || (next.is_none() && following.is_none()) {
                 let reason = match next {
@@ -471,7 +474,8 @@ impl Replayed {
                 self.torn = Some(Torn { object, position, bytes: length - position, reason });
                 break;
             }
-            // Valid batches follow, so this is no torn tail: what was acknowledged may not be cut.
+            // Valid batches follow, so this is damage and no torn tail: they may be acknowledged and must
+            // not be cut off.
             let (end, next) = next.unwrap_or((length, following.unwrap_or(self.end)));
             self.refuse(format!("segment {object} is damaged at byte {position}: {reason}"));
             segment.damage(Damage { offset: self.end, next, position, end, reason });

@@ -1,5 +1,5 @@
-//! Verifies logs at rest: every batch's header, CRC and offset, and that nothing is missing of what
-//! the view knows to have been on the disk. Changes no log.
+//! Verifies the logs of a stopped broker: the header, CRC and offset of every batch, and that no records are
+//! missing that the view knows to have been on the disk. Changes no log.
 
 use std::io;
 use std::path::Path;
@@ -19,45 +19,45 @@ use crate::types::{LogId, Offset, Progress};
 /// Something wrong with a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// In which segment.
+    /// The segment in which it was found.
     pub segment: ObjectId,
-    /// The offset that cannot be read.
+    /// The first offset that cannot be read.
     pub offset: Offset,
-    /// The first readable offset after it, or the one that the log goes on at; `None` for a torn
-    /// end, which the next start cuts off.
+    /// The first readable offset after it, or the offset at which the log continues; `None` for a torn
+    /// tail, which the next start cuts off.
     pub next: Option<Offset>,
-    /// Where in the segment.
+    /// The position in the segment.
     pub position: u64,
     /// What was found.
     pub reason: String,
 }
 
-/// A log as it was found.
+/// What was found in a log.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Which log.
     pub log: LogId,
     /// Its first offset.
     pub start: Offset,
-    /// The offset after its last whole batch.
+    /// The offset after its last undamaged batch.
     pub end: Offset,
     /// Bytes read.
     pub bytes: u64,
-    /// What is wrong, by offset; nothing if all is well.
+    /// What is wrong, by offset; empty for an undamaged log.
     pub findings: Vec<Finding>,
-    /// What lies there besides, as sentences: leftovers that the next start removes, damaged bytes
-    /// that a repair has saved, foreign files.
+    /// Other things in the log's directory, as sentences: leftovers that the next start removes, damaged
+    /// bytes that a repair has saved, foreign files.
     pub notes: Vec<String>,
 }
 
-/// The logs of a broker that does not run.
+/// The logs of a stopped broker.
 pub struct AtRest {
     pub(in crate::log) store: LocalRecordStore,
     pub(in crate::log) view: Option<Store>,
     view_fault: Option<String>,
 }
 
-/// A log with all that is known of it.
+/// Everything that is known about a log.
 pub(in crate::log) struct Examined {
     pub(in crate::log) listing: Listing,
     pub(in crate::log) walked: Replayed,
@@ -66,8 +66,8 @@ pub(in crate::log) struct Examined {
 }
 
 impl AtRest {
-    /// The logs of `dir`, which must have some. Without a view nobody knows how far a log went that
-    /// has lost its end: `view_fault` tells why there is none.
+    /// Opens the logs of `dir`, which must have some. Without the view a lost end of a log is not noticed:
+    /// `view_fault` tells why there is no view.
     pub fn open(dir: &DataDir) -> Result<AtRest, LogError> {
         let (view, fault) = match Store::open_existing(&dir.view()) {
             Ok(Some(view)) => (Some(view), None),
@@ -84,16 +84,16 @@ impl AtRest {
         Ok(AtRest { store, view, view_fault: None })
     }
 
-    /// Why the view cannot be asked.
+    /// Why there is no view, if there is none.
     pub fn view_fault(&self) -> Option<&str> {
         self.view_fault.as_deref()
     }
 
-    /// Every log that has files, or had some according to the view.
+    /// Every log that has files, or that is in the view.
     pub fn logs(&self) -> Result<Vec<LogId>, LogError> {
         let failed = |source| LogError::Io { action: "list", path: "logs".to_owned(), source };
         let mut logs = self.store.logs().map_err(failed)?;
-        // A view that fails is as good as none.
+        // If the view fails, the files alone decide.
         logs.extend(self.view.iter().flat_map(|view| view.logs().unwrap_or_default()));
         logs.sort_unstable();
         logs.dedup();
@@ -112,7 +112,7 @@ impl AtRest {
         self.store.repair_wal().map_err(wal_failed)
     }
 
-    /// What lies beside the logs and is none.
+    /// The names in the directory of the logs that are no log.
     pub fn strangers(&self) -> Result<Vec<String>, LogError> {
         self.store.strangers().map_err(|source| LogError::Io {
             action: "list",
@@ -121,7 +121,7 @@ impl AtRest {
         })
     }
 
-    /// Reads a log to its end, counting the bytes in `progress`.
+    /// Verifies a whole log, and counts the bytes in `progress`.
     pub fn verify(&self, log: LogId, progress: &Progress) -> Result<Report, LogError> {
         let Examined { listing, walked, gone } = self.examine(log, progress)?;
         let mut findings = Vec::new();
@@ -174,7 +174,7 @@ impl AtRest {
                 Some(_) => "the first start after a repair",
                 None => "the next start",
             };
-            notes.push(format!("{leftovers} segments of no use, which {start} removes"));
+            notes.push(format!("{leftovers} unused segments, which {start} removes"));
         }
         if listing.drafts {
             notes.push("an unfinished draft, which the next start removes".to_owned());
@@ -206,7 +206,7 @@ impl AtRest {
         let (objects, _) = recovery::current(&listing, &self.store)?;
         // Nobody appends: producers without an open transaction are of no use.
         let clocks = Clocks::default();
-        // The index is not looked at, so one entry per segment is enough.
+        // The index is not used, so one entry for each segment is enough.
         let how = Walk { index_interval_bytes: u64::MAX, clocks, progress };
         let mut walked = recovery::walk(log, &objects, None, &self.store, &how, |_| ())?;
         let snapshot = self.view.as_ref().and_then(|view| view.log_snapshot(log).ok().flatten());
@@ -216,7 +216,7 @@ impl AtRest {
         Ok(Examined { listing, walked, gone })
     }
 
-    /// The whole batches of a log, in order, as far as they can be read.
+    /// The undamaged batches of a log, in order.
     pub fn batches(&self, log: LogId) -> Result<Vec<Bytes>, LogError> {
         let (objects, _) = recovery::current(&recovery::list(log, &self.store)?, &self.store)?;
         let mut batches = Vec::new();
@@ -239,7 +239,7 @@ impl AtRest {
     }
 }
 
-/// Verifies every log in the directory `logs`, which must exist, one by one, without a view.
+/// Verifies every log in the directory `logs`, which must exist, one after the other, without a view.
 pub fn verify(logs: &Path) -> Result<impl Iterator<Item = Result<Report, LogError>>, LogError> {
     let at_rest = AtRest::without_view(logs, None)?;
     let progress = Progress::default();

@@ -22,13 +22,13 @@ const GIVEN_UP_PREFIX: &str = "given-up-";
 
 /// The objects that a replay writes to.
 pub(in crate::log) trait Target {
-    /// How long an object is; `None` if there is none.
+    /// The length of an object; `None` if it does not exist.
     fn length(&self, object: ObjectId) -> io::Result<Option<u64>>;
 
     /// Writes bytes at `position`, which is at most the object's length.
     fn write_at(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes objects survive power loss by themselves.
+    /// Syncs objects in place.
     fn sync_in_place(&self, objects: &[ObjectId]) -> InPlace;
 }
 
@@ -48,7 +48,7 @@ impl<T> Begun<T> {
     }
 }
 
-/// A replay at work.
+/// The state of a replay.
 struct Replay<'a, T> {
     target: &'a T,
     lengths: HashMap<ObjectId, Option<u64>, IdHash>,
@@ -287,7 +287,7 @@ impl<T: Target> Replay<'_, T> {
     }
 }
 
-/// Up to `length` bytes at `position`; fewer at the file's end.
+/// Up to `length` bytes at `position`; fewer at the end of the file.
 fn read(file: &impl File, position: u64, length: usize) -> io::Result<Bytes> {
     let mut bytes = vec![0; length];
     let filled = files::fill(&mut bytes, position, |rest, at| file.read_at(rest, at))?;

@@ -8,10 +8,10 @@ use crate::log::object::files::{File, Files};
 use crate::log::object::record_store::{ObjectId, Together, Unsynced};
 use crate::log::wal::{self, InPlace};
 
-/// Bytes of one object from which on they are not synced together with others.
+/// If an object has this many bytes to sync, or more, they do not go through the write-ahead log.
 const TOGETHER_BYTES_MAX: usize = 128 << 10;
-/// Objects up to which each is synced by itself, rather than the whole file system, where others may have
-/// much to write back.
+/// Up to this many objects are synced one by one, and more with one sync of the whole file system, which also
+/// writes back the files of other programs.
 const SYNC_ONE_BY_ONE_MAX: usize = 512;
 
 impl<F: Files> LocalRecordStore<F> {
@@ -69,7 +69,7 @@ impl<F: Files> LocalRecordStore<F> {
         if objects.len() > SYNC_ONE_BY_ONE_MAX {
             match self.file_system.sync_fs() {
                 Ok(()) => return in_place,
-                // It does not say for which file.
+                // The error does not say for which file.
                 Err(_) => in_place.is_doubtful = true,
             }
         }
