@@ -1,4 +1,4 @@
-//! Logs whose end was not written whole, cut at every byte of the last batch.
+//! Logs with a torn tail: the last batch cut at every byte.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -99,7 +99,7 @@ impl RecordStore for MemoryStore {
     fn rest(&self) {}
 }
 
-/// What the view knows of a log at some moment.
+/// The view of a log at some moment.
 #[derive(Clone, Default)]
 struct Known {
     snapshot: Option<LogSnapshot>,
@@ -107,10 +107,10 @@ struct Known {
     index: Vec<(SegmentId, Vec<IndexEntry>)>,
 }
 
-/// A log as it lies on the disk: the bytes of each segment, by its first offset.
+/// A log on the disk: the bytes of each segment, by its first offset.
 type Image = Vec<(u64, Vec<u8>)>;
 
-/// One broker, whose logs are made from images.
+/// One broker whose logs are made from images.
 struct Bench {
     store: Arc<MemoryStore>,
     view: Store,
@@ -138,7 +138,7 @@ impl Bench {
         Bench { store, view, logs, made: AtomicU32::new(0), _dir: dir }
     }
 
-    /// A new log that looks like this.
+    /// A new log with these bytes.
     fn open(&self, image: &Image, known: &Known) -> Fixture {
         let partition = PartitionId(self.made.fetch_add(1, Ordering::Relaxed));
         let id = LogId { partition, ..id() };
@@ -158,7 +158,7 @@ impl Bench {
         Fixture { logs: self.logs.clone(), log: self.logs.open(id).unwrap() }
     }
 
-    /// The log as a kill and another start leave it.
+    /// The log after a kill and another start.
     fn reopen(&self, fixture: &Fixture) -> Fixture {
         let id = fixture.log.id();
         let (done, gone) = tokio::sync::oneshot::channel();
@@ -176,8 +176,8 @@ impl Bench {
     }
 }
 
-/// Writes a log by steps; what lies on the disk and what the view knows after each of them, when
-/// the broker is stopped after it.
+/// Writes a log in steps. Returns the bytes on the disk and the view after each step, with the broker stopped
+/// after it.
 fn history(steps: &[&dyn Fn(&Fixture)]) -> Vec<(Image, Known)> {
     let mut bench = Bench::new();
     let mut after = Vec::new();
@@ -212,7 +212,7 @@ fn roll(fixture: &Fixture) {
     block_on(ended).unwrap().unwrap();
 }
 
-/// What the last batch of a log is.
+/// The kind of the last batch of a log.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Kind {
     Plain { records: usize },
@@ -261,7 +261,7 @@ impl Kind {
         fixture.append(batch).unwrap()
     }
 
-    /// All of the log after one step, after two, and after the last batch.
+    /// The log after one step, after two, and after the last batch.
     fn history(self) -> Vec<(Image, Known)> {
         history(&[
             &|fixture| {
@@ -313,7 +313,7 @@ fn joined(image: &Image) -> Vec<u8> {
     image.iter().flat_map(|(_, bytes)| bytes.clone()).collect()
 }
 
-/// What readers get from `from` on, up to the end.
+/// The records that readers get from `from` up to the end.
 fn read_on(fixture: &Fixture, mut from: u64) -> Vec<u8> {
     let mut read = Vec::new();
     while from < fixture.log.span().end.get() {
@@ -325,11 +325,11 @@ fn read_on(fixture: &Fixture, mut from: u64) -> Vec<u8> {
     read
 }
 
-/// What may stand behind the place where the last batch was cut.
+/// What may follow the position at which the last batch was cut.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Behind {
     Nothing,
-    /// The file system gave the file its length, but not its bytes.
+    /// The file system has stored the length of the file, but not its bytes.
     Zeros,
     Garbage,
 }
@@ -346,7 +346,7 @@ fn an_end_torn_at_any_byte_of_any_batch_is_cut_and_written_anew() {
         for cut in 0..last.len() {
             for (view, known) in [(0, &Known::default()), (1, older), (2, newer)] {
                 for behind in [Behind::Nothing, Behind::Zeros, Behind::Garbage] {
-                    // With one view each, by turns.
+                    // Each cut with one of the views, in turn.
                     if behind != Behind::Nothing && cut % 3 != view {
                         continue;
                     }
@@ -413,7 +413,7 @@ fn an_end_that_was_on_the_disk_is_not_cut_and_its_offsets_are_not_given_out_agai
                 for start in 0..2 {
                     assert_eq!(fixture.log.span().end, promised, "{case}");
                     assert_eq!(read_corrupt(&fixture, LAST), Some(promised.get()), "{case}");
-                    // A whole header hides a torn body from the start, but from nobody else.
+                    // With a whole header a start does not notice the torn body, but all others do.
                     let refused = fixture.append(plain(&["new"]));
                     assert!(matches!(refused, Err(AppendError::Storage { .. })), "{case}");
                     let read = fixture.read(1, Isolation::ReadUncommitted).records;
@@ -429,7 +429,7 @@ fn an_end_that_was_on_the_disk_is_not_cut_and_its_offsets_are_not_given_out_agai
     }
 }
 
-/// Where the log goes on behind the damage that a read at `from` meets.
+/// The next readable offset behind the damage that a read at `from` meets.
 fn read_corrupt(fixture: &Fixture, from: u64) -> Option<u64> {
     match fixture.log.read_blocking(request(from, Isolation::ReadUncommitted)) {
         Err(ReadError::Corrupt { offset, next, .. }) if offset.get() == from => {

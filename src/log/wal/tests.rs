@@ -152,7 +152,7 @@ fn a_file_is_written_anew_only_once_its_segments_are_checkpointed() {
 }
 
 #[test]
-fn what_cannot_be_replayed_stops_every_start_until_it_can_or_is_given_up() {
+fn a_record_that_cannot_be_replayed_stops_every_start_until_it_can_or_is_given_up() {
     let (dir, store, objects) = begun();
     append(&store, &objects[..1], 4, b"lost");
     append(&store, &objects[1..], 4, b"kept");
@@ -208,7 +208,7 @@ fn a_file_with_a_damaged_header_goes_by_its_first_record_or_stops_the_start() {
 }
 
 #[test]
-fn a_record_that_is_torn_was_never_promised() {
+fn a_torn_record_is_the_end_of_the_log() {
     let (dir, store, objects) = begun();
     append(&store, &objects, 4, b"five");
     append(&store, &objects, 8, b"torn");
@@ -219,7 +219,7 @@ fn a_record_that_is_torn_was_never_promised() {
 }
 
 #[test]
-fn what_was_deleted_stays_so() {
+fn replay_does_not_bring_deleted_segments_back() {
     let (dir, store, objects) = begun();
     append(&store, &objects, 4, b"five");
     store.delete(objects[0]).unwrap();
@@ -283,7 +283,7 @@ fn many_objects_are_checkpointed_at_once() {
 }
 
 #[test]
-fn a_stop_leaves_nothing_and_files_of_another_size_go() {
+fn a_stop_empties_the_files_and_files_of_another_size_are_removed() {
     let (dir, store, objects) = begun();
     append(&store, &objects, 4, b"five");
     assert!(store.checkpoint(true).is_empty());
@@ -298,7 +298,7 @@ fn a_stop_leaves_nothing_and_files_of_another_size_go() {
 }
 
 #[test]
-fn who_has_synced_enough_logs_gets_files() {
+fn a_writer_gets_its_files_after_enough_syncs_of_single_logs() {
     let dir = tempfile::tempdir().unwrap();
     let config = WalConfig { syncs_min: 5, ..CONFIG };
     let wal = Wal::open(&Os, dir.path(), config, 0, gauge());
@@ -312,7 +312,7 @@ fn who_has_synced_enough_logs_gets_files() {
 }
 
 #[test]
-fn what_a_writer_promised_holds_when_there_are_fewer() {
+fn files_of_a_writer_that_is_gone_are_replayed_and_removed() {
     let (dir, store, objects) = begun();
     assert!(store.sync_together(1, &[unsynced(objects[0], 4, b"five")]).is_checkpoint_due);
     assert!(store.checkpoint(false).is_empty());

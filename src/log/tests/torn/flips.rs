@@ -14,25 +14,25 @@ struct Flip {
 }
 
 impl Flip {
-    /// Nothing covers the leader epoch: neither the CRC nor the batches around it.
+    /// A flip that is not noticed: neither the CRC nor the neighbouring batches cover the leader epoch.
     fn is_in_the_leader_epoch(self) -> bool {
         (12..16).contains(&self.byte)
     }
 
-    /// Whether the view recognises the log's last batch no more.
+    /// Whether the snapshot no longer fits the log's last batch.
     fn is_in_the_anchor(self) -> bool {
         let byte = self.byte;
         self.batch == 5 && !self.is_in_the_leader_epoch() && (byte < 21 || (23..27).contains(&byte))
     }
 }
 
-/// The log as it was written, and what the view knows of all of it.
+/// The log as it was written, and the view of it.
 struct Written {
     image: Image,
     known: Known,
-    /// Each batch as it lies on the disk.
+    /// Each batch on the disk.
     batches: Vec<Vec<u8>>,
-    /// What is tried.
+    /// The bits that are flipped.
     flips: Vec<Flip>,
 }
 
@@ -73,7 +73,7 @@ impl Written {
         Written { image, known, batches, flips }
     }
 
-    /// The image with a bit the other way round.
+    /// The image with one bit flipped.
     fn flipped(&self, flip: Flip) -> Image {
         let (segment, within) = (flip.batch / 3, flip.batch % 3);
         let before: usize = self.batches[segment * 3..][..within].iter().map(Vec::len).sum();
@@ -127,7 +127,7 @@ fn a_bit_that_flipped_before_a_start_without_a_view_is_found_by_the_start() {
         let flipped = written.flipped(*flip);
         let fixture = bench.open(&flipped, &Known::default());
         if flip.batch == 5 && !flip.is_in_the_leader_epoch() {
-            // Nobody knows that it was on the disk: it looks like a batch that was not written whole.
+            // It is beyond the known synced end, so it looks like a torn write.
             assert_eq!(fixture.log.span().end, Offset::new(10), "{flip:?}");
             assert!(!refuses(&fixture), "{flip:?}");
             continue;
