@@ -1,6 +1,8 @@
 //! Bytes that no client sends: whatever arrives, the process lives, its memory stays bounded and
 //! everyone else is served.
 
+mod frames;
+
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};

@@ -1,105 +1,314 @@
 //! How many bytes of requests may be in memory in the whole broker, so that no number of clients can
-//! fill it.
+//! fill it. Bytes are charged when they arrive: a length that a client announces costs nothing.
+//!
+//! Each connection has room for one small frame that arrives and for small requests in flight
+//! ([`SMALL_FRAME_BYTES_MAX`] each) without asking anybody, so a heartbeat never waits for memory.
+//! What goes beyond that is charged to one of three pools by the size of its frame.
+//!
+//! Frames that have arrived in part cannot block each other for ever, although they may hold a whole
+//! pool. Memory that is given back goes to the oldest frame that waits for some. If there is none,
+//! one frame at a time may go beyond the pool's bound; it ends, then the next one may. So a pool holds
+//! at most its bound and one frame. A frame that holds memory and does not use it is closed by its
+//! connection (`arrival.rs`).
 
-use std::future::Future;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+/// The largest frame that waits for nobody's memory.
+pub(super) const SMALL_FRAME_BYTES_MAX: usize = 64 << 10;
+/// The largest frame that counts as ordinary: a producer's default `max.request.size`, and some.
+const ORDINARY_FRAME_BYTES_MAX: usize = 2 << 20;
 
-/// Permits are counted in units of this many bytes, since a semaphore's count has 32 bits.
-const UNIT_BYTES: usize = 1024;
-
-/// A bound in bytes. Cheap to clone.
-#[derive(Clone)]
-struct Budget {
-    semaphore: Arc<Semaphore>,
-    units: u32,
-}
-
-impl Budget {
-    /// A budget of `bytes`.
-    fn new(bytes: usize) -> Budget {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).max(1);
-        let units = units.min(Semaphore::MAX_PERMITS.try_into().unwrap_or(u32::MAX));
-        Budget { semaphore: Arc::new(Semaphore::new(units as usize)), units }
-    }
-
-    /// `bytes` of it, if they fit now.
-    fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        self.semaphore.clone().try_acquire_many_owned(self.units_of(bytes)).ok()
-    }
-
-    /// Waits until `bytes` fit. What is larger than the whole budget waits for all of it.
-    async fn take(self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let units = self.units_of(bytes);
-        // Nobody closes the semaphore; `None` would merely leave this request uncounted.
-        self.semaphore.acquire_many_owned(units).await.ok()
-    }
-
-    fn units_of(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units)
-    }
-}
-
-/// The whole broker's budget. Large frames have one of their own, so that a few clients that
-/// promise much and send it slowly keep nobody's ordinary requests waiting.
-#[derive(Clone)]
+/// The broker's budget for requests.
 pub(super) struct Budgets {
-    ordinary: Budget,
-    large: Budget,
+    small: Arc<Pool>,
+    ordinary: Arc<Pool>,
+    large: Arc<Pool>,
 }
 
 impl Budgets {
-    /// The largest frame that counts as ordinary: a producer's default `max.request.size`, and some.
-    const ORDINARY_BYTES_MAX: usize = 2 << 20;
-
-    /// Half of `bytes` for each kind.
+    /// An eighth of `bytes` for small requests, half of the rest for ordinary and for large ones.
     pub(super) fn new(bytes: usize) -> Budgets {
-        Budgets { ordinary: Budget::new(bytes / 2), large: Budget::new(bytes / 2) }
+        let small = bytes / 8;
+        let each = (bytes - small) / 2;
+        let [small, ordinary, large] = [small, each, each].map(|bytes| Arc::new(Pool::new(bytes)));
+        Budgets { small, ordinary, large }
     }
 
-    /// Room for a frame of `bytes`, if there is any now. Those that wait come first.
-    pub(super) fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        self.of(bytes).try_take(bytes)
+    /// The charge for a frame of `bytes`, which is nothing yet.
+    pub(super) fn charge(&self, bytes: usize) -> Charge {
+        let pool = if bytes <= SMALL_FRAME_BYTES_MAX {
+            &self.small
+        } else if bytes <= ORDINARY_FRAME_BYTES_MAX {
+            &self.ordinary
+        } else {
+            &self.large
+        };
+        Charge { pool: pool.clone(), bytes: 0, wanted: 0, age: None, is_overdrawn: false }
+    }
+}
+
+#[cfg(test)]
+impl Budgets {
+    /// What all frames hold together.
+    pub(super) fn used(&self) -> usize {
+        [&self.small, &self.ordinary, &self.large].map(|pool| pool.used.load(SeqCst)).iter().sum()
+    }
+}
+
+/// A number of bytes that many frames share.
+struct Pool {
+    bytes_max: usize,
+    used: AtomicUsize,
+    /// Frames in `line`: while there are any, nobody takes memory past them.
+    waiting: AtomicUsize,
+    /// The next frame's age.
+    next_age: AtomicU64,
+    line: Mutex<Line>,
+}
+
+#[derive(Default)]
+struct Line {
+    /// By age, the oldest first.
+    waiters: BTreeMap<u64, Waiter>,
+    /// The age of the frame that may go beyond the bound.
+    overdrawn: Option<u64>,
+}
+
+struct Waiter {
+    bytes: usize,
+    waker: Waker,
+}
+
+impl Pool {
+    fn new(bytes_max: usize) -> Pool {
+        Pool {
+            bytes_max,
+            used: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            next_age: AtomicU64::new(0),
+            line: Mutex::default(),
+        }
     }
 
-    /// Waits until a frame of `bytes` fits.
-    pub(super) fn take(
-        &self,
-        bytes: usize,
-    ) -> impl Future<Output = Option<OwnedSemaphorePermit>> + Send + use<> {
-        self.of(bytes).clone().take(bytes)
+    // A poisoned lock still guards a valid line: every change to it is a single call.
+    fn line(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn of(&self, bytes: usize) -> &Budget {
-        if bytes <= Self::ORDINARY_BYTES_MAX { &self.ordinary } else { &self.large }
+    /// Takes `bytes` if they fit.
+    fn fits(&self, bytes: usize) -> bool {
+        let with = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
+        self.used.fetch_update(SeqCst, SeqCst, with).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, SeqCst);
+        // Whoever begins to wait counts itself before it looks at `used` for the last time.
+        if self.waiting.load(SeqCst) > 0 {
+            self.serve(&mut self.line());
+        }
+    }
+
+    /// Gives those that wait what there is.
+    fn serve(&self, line: &mut Line) {
+        self.waiting.store(line.waiters.len(), SeqCst);
+        let overdrawn = line.overdrawn.and_then(|age| line.waiters.remove_entry(&age));
+        if let Some((_, waiter)) = overdrawn {
+            self.used.fetch_add(waiter.bytes, SeqCst);
+            waiter.waker.wake();
+        }
+        while let Some(first) = line.waiters.first_entry() {
+            let bytes = first.get().bytes;
+            if !self.fits(bytes) {
+                if line.overdrawn.is_some() {
+                    break;
+                }
+                line.overdrawn = Some(*first.key());
+                self.used.fetch_add(bytes, SeqCst);
+            }
+            first.remove().waker.wake();
+        }
+        self.waiting.store(line.waiters.len(), SeqCst);
+    }
+}
+
+/// What one frame holds of a pool, from its first byte on until its request is answered.
+pub(super) struct Charge {
+    pool: Arc<Pool>,
+    bytes: usize,
+    /// What it waits for besides.
+    wanted: usize,
+    /// Its age among the pool's frames, once it has asked for something.
+    age: Option<u64>,
+    /// Whether it is the one that may go beyond the pool's bound.
+    is_overdrawn: bool,
+}
+
+impl Charge {
+    /// How many bytes it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether others wait for memory of the same pool.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.pool.waiting.load(SeqCst) > 0
+    }
+
+    /// Raises it to `bytes` if that fits and nobody waits.
+    pub(super) fn try_raise(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let is_raised = self.wanted == 0 && !self.is_pressed() && self.pool.fits(more);
+        if is_raised {
+            self.bytes += more;
+        }
+        is_raised
+    }
+
+    /// Raises it to `bytes`, or waits for its turn.
+    pub(super) fn poll_raise(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let age = *self.age.get_or_insert_with(|| self.pool.next_age.fetch_add(1, SeqCst));
+        if self.bytes >= bytes || self.try_raise(bytes) {
+            return Poll::Ready(());
+        }
+        let mut line = self.pool.line();
+        if self.wanted == 0 {
+            self.wanted = bytes - self.bytes;
+            let waiter = Waiter { bytes: self.wanted, waker: cx.waker().clone() };
+            line.waiters.insert(age, waiter);
+            self.pool.serve(&mut line);
+        }
+        if let Some(waiter) = line.waiters.get_mut(&age) {
+            waiter.waker.clone_from(cx.waker());
+            return Poll::Pending;
+        }
+        self.is_overdrawn = line.overdrawn == Some(age);
+        self.bytes += std::mem::take(&mut self.wanted);
+        Poll::Ready(())
+    }
+
+    /// Gives back what it holds beyond `bytes`.
+    pub(super) fn lower(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        if less > 0 {
+            self.bytes -= less;
+            self.pool.give_back(less);
+        }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let (pool, mut bytes) = (&self.pool, self.bytes);
+        let Some(age) = self.age.filter(|_| self.wanted > 0 || self.is_overdrawn) else {
+            if bytes > 0 {
+                pool.give_back(bytes);
+            }
+            return;
+        };
+        let mut line = pool.line();
+        if self.wanted > 0 && line.waiters.remove(&age).is_none() {
+            // It was given and not fetched yet.
+            bytes += self.wanted;
+        }
+        if line.overdrawn == Some(age) {
+            line.overdrawn = None;
+        }
+        pool.used.fetch_sub(bytes, SeqCst);
+        pool.serve(&mut line);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
+    use futures_util::task::noop_waker_ref;
 
     use super::*;
 
-    #[test]
-    fn what_exceeds_the_budget_waits_and_giants_take_all_of_it() {
-        let budget = Budget::new(4096);
-        let held = budget.try_take(3000);
-        assert!(held.is_some());
-        assert!(budget.try_take(2000).is_none());
-        assert!(budget.clone().take(2000).now_or_never().is_none());
-        drop(held);
-        assert!(budget.try_take(1 << 30).is_some());
-        assert!(budget.take(1 << 30).now_or_never().is_some());
+    const MIB: usize = 1 << 20;
+
+    /// Whether `charge` gets `bytes` in all.
+    fn raise(charge: &mut Charge, bytes: usize) -> bool {
+        charge.poll_raise(bytes, &mut Context::from_waker(noop_waker_ref())).is_ready()
     }
 
     #[test]
-    fn large_frames_that_wait_leave_room_for_ordinary_ones() {
-        let budgets = Budgets::new(8 << 20);
-        let held = budgets.take(100 << 20).now_or_never();
-        assert!(held.is_some());
-        assert!(budgets.take(3 << 20).now_or_never().is_none());
-        assert!(budgets.take(1 << 20).now_or_never().is_some());
+    fn small_ordinary_and_large_frames_do_not_take_each_others_memory() {
+        let budgets = Budgets::new(16 * MIB);
+        let mut large = budgets.charge(100 * MIB);
+        assert!(raise(&mut large, 7 * MIB));
+        assert!(!budgets.charge(3 * MIB).try_raise(1));
+        let mut ordinary = budgets.charge(2 * MIB);
+        assert!(ordinary.try_raise(2 * MIB));
+        let mut small = budgets.charge(SMALL_FRAME_BYTES_MAX);
+        assert!(small.try_raise(2 * MIB));
+        assert!(!budgets.charge(1).try_raise(1));
+        drop(small);
+        assert!(budgets.charge(1).try_raise(1));
+    }
+
+    #[test]
+    fn memory_that_is_given_back_goes_to_the_oldest_frame_and_not_past_it() {
+        let budgets = Budgets::new(16 * MIB);
+        let [mut first, mut second, mut third] = [0; 3].map(|_| budgets.charge(2 * MIB));
+        assert!(raise(&mut first, 2 * MIB) && raise(&mut second, 2 * MIB));
+        assert!(raise(&mut third, 3 * MIB));
+        // The first to wait goes beyond the bound; nobody else does.
+        let mut beyond = budgets.charge(2 * MIB);
+        assert!(raise(&mut beyond, 2 * MIB));
+        assert!(!raise(&mut third, 4 * MIB) && !raise(&mut second, 3 * MIB));
+        assert!(second.is_pressed() && !second.try_raise(3 * MIB));
+        beyond.lower(0);
+        // The second is older than the third, although it came to wait later.
+        assert!(!raise(&mut third, 4 * MIB) && !budgets.charge(2 * MIB).try_raise(1));
+        first.lower(MIB);
+        assert!(!raise(&mut third, 4 * MIB) && raise(&mut second, 3 * MIB));
+        first.lower(0);
+        assert!(raise(&mut third, 4 * MIB) && !first.is_pressed());
+        assert_eq!((second.bytes(), third.bytes()), (3 * MIB, 4 * MIB));
+    }
+
+    #[test]
+    fn a_frame_that_is_dropped_while_it_waits_leaves_nothing_behind() {
+        let budgets = Budgets::new(16 * MIB);
+        for is_given in [false, true] {
+            let [mut held, mut beyond, mut waiting] = [0; 3].map(|_| budgets.charge(2 * MIB));
+            assert!(raise(&mut held, 7 * MIB) && raise(&mut beyond, 1));
+            assert!(!raise(&mut waiting, MIB) && held.is_pressed());
+            if is_given {
+                held.lower(0);
+                assert!(!held.is_pressed());
+            }
+            drop((waiting, beyond, held));
+            let pool = &budgets.ordinary;
+            assert_eq!((pool.used.load(SeqCst), pool.waiting.load(SeqCst)), (0, 0));
+            let line = pool.line();
+            assert!(line.waiters.is_empty() && line.overdrawn.is_none());
+        }
+    }
+
+    #[test]
+    fn frames_that_hold_all_memory_half_arrived_are_completed_one_after_the_other() {
+        const STEP: usize = 256 << 10;
+        let budgets = Budgets::new(16 * MIB);
+        let pool = &budgets.ordinary;
+        let mut arriving: Vec<Charge> = (0..40).map(|_| budgets.charge(2 * MIB)).collect();
+        let (mut rounds, mut most) = (0, 0);
+        while !arriving.is_empty() {
+            rounds += 1;
+            assert!(rounds < 1_000, "{} frames block each other", arriving.len());
+            // The youngest ask first: all of them are half there when the memory is used up.
+            for charge in arriving.iter_mut().rev() {
+                let next = charge.bytes() + STEP;
+                raise(charge, next);
+                most = most.max(pool.used.load(SeqCst));
+            }
+            arriving.retain(|charge| charge.bytes() < 2 * MIB);
+        }
+        assert_eq!((pool.used.load(SeqCst), pool.waiting.load(SeqCst)), (0, 0));
+        assert!((pool.bytes_max..=pool.bytes_max + 2 * MIB).contains(&most), "{most}");
     }
 }

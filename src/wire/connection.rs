@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::task::coop::unconstrained;
 use tokio::time::Instant;
 
 use super::alarm::Alarm;
-use super::budget::Budgets;
-use super::frame::{FrameError, Frames, Front};
+use super::arrival::{Arrival, Patience, Wait, WaitsFor};
+use super::budget::{Budgets, Charge, SMALL_FRAME_BYTES_MAX};
+use super::frame::{Frames, Front, STEP_BYTES};
 use super::outgoing::Outgoing;
 use super::socket::Socket;
 use crate::api::{self, Begun, Later, Order, Refusal, Reply, Session};
@@ -34,25 +35,12 @@ const STALLED: &str = "client does not read its answers";
 const UNREAD: &str = "client read nothing of its answers for 10 s while others waited for their room \
                       (queued.max.response.bytes)";
 
-/// How long clients may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// Between two frames.
-    pub idle: Duration,
-    /// For a frame that has begun, besides `slowest_bytes_per_second`.
-    pub frame: Duration,
-    /// The slowest rate at which a large frame may come.
-    pub slowest_bytes_per_second: usize,
-    /// How often a connection that reads nothing for now looks whether its client has hung up.
-    pub look: Duration,
-}
-
 /// What all connections of a listener share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub ctx: Arc<api::Context>,
     pub patience: Patience,
-    pub budget: Budgets,
+    pub budget: Arc<Budgets>,
     pub stop: watch::Receiver<bool>,
 }
 
@@ -82,7 +70,8 @@ struct InFlight {
     order: Order,
     reply: Later<Reply>,
     bytes: usize,
-    _permit: Option<OwnedSemaphorePermit>,
+    /// Without one they are of those that each connection has for itself.
+    charge: Option<Charge>,
 }
 
 /// What a connection does next.
@@ -90,7 +79,7 @@ enum Event {
     /// The first request in flight is answered.
     Answered(Reply),
     /// A frame is whole and may be begun.
-    Frame(Bytes, Option<OwnedSemaphorePermit>),
+    Frame(Bytes, Option<Charge>),
     /// There is nothing to do before the answers went out.
     Flush,
     /// All is answered, and no more will come.
@@ -105,29 +94,20 @@ enum Step<T> {
     Answered(Reply),
 }
 
-/// The frame at the front, once it is known how large it will be.
-#[derive(Default)]
-struct Arriving {
-    /// By when it must be whole.
-    due: Option<Instant>,
-    /// Its share of the broker's budget.
-    permit: Option<OwnedSemaphorePermit>,
-    /// Waits for that share.
-    taking: Option<Later<Option<OwnedSemaphorePermit>>>,
-}
-
 struct Link {
     socket: Socket,
     ctx: Arc<api::Context>,
     patience: Patience,
-    budget: Budgets,
+    budget: Arc<Budgets>,
     stop: Stop,
     alarm: Alarm,
     frames: Frames,
-    arriving: Arriving,
+    arrival: Arrival,
     /// In the order of their answers. Only the last one may be one that others wait for.
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
+    /// Of these, what is not charged to the broker's budget.
+    own_bytes: usize,
     out: Outgoing,
     /// When it was last looked whether others wait for the room of answers that are not read here.
     room_looked_at: Option<Instant>,
@@ -147,9 +127,10 @@ impl Link {
             stop: Stop::new(shared.stop),
             alarm: Alarm::default(),
             frames: Frames::new(),
-            arriving: Arriving::default(),
+            arrival: Arrival::default(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
+            own_bytes: 0,
             out: Outgoing::default(),
             room_looked_at: None,
             idle_since: None,
@@ -169,10 +150,10 @@ impl Link {
                     self.drop_first();
                     self.answer(reply).await?;
                 }
-                Event::Frame(frame, permit) => {
+                Event::Frame(frame, charge) => {
                     let bytes = frame.len();
                     let begun = self.begin(pin!(begin(frame))).await?;
-                    self.place(begun, bytes, permit).await?;
+                    self.place(begun, bytes, charge).await?;
                 }
                 Event::Flush => self.flush().await?,
                 Event::End => return self.ended.take().flatten().map_or(Ok(()), |r| Err(Some(r))),
@@ -203,17 +184,12 @@ impl Link {
                 Err(misuse) => return self.end(Some(misuse.to_string())),
             };
             let may_begin = self.may_begin();
-            let is_admitted = match front {
-                Front::Whole(bytes) if may_begin => self.is_admitted(bytes, cx),
-                Front::Coming(bytes) if self.ended.is_none() => self.is_admitted(bytes, cx),
-                _ => true,
-            };
             if let Front::Whole(bytes) = front
                 && may_begin
-                && is_admitted
+                && self.is_admitted(bytes, cx)
             {
-                let permit = std::mem::take(&mut self.arriving).permit;
-                return Poll::Ready(Event::Frame(self.frames.take(bytes), permit));
+                let charge = std::mem::take(&mut self.arrival).charge;
+                return Poll::Ready(Event::Frame(self.frames.take(bytes), charge));
             }
             if !self.out.is_empty() {
                 return Poll::Ready(Event::Flush);
@@ -221,20 +197,26 @@ impl Link {
             if self.ended.is_some() {
                 return self.poll_end(front);
             }
-            // A whole frame waits for its turn; what is behind it is read to see a client leave.
-            let is_whole = matches!(front, Front::Whole(_));
-            if !is_admitted || (is_whole && self.frames.is_full()) {
-                if self.is_abandoned() {
-                    return self.end(None);
-                }
-                return self.poll_patience(front, is_admitted, cx);
-            }
             let is_busy = !self.in_flight.is_empty();
-            match self.frames.poll_read(&mut self.socket, front, is_busy, cx) {
+            let read = match front {
+                // It waits for its turn; what is behind it is read to see a client leave.
+                Front::Whole(_) if may_begin || self.frames.is_full() => Poll::Pending,
+                Front::Coming(bytes) => self.poll_rest(bytes, cx),
+                _ => self.frames.poll_read(&mut self.socket, front, usize::MAX, is_busy, cx),
+            };
+            match read {
                 // A client that goes away, be it in the middle of a frame, is no event.
-                Poll::Ready(Ok(0) | Err(_)) => self.ended = Some(None),
+                Poll::Ready(Ok(0) | Err(_)) => {
+                    (self.ended, self.arrival) = (Some(None), Arrival::default());
+                }
+                // A client that sends much at once: other connections of the thread have their turn.
+                Poll::Ready(Ok(STEP_BYTES)) => {
+                    self.idle_since = None;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(_)) => self.idle_since = None,
-                Poll::Pending => return self.poll_patience(front, is_admitted, cx),
+                Poll::Pending => return self.poll_patience(front, cx),
             }
         }
     }
@@ -252,69 +234,97 @@ impl Link {
             && self.in_flight.back().is_none_or(|last| last.order == Order::Staged)
     }
 
-    /// Whether the frame of `bytes` at the front has its share of the budgets; the task is woken when
-    /// it gets it.
-    fn is_admitted(&mut self, bytes: usize, cx: &mut Context<'_>) -> bool {
-        let Arriving { due, permit, taking } = &mut self.arriving;
-        if permit.is_some() {
-            return true;
-        }
-        let is_alone = self.in_flight.is_empty();
-        if !is_alone && self.in_flight_bytes.saturating_add(bytes) > IN_FLIGHT_BYTES_MAX {
-            // Until some are answered.
-            return false;
-        }
-        if taking.is_none() {
-            *permit = self.budget.try_take(bytes);
-        }
-        if permit.is_none() {
-            let taking = taking.get_or_insert_with(|| Box::pin(self.budget.take(bytes)));
-            let Poll::Ready(taken) = taking.as_mut().poll(cx) else { return false };
-            *permit = taken;
-        }
-        *taking = None;
-        // The time that it waited was not the client's.
-        *due = None;
-        true
+    /// Whether a frame of `bytes` may be in memory beside what the connection has in flight.
+    fn has_place(&self, bytes: usize) -> bool {
+        self.in_flight.is_empty()
+            || self.in_flight_bytes.saturating_add(bytes) <= IN_FLIGHT_BYTES_MAX
     }
 
-    /// Waits for the client, but not for ever.
-    fn poll_patience(
-        &mut self,
-        front: Front,
-        is_admitted: bool,
-        cx: &mut Context<'_>,
-    ) -> Poll<Event> {
-        let Patience { idle, frame, slowest_bytes_per_second, look } = self.patience;
-        let (due, late) = match front {
+    /// Whether there is memory for the whole frame of `bytes` at the front as a request in flight. The
+    /// task is woken when there is.
+    fn is_admitted(&mut self, bytes: usize, cx: &mut Context<'_>) -> bool {
+        if self.has_place(bytes) {
+            if bytes <= SMALL_FRAME_BYTES_MAX {
+                if self.own_bytes + bytes <= SMALL_FRAME_BYTES_MAX {
+                    return true;
+                }
+                let mut charge = self.budget.charge(bytes);
+                if charge.try_raise(bytes) {
+                    self.arrival.charge = Some(charge);
+                    return true;
+                }
+            } else {
+                let charge = self.arrival.charge.get_or_insert_with(|| self.budget.charge(bytes));
+                if charge.poll_raise(bytes, cx).is_ready() {
+                    return true;
+                }
+                self.arrival.wait_for(WaitsFor::Memory);
+                return false;
+            }
+        }
+        self.arrival.wait_for(WaitsFor::Answers);
+        false
+    }
+
+    /// Reads on in the large frame of `bytes` at the front. What is read is charged before.
+    fn poll_rest(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // It may not hold memory while it waits for a request that waits for others.
+        if !self.may_begin() || !self.has_place(bytes) {
+            self.arrival.wait_for(WaitsFor::Answers);
+            return Poll::Pending;
+        }
+        // Nothing is charged before there is something to read.
+        let Poll::Ready(readable) = self.socket.poll_readable(cx) else {
+            self.arrival.wait_for(WaitsFor::Client);
+            return Poll::Pending;
+        };
+        readable?;
+        let charge = self.arrival.charge.get_or_insert_with(|| self.budget.charge(bytes));
+        if charge.poll_raise(self.frames.len_after_read(bytes), cx).is_pending() {
+            self.arrival.wait_for(WaitsFor::Memory);
+            return Poll::Pending;
+        }
+        let (front, len_max) = (Front::Coming(bytes), charge.bytes());
+        let read = self.frames.poll_read(&mut self.socket, front, len_max, true, cx);
+        charge.lower(self.frames.len());
+        self.arrival.wait_for(WaitsFor::Client);
+        read
+    }
+
+    /// Waits, but not for ever.
+    fn poll_patience(&mut self, front: Front, cx: &mut Context<'_>) -> Poll<Event> {
+        let wait = match front {
             Front::Nothing if self.in_flight.is_empty() => {
                 let since = *self.idle_since.get_or_insert_with(Instant::now);
                 // An idle client is no event.
-                (since + idle, None)
-            }
-            Front::Beginning(_) | Front::Coming(_) if is_admitted => {
-                let allowance = match front {
-                    Front::Coming(bytes) => (bytes / slowest_bytes_per_second) as u64,
-                    _ => 0,
+                return match self.alarm.is_due(since + self.patience.idle, cx) {
+                    true => self.end(None),
+                    false => Poll::Pending,
                 };
-                let due = *self
-                    .arriving
-                    .due
-                    .get_or_insert_with(|| Instant::now() + frame + Duration::from_secs(allowance));
-                (due, Some(FrameError::Slow))
             }
-            // Nothing is read, so that the client's end must be looked for: here, or by whoever polls
-            // next.
-            _ if !is_admitted || self.frames.is_full() => {
-                self.alarm.is_due(Instant::now() + look, cx);
-                return Poll::Pending;
+            Front::Beginning(_) => self.arrival.wait_for_beginning(&self.patience, Instant::now()),
+            Front::Coming(_) => {
+                self.arrival.wait_for_rest(self.frames.len(), &self.patience, Instant::now())
             }
-            // Answers are owed.
-            _ => return Poll::Pending,
+            Front::Whole(_) if self.may_begin() || self.frames.is_full() => {
+                Wait::Until(Instant::now() + self.patience.look)
+            }
+            // Answers are owed, and the end of the client would be read.
+            Front::Nothing | Front::Whole(_) => return Poll::Pending,
         };
-        match self.alarm.is_due(due, cx) {
-            true => self.end(late.map(|late| late.to_string())),
-            false => Poll::Pending,
+        // Where nothing is read, the client's end must be looked for.
+        if self.is_abandoned() {
+            return self.end(None);
+        }
+        match wait {
+            Wait::Over(why) => self.end(Some(why.to_string())),
+            Wait::Until(due) => {
+                // When it rings too early, the task only looks again.
+                if self.alarm.is_due(due, cx) {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
         }
     }
 
@@ -323,7 +333,7 @@ impl Link {
     fn end(&mut self, reason: Reason) -> Poll<Event> {
         self.ended.get_or_insert(reason);
         // What cannot be a frame is no front any more.
-        self.frames = Frames::new();
+        (self.frames, self.arrival) = (Frames::new(), Arrival::default());
         match self.out.is_empty() {
             true => self.poll_end(Front::Nothing),
             false => Poll::Ready(Event::Flush),
@@ -364,7 +374,7 @@ impl Link {
             }
         };
         // Nothing was read meanwhile: that time was not the client's.
-        self.arriving.due = None;
+        self.arrival.excuse();
         Ok(begun)
     }
 
@@ -395,14 +405,17 @@ impl Link {
         &mut self,
         begun: Result<Begun, Refusal>,
         bytes: usize,
-        permit: Option<OwnedSemaphorePermit>,
+        charge: Option<Charge>,
     ) -> Result<(), Reason> {
         match begun {
             Ok(Begun::Answered(reply)) if self.in_flight.is_empty() => self.answer(reply).await,
             Ok(begun) => {
                 let (order, reply) = begun.into_pending();
                 self.in_flight_bytes += bytes;
-                self.in_flight.push_back(InFlight { order, reply, bytes, _permit: permit });
+                if charge.is_none() {
+                    self.own_bytes += bytes;
+                }
+                self.in_flight.push_back(InFlight { order, reply, bytes, charge });
                 Ok(())
             }
             Err(refusal) => {
@@ -418,6 +431,9 @@ impl Link {
     fn drop_first(&mut self) {
         if let Some(first) = self.in_flight.pop_front() {
             self.in_flight_bytes -= first.bytes;
+            if first.charge.is_none() {
+                self.own_bytes -= first.bytes;
+            }
         }
     }
 
@@ -441,7 +457,7 @@ impl Link {
     async fn flush(&mut self) -> Result<(), Reason> {
         poll_fn(|cx| self.poll_flush(cx)).await?;
         // Nothing was read meanwhile: that time was not the client's.
-        self.arriving.due = None;
+        self.arrival.excuse();
         Ok(())
     }
 
@@ -463,6 +479,15 @@ impl Link {
         let since = self.out.stalled_since().unwrap_or_else(Instant::now);
         if self.alarm.is_due(since + self.patience.idle, cx) {
             return Poll::Ready(Err(Some(STALLED.to_owned())));
+        }
+        // A frame behind these answers has not so long to hold memory that others wait for.
+        if self.arrival.charge.is_some() {
+            let (now, pressed) = (Instant::now(), self.patience.frame_pressed);
+            if self.arrival.is_pressed() && now >= since + pressed {
+                return Poll::Ready(Err(Some(STALLED.to_owned())));
+            }
+            // Others may come to wait later on.
+            self.alarm.is_due(now + pressed, cx);
         }
         let looked = self.room_looked_at.map_or(since, |looked| looked.max(since));
         if self.out.holds_room() && self.alarm.is_due(looked + UNREAD_TIME_MAX, cx) {

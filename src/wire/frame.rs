@@ -4,9 +4,10 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
+use super::budget::SMALL_FRAME_BYTES_MAX;
 use super::socket::Socket;
 use crate::api;
 use crate::config::Config;
@@ -21,8 +22,13 @@ const READ_BYTES_MIN: usize = 4 << 10;
 /// Reads, one behind the other, that needed little of their room before the next ones get the least. What
 /// a client sends at once may end with a small one.
 const SMALL_READS_MAX: u8 = 16;
-/// So much of a large frame must be there before the rest takes its share of the budgets.
+/// So much of a frame must be there before it gets room for more than its beginning.
 const EARNEST_BYTES: usize = 16 << 10;
+/// Room that one frame gets at once. It costs address space only: memory is used as bytes arrive. A
+/// larger frame moves once, when so much of it is there, to a buffer of its own size.
+const ROOM_BYTES_MAX: usize = 2 << 20;
+/// How much of a large frame is read with one system call, having been charged before.
+pub(super) const STEP_BYTES: usize = 256 << 10;
 
 /// Why no frame can be read any more.
 #[derive(Debug, Error)]
@@ -33,6 +39,10 @@ pub(super) enum FrameError {
     TooLarge { bytes: usize, bytes_max: usize },
     #[error("frame was not finished in time")]
     Slow,
+    #[error("frame comes too slowly while others wait for the memory that it holds")]
+    Stalled,
+    #[error("the memory for requests is used up, and the rest of the frame got no room in time")]
+    NoRoom,
 }
 
 /// What a connection has read and not begun yet.
@@ -49,9 +59,9 @@ pub(super) struct Frames {
 pub(super) enum Front {
     /// Nothing.
     Nothing,
-    /// The beginning of a frame, of which so many bytes must be there before it is taken in earnest.
+    /// The beginning of a frame, of which so many bytes must be there next.
     Beginning(usize),
-    /// A frame of so many bytes, which has come in earnest and not as a whole.
+    /// A large frame of so many bytes, which has come in earnest and not as a whole.
     Coming(usize),
     /// A whole frame of so many bytes.
     Whole(usize),
@@ -83,12 +93,14 @@ impl Frames {
         if bytes > bytes_max {
             return Err(FrameError::TooLarge { bytes, bytes_max });
         }
-        // A promise costs nothing yet: only a frame that really comes takes its share.
-        let beginning = bytes.min(EARNEST_BYTES);
+        // A length that is announced costs nothing yet: only a frame that really comes gets room.
         Ok(match rest.len() {
             whole if whole >= bytes => Front::Whole(bytes),
-            part if part >= beginning => Front::Coming(bytes),
-            _ => Front::Beginning(LENGTH_BYTES + beginning),
+            part if part < EARNEST_BYTES => {
+                Front::Beginning(LENGTH_BYTES + bytes.min(EARNEST_BYTES))
+            }
+            _ if bytes <= SMALL_FRAME_BYTES_MAX => Front::Beginning(LENGTH_BYTES + bytes),
+            _ => Front::Coming(bytes),
         })
     }
 
@@ -109,12 +121,23 @@ impl Frames {
         self.buffer.len() >= READ_BYTES_MAX
     }
 
-    /// Reads once, with room for the whole of a frame of which `front` tells; 0 when the client has
-    /// closed. `is_busy` says that requests are being answered.
+    /// How many bytes were read and not begun.
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// How many bytes there will be after the next read of a large frame of `bytes`, at most.
+    pub(super) fn len_after_read(&self, bytes: usize) -> usize {
+        (LENGTH_BYTES + bytes).min(self.buffer.len() + STEP_BYTES)
+    }
+
+    /// Reads once, with room for what `front` needs next; 0 when the client has closed. `is_busy` says
+    /// that requests are being answered. Of a large frame no more is read than makes `len_max`.
     pub(super) fn poll_read(
         &mut self,
         socket: &mut Socket,
         front: Front,
+        len_max: usize,
         is_busy: bool,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
@@ -127,12 +150,12 @@ impl Frames {
         self.make_room(match front {
             Front::Nothing => LENGTH_BYTES,
             Front::Beginning(bytes) => bytes,
-            Front::Coming(bytes) => LENGTH_BYTES + bytes,
+            Front::Coming(bytes) => room_for(LENGTH_BYTES + bytes, self.buffer.len()),
             Front::Whole(_) => self.buffer.len() + LENGTH_BYTES,
         });
-        let room = self.buffer.capacity() - self.buffer.len();
-        let read = ready!(socket.poll_read(&mut self.buffer, cx))?;
-        if room > READ_BYTES_MAX {
+        let room = (self.buffer.capacity() - self.buffer.len()).min(len_max - self.buffer.len());
+        let read = ready!(socket.poll_read(&mut (&mut self.buffer).limit(room), cx))?;
+        if matches!(front, Front::Coming(_)) {
             // What the next large frame begins with will be copied to a buffer of its own.
             self.read_bytes = LENGTH_BYTES + EARNEST_BYTES;
         } else if read == room {
@@ -167,6 +190,16 @@ impl Frames {
     }
 }
 
+/// Room for a large frame of `whole` bytes with its length, of which `there` are there.
+fn room_for(whole: usize, there: usize) -> usize {
+    // Not moved for a little more.
+    if whole <= ROOM_BYTES_MAX + READ_BYTES_MAX || there >= ROOM_BYTES_MAX {
+        whole
+    } else {
+        ROOM_BYTES_MAX
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -187,7 +220,8 @@ mod tests {
                 assert!(bytes <= READ_BYTES_MAX || frame.is_unique());
                 return frame.len();
             }
-            let read = poll_fn(|cx| frames.poll_read(socket, front, true, cx)).await.unwrap();
+            let read =
+                poll_fn(|cx| frames.poll_read(socket, front, usize::MAX, true, cx)).await.unwrap();
             assert!(read > 0, "closed in the middle of a frame");
         }
     }
@@ -211,7 +245,9 @@ mod tests {
         assert!(frames.buffer.capacity() <= READ_BYTES_MAX, "{}", frames.buffer.capacity());
         let _client = sent.await.unwrap();
         let idle = poll_fn(|cx| {
-            Poll::Ready(frames.poll_read(&mut socket, Front::Nothing, false, cx).is_pending())
+            Poll::Ready(
+                frames.poll_read(&mut socket, Front::Nothing, usize::MAX, false, cx).is_pending(),
+            )
         });
         assert!(idle.await);
         assert_eq!(frames.buffer.capacity(), 0, "an idle connection keeps no buffer");
@@ -233,7 +269,9 @@ mod tests {
                     if frames.buffer.len() == there {
                         break;
                     }
-                    poll_fn(|cx| frames.poll_read(&mut socket, front, true, cx)).await.unwrap();
+                    poll_fn(|cx| frames.poll_read(&mut socket, front, usize::MAX, true, cx))
+                        .await
+                        .unwrap();
                 }
             };
             let (_, sent) = tokio::join!(read, client.write_all(part));

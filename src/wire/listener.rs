@@ -10,8 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+use super::arrival::Patience;
 use super::budget::Budgets;
-use super::connection::{self, Patience, Shared};
+use super::connection::{self, Shared};
 use super::socket;
 use super::threads::Threads;
 use crate::api::{Context, Session};
@@ -19,8 +20,11 @@ use crate::types::ListenerName;
 
 /// Request bytes of all connections in memory.
 const REQUEST_BYTES_MAX: usize = 512 << 20;
-/// A frame that has begun must be whole after this time, plus its size at the slowest rate.
+/// A small frame that has begun must be whole after this time; a large one must come at the slowest
+/// rate, taken over this time.
 const FRAME_TIME_MAX: Duration = Duration::from_secs(30);
+/// Over this time while others wait for the memory that the frame holds.
+const FRAME_TIME_PRESSED: Duration = Duration::from_secs(5);
 const SLOWEST_BYTES_PER_SECOND: usize = 64 << 10;
 /// How often a connection that has read all it may looks whether its client has hung up.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -65,6 +69,7 @@ impl Listener {
         let patience = Patience {
             idle: ctx.config.connections_max_idle,
             frame: FRAME_TIME_MAX,
+            frame_pressed: FRAME_TIME_PRESSED,
             slowest_bytes_per_second: SLOWEST_BYTES_PER_SECOND,
             look: LOOK_EVERY,
         };
@@ -73,7 +78,7 @@ impl Listener {
 
     pub(super) fn serve_with(self, ctx: Arc<Context>, patience: Patience) -> io::Result<Running> {
         let (stop, stopping) = watch::channel(false);
-        let budget = Budgets::new(REQUEST_BYTES_MAX.max(ctx.config.socket_request_max_bytes));
+        let budget = Arc::new(Budgets::new(REQUEST_BYTES_MAX));
         let shared = Shared { ctx, patience, budget, stop: stopping };
         let threads = Threads::start()?;
         Ok(Running {

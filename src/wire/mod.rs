@@ -1,6 +1,7 @@
 //! Sockets, frames, response order and back-pressure. Knows no Kafka message: `api` decodes.
 
 mod alarm;
+mod arrival;
 mod budget;
 mod connection;
 mod frame;

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::connection::Patience;
+use super::arrival::Patience;
 use super::{Listener, Running};
 use crate::api::tests::fixture::{Bench, Client, sample};
 use crate::types::ListenerName;
@@ -15,6 +15,7 @@ use crate::types::ListenerName;
 pub(super) const PATIENT: Patience = Patience {
     idle: Duration::from_secs(60),
     frame: Duration::from_secs(60),
+    frame_pressed: Duration::from_secs(60),
     slowest_bytes_per_second: 1 << 20,
     look: Duration::from_millis(20),
 };

@@ -17,7 +17,7 @@ fn shared(bench: &Bench, stop: &watch::Sender<bool>) -> Shared {
     Shared {
         ctx: bench.ctx.clone(),
         patience: PATIENT,
-        budget: Budgets::new(1 << 20),
+        budget: Arc::new(Budgets::new(1 << 20)),
         stop: stop.subscribe(),
     }
 }
@@ -118,4 +118,128 @@ async fn a_request_that_has_begun_is_not_cut_short_when_its_client_leaves_or_an_
         let (served, ()) = tokio::join!(link.serve(|frame| begins.begin(frame)), asking);
         assert!(served.is_err() || !fails);
     }
+}
+
+/// A frame of `bytes` bytes, all 7, with its length.
+fn large_frame(bytes: usize) -> Vec<u8> {
+    // Produce, which may be large, and no version of it.
+    [&u32::try_from(bytes).unwrap().to_be_bytes()[..], &[0, 0], &vec![7; bytes - 2]].concat()
+}
+
+/// A client of a connection that answers each request at once with one byte.
+async fn client_of(shared: &Shared) -> (TcpStream, tokio::task::JoinHandle<Result<(), Reason>>) {
+    let (client, stream) = pair().await;
+    let mut link = Link::new(Socket::Plain(stream), shared.clone());
+    let served = tokio::spawn(async move {
+        link.serve(|_| std::future::ready(Ok(Begun::Answered(answer(1))))).await
+    });
+    (client, served)
+}
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test]
+async fn frames_that_stop_half_way_hold_up_no_small_one_and_large_ones_not_for_long() {
+    let bench = Bench::start().await;
+    let (stop, _) = watch::channel(false);
+    let mut shared = shared(&bench, &stop);
+    // 7 MiB of it for frames of up to 2 MiB.
+    shared.budget = Arc::new(Budgets::new(16 * MIB));
+    shared.patience.frame_pressed = Duration::from_secs(2);
+    shared.patience.slowest_bytes_per_second = 10;
+    let mut stopped = Vec::new();
+    for _ in 0..7 {
+        let (mut client, served) = client_of(&shared).await;
+        client.write_all(&large_frame(2 * MIB)[..MIB + 4]).await.unwrap();
+        stopped.push((client, served));
+    }
+    while shared.budget.used() < 7 * MIB {
+        tokio::task::yield_now().await;
+    }
+    // Two more, of which one may go beyond the bound.
+    let mut honest = Vec::new();
+    for _ in 0..2 {
+        let (mut client, _) = client_of(&shared).await;
+        honest.push(tokio::spawn(async move {
+            client.write_all(&large_frame(2 * MIB)).await.unwrap();
+            sent(&mut client).await
+        }));
+    }
+    let (mut small, _) = client_of(&shared).await;
+    for bytes in [8, 1_000, SMALL_FRAME_BYTES_MAX] {
+        small.write_all(&large_frame(bytes)).await.unwrap();
+        assert_eq!(sent(&mut small).await, 1);
+    }
+    for honest in honest {
+        assert_eq!(honest.await.unwrap(), 1);
+    }
+    let mut closed = 0;
+    for (client, served) in stopped {
+        closed += usize::from(served.is_finished());
+        drop(client);
+        let _ = served.await.unwrap();
+    }
+    assert!(closed > 0, "nobody gave memory back");
+    assert_eq!(shared.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn frames_that_need_more_memory_together_than_there_is_are_all_answered() {
+    let bench = Bench::start().await;
+    let (stop, _) = watch::channel(false);
+    let mut shared = shared(&bench, &stop);
+    shared.budget = Arc::new(Budgets::new(16 * MIB));
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        let (mut client, _) = client_of(&shared).await;
+        client.write_all(&large_frame(2 * MIB)[..MIB]).await.unwrap_or_default();
+        clients.push(client);
+    }
+    let rest: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            tokio::spawn(async move {
+                client.write_all(&large_frame(2 * MIB)[MIB..]).await.unwrap();
+                sent(&mut client).await
+            })
+        })
+        .collect();
+    for answered in rest {
+        assert_eq!(answered.await.unwrap(), 1);
+    }
+    assert_eq!(shared.budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_large_frame_holds_no_memory_behind_a_request_that_waits_for_others() {
+    let bench = Bench::start().await;
+    let (stop, _) = watch::channel(false);
+    let (mut client, stream) = pair().await;
+    let shared = shared(&bench, &stop);
+    let mut link = Link::new(Socket::Plain(stream), shared.clone());
+    let (begins, [first, second]) = Begins::of();
+    let (reply, receiver) = oneshot::channel();
+    let parked: Later<Reply> = Box::pin(async move { receiver.await.unwrap() });
+    assert!(first.send(Begun::Pending(Order::Parked, parked)).is_ok());
+    assert!(second.send(Begun::Answered(answer(2))).is_ok());
+    let asking = async {
+        client.write_all(&frame(1)).await.unwrap();
+        while begins.0.borrow().len() == 2 {
+            tokio::task::yield_now().await;
+        }
+        let mut rest = large_frame(MIB);
+        let all = rest.split_off(100_000);
+        client.write_all(&rest).await.unwrap();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(shared.budget.used(), 0);
+        reply.send(answer(1)).unwrap();
+        assert_eq!(sent(&mut client).await, 1);
+        client.write_all(&all).await.unwrap();
+        assert_eq!(sent(&mut client).await, 2);
+        drop(client);
+    };
+    let (served, ()) = tokio::join!(link.serve(|frame| begins.begin(frame)), asking);
+    assert_eq!(served, Ok(()));
 }
