@@ -248,6 +248,13 @@ impl Call {
         }
     }
 
+    /// The `throttle_time_ms` of the answer: how long its client is asked to send nothing, and is not
+    /// read if it does (KIP-219). The one place that tells it for all APIs.
+    pub(super) fn throttle_time_ms(&self) -> i32 {
+        let left = self.request.session.throttle().time_left();
+        left.map_or(0, |left| i32::try_from(left.as_millis() + 1).unwrap_or(i32::MAX))
+    }
+
     /// The beginning of a response frame: room for the length, then the header.
     pub(super) fn frame_start(&self) -> BytesMut {
         let mut frame = BytesMut::with_capacity(256);
@@ -298,7 +305,11 @@ pub(super) fn first_error(codes: impl IntoIterator<Item = i16>) -> i16 {
 
 #[cfg(test)]
 mod tests {
-    use kafka_protocol::messages::{ApiVersionsRequest, MetadataRequest};
+    use std::time::Duration;
+
+    use kafka_protocol::messages::{
+        ApiVersionsRequest, FetchRequest, MetadataRequest, ProduceRequest,
+    };
 
     use super::*;
     use crate::api::tests::fixture::Bench;
@@ -327,5 +338,23 @@ mod tests {
         let expires = None;
         bench.session.identify(identity(Authentication::Given { expires }));
         assert_eq!(bench.call(1, MetadataRequest::default()).await.topics.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn answers_of_every_kind_tell_the_throttle_time_where_their_version_has_it() {
+        let bench = Bench::start().await;
+        let request = MetadataRequest::default();
+        assert_eq!(bench.call(3, request.clone()).await.throttle_time_ms, 0);
+        bench.session.throttle().mute(Instant::now(), Duration::from_secs(3600));
+        let told = [
+            bench.call(2, request.clone()).await.throttle_time_ms,
+            bench.call(3, request).await.throttle_time_ms,
+            bench.call(1, ApiVersionsRequest::default()).await.throttle_time_ms,
+            bench.call(9, ProduceRequest::default().with_acks(1)).await.throttle_time_ms,
+            bench.call(12, FetchRequest::default().with_session_epoch(-1)).await.throttle_time_ms,
+        ];
+        let [too_old, told @ ..] = told;
+        assert_eq!(too_old, 0);
+        assert!(told.iter().all(|ms| (1..=3_600_000).contains(ms)), "{told:?}");
     }
 }

@@ -4,9 +4,10 @@
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::ApiKey;
 use kafka_protocol::protocol::StrBytes;
+use tokio::time::Instant;
 
-use super::Refusal;
 use super::primitives::{Malformed, Reader};
+use super::{Refusal, Session};
 use crate::config::Config;
 
 /// How much of a frame tells its API: the key and the version.
@@ -25,14 +26,25 @@ pub(super) struct Header {
     pub client_id: StrBytes,
 }
 
-/// The largest frame allowed for the API that `prefix` names.
-pub fn frame_bytes_max(prefix: [u8; PREFIX_BYTES], config: &Config) -> usize {
+/// Largest frame of a client that has yet to authenticate.
+const UNAUTHENTICATED_BYTES_MAX: usize = 64 << 10;
+
+/// The largest frame allowed for the API that `prefix` names, if `bytes` are more than that.
+pub fn exceeded_frame_bytes_max(
+    prefix: [u8; PREFIX_BYTES],
+    bytes: usize,
+    config: &Config,
+    session: &Session,
+) -> Option<usize> {
     let [high, low, ..] = prefix;
-    if i16::from_be_bytes([high, low]) == ApiKey::Produce as i16 {
-        config.socket_request_max_bytes
-    } else {
-        PLAIN_BYTES_MAX.min(config.socket_request_max_bytes)
+    let mut bytes_max = config.socket_request_max_bytes;
+    if i16::from_be_bytes([high, low]) != ApiKey::Produce as i16 {
+        bytes_max = bytes_max.min(PLAIN_BYTES_MAX);
     }
+    if bytes > UNAUTHENTICATED_BYTES_MAX && session.must_authenticate(Instant::now()) {
+        bytes_max = UNAUTHENTICATED_BYTES_MAX;
+    }
+    (bytes > bytes_max).then_some(bytes_max)
 }
 
 impl Header {
@@ -65,6 +77,9 @@ mod tests {
     use kafka_protocol::protocol::encode_request_header_into_buffer;
 
     use super::*;
+    use crate::api::tests::fixture;
+    use crate::api::{Authentication, Identity};
+    use crate::security::Principal;
 
     fn encoded(key: ApiKey, version: i16, client: Option<&'static str>) -> Bytes {
         let header = RequestHeader::default()
@@ -108,9 +123,21 @@ mod tests {
     }
 
     #[test]
-    fn only_produce_may_be_large() {
-        let config = Config::default();
-        assert_eq!(frame_bytes_max([0, 0, 0, 9], &config), config.socket_request_max_bytes);
-        assert_eq!(frame_bytes_max([0, 3, 0, 9], &config), PLAIN_BYTES_MAX);
+    fn only_produce_may_be_large_and_nothing_before_authentication() {
+        let (config, session) = (Config::default(), fixture::session());
+        let largest = config.socket_request_max_bytes;
+        let exceeded =
+            |api, bytes| exceeded_frame_bytes_max([0, api, 0, 9], bytes, &config, &session);
+        assert_eq!((exceeded(0, largest), exceeded(0, largest + 1)), (None, Some(largest)));
+        assert_eq!(exceeded(3, PLAIN_BYTES_MAX), None);
+        assert_eq!(exceeded(3, PLAIN_BYTES_MAX + 1), Some(PLAIN_BYTES_MAX));
+        session.identify(Identity {
+            principal: Principal::ANONYMOUS,
+            authentication: Authentication::Awaited,
+        });
+        for api in [0, 3] {
+            assert_eq!(exceeded(api, 64 << 10), None);
+            assert_eq!(exceeded(api, (64 << 10) + 1), Some(64 << 10));
+        }
     }
 }

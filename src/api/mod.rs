@@ -59,7 +59,7 @@ use crate::types::{Clock, LeaderEpoch, PartitionId, TopicName};
 
 pub use answers::{AnswerBudget, Held};
 pub use call::{Begun, Order, Refusal, Reply, begin};
-pub use header::{PREFIX_BYTES, frame_bytes_max};
+pub use header::{PREFIX_BYTES, exceeded_frame_bytes_max};
 pub use meter::Meter;
 pub use session::{Authentication, ClientSoftware, Identity, Session, Throttle};
 

@@ -178,11 +178,18 @@ impl Throttle {
 
     /// When the connection may be read again, if that is not `now`.
     pub fn muted_until(&self, now: Instant) -> Option<Instant> {
-        match self.muted_until_ms.load(Ordering::Relaxed) {
-            // By far most connections never are muted: they do not look at the clock.
-            0 => None,
-            until => Some(self.since + Duration::from_millis(until)).filter(|until| *until > now),
+        let until_ms = self.muted_until_ms.load(Ordering::Relaxed);
+        Some(self.since + Duration::from_millis(until_ms)).filter(|until| *until > now)
+    }
+
+    /// How long the connection is still muted. Without a look at the clock if it never was, as by far
+    /// most are not.
+    pub fn time_left(&self) -> Option<Duration> {
+        if self.muted_until_ms.load(Ordering::Relaxed) == 0 {
+            return None;
         }
+        let now = Instant::now();
+        self.muted_until(now).map(|until| until - now)
     }
 }
 

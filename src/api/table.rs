@@ -33,7 +33,8 @@ macro_rules! row {
                     if !super::$file::API.is_urgent {
                         call.ctx.answers.any().await;
                     }
-                    let response = super::$file::handle(&call.ctx, &call.request, body).await;
+                    let mut response = super::$file::handle(&call.ctx, &call.request, body).await;
+                    response.throttle_time_ms = call.throttle_time_ms();
                     call.answer(&response)
                 }))
             }),

@@ -52,7 +52,7 @@ pub(super) async fn serve(stream: TcpStream, session: Session, shared: Shared) {
     let session = Arc::new(session);
     let ctx = shared.ctx.clone();
     let begin = |frame| api::begin(&ctx, &session, frame);
-    let served = Link::new(Socket::Plain(stream), shared).serve(begin).await;
+    let served = Link::new(Socket::Plain(stream), session.clone(), shared).serve(begin).await;
     let (listener, peer) = (session.listener(), session.peer());
     let software = session.software();
     // The address alone rarely tells whose client it was.
@@ -96,6 +96,7 @@ enum Step<T> {
 
 struct Link {
     socket: Socket,
+    session: Arc<Session>,
     ctx: Arc<api::Context>,
     patience: Patience,
     budget: Arc<Budgets>,
@@ -118,9 +119,10 @@ struct Link {
 }
 
 impl Link {
-    fn new(socket: Socket, shared: Shared) -> Link {
+    fn new(socket: Socket, session: Arc<Session>, shared: Shared) -> Link {
         Link {
             socket,
+            session,
             ctx: shared.ctx,
             patience: shared.patience,
             budget: shared.budget,
@@ -179,11 +181,13 @@ impl Link {
             return Poll::Ready(Event::Answered(reply));
         }
         loop {
-            let front = match self.frames.front(&self.ctx.config) {
+            let front = match self.frames.front(&self.ctx.config, &self.session) {
                 Ok(front) => front,
                 Err(misuse) => return self.end(Some(misuse.to_string())),
             };
-            let may_begin = self.may_begin();
+            // One that has ended brings nothing more, and is not kept waiting.
+            let muted = self.session.throttle().time_left().filter(|_| self.ended.is_none());
+            let may_begin = muted.is_none() && self.may_begin();
             if let Front::Whole(bytes) = front
                 && may_begin
                 && self.is_admitted(bytes, cx)
@@ -196,6 +200,9 @@ impl Link {
             }
             if self.ended.is_some() {
                 return self.poll_end(front);
+            }
+            if let Some(time) = muted {
+                return self.poll_muted(time, cx);
             }
             let is_busy = !self.in_flight.is_empty();
             let read = match front {
@@ -291,6 +298,25 @@ impl Link {
         read
     }
 
+    /// Waits until the client may ask for more again.
+    fn poll_muted(&mut self, time: Duration, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.is_abandoned() {
+            return self.end(None);
+        }
+        // That time is not the client's.
+        self.arrival.excuse();
+        self.idle_since = None;
+        self.poll_alarm(Instant::now() + time.min(self.patience.look), cx)
+    }
+
+    /// Waits until `due` at the latest, then looks again.
+    fn poll_alarm<T>(&mut self, due: Instant, cx: &mut Context<'_>) -> Poll<T> {
+        if self.alarm.is_due(due, cx) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
     /// Waits, but not for ever.
     fn poll_patience(&mut self, front: Front, cx: &mut Context<'_>) -> Poll<Event> {
         let wait = match front {
@@ -318,13 +344,7 @@ impl Link {
         }
         match wait {
             Wait::Over(why) => self.end(Some(why.to_string())),
-            Wait::Until(due) => {
-                // When it rings too early, the task only looks again.
-                if self.alarm.is_due(due, cx) {
-                    cx.waker().wake_by_ref();
-                }
-                Poll::Pending
-            }
+            Wait::Until(due) => self.poll_alarm(due, cx),
         }
     }
 

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::budget::SMALL_FRAME_BYTES_MAX;
 use super::socket::Socket;
-use crate::api;
+use crate::api::{self, Session};
 use crate::config::Config;
 
 /// Bytes of the length that stands before each frame.
@@ -35,7 +35,7 @@ pub(super) const STEP_BYTES: usize = 256 << 10;
 pub(super) enum FrameError {
     #[error("frame length {0} is impossible")]
     Length(i32),
-    #[error("frame has {bytes} bytes, at most {bytes_max} are allowed for this api")]
+    #[error("frame has {bytes} bytes, at most {bytes_max} are allowed for this api and client")]
     TooLarge { bytes: usize, bytes_max: usize },
     #[error("frame was not finished in time")]
     Slow,
@@ -73,7 +73,7 @@ impl Frames {
     }
 
     /// What is at the front; the sizes of frames are without their lengths.
-    pub(super) fn front(&self, config: &Config) -> Result<Front, FrameError> {
+    pub(super) fn front(&self, config: &Config, session: &Session) -> Result<Front, FrameError> {
         if self.buffer.is_empty() {
             return Ok(Front::Nothing);
         }
@@ -89,8 +89,8 @@ impl Frames {
         let Some(prefix) = rest.first_chunk() else {
             return Ok(Front::Beginning(LENGTH_BYTES + api::PREFIX_BYTES));
         };
-        let bytes_max = api::frame_bytes_max(*prefix, config);
-        if bytes > bytes_max {
+        let exceeded = api::exceeded_frame_bytes_max(*prefix, bytes, config, session);
+        if let Some(bytes_max) = exceeded {
             return Err(FrameError::TooLarge { bytes, bytes_max });
         }
         // A length that is announced costs nothing yet: only a frame that really comes gets room.
@@ -208,12 +208,13 @@ mod tests {
 
     use super::super::tests::pair;
     use super::*;
+    use crate::api::tests::fixture::session;
 
     /// The size of the next frame, which is taken off.
     async fn next(frames: &mut Frames, socket: &mut Socket) -> usize {
         let config = Config::default();
         loop {
-            let front = frames.front(&config).unwrap();
+            let front = frames.front(&config, &session()).unwrap();
             if let Front::Whole(bytes) = front {
                 let frame = frames.take(bytes);
                 // A large one has its buffer for its own.
@@ -263,7 +264,7 @@ mod tests {
         for part in [most, rest] {
             let read = async {
                 loop {
-                    let front = frames.front(&config).unwrap();
+                    let front = frames.front(&config, &session()).unwrap();
                     assert!(!matches!(front, Front::Whole(_)) || part.len() == 100);
                     let there = if part.len() == 100 { large.len() } else { most.len() };
                     if frames.buffer.len() == there {
@@ -308,7 +309,7 @@ mod tests {
     fn a_frame_is_told_by_what_of_it_is_there() {
         let front = |bytes: &[u8]| {
             Frames { buffer: BytesMut::from(bytes), ..Frames::new() }
-                .front(&Config::default())
+                .front(&Config::default(), &session())
                 .unwrap()
         };
         let large = [&(1u32 << 20).to_be_bytes()[..], &[0; 1 << 20]].concat();

@@ -29,7 +29,7 @@ pub(super) fn encode(
     let version = call.request.version;
     let open = Writer::new(call.frame_start(), version >= 12);
     let mut frame = Frame { version, first: None, done: Vec::new(), open };
-    frame.open.bytes.put_i32(0); // throttle_time_ms
+    frame.open.bytes.put_i32(call.throttle_time_ms());
     if version >= 7 {
         frame.open.bytes.put_i16(error);
         frame.open.bytes.put_i32(0); // session_id

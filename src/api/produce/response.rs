@@ -24,7 +24,7 @@ pub(super) fn encode(call: Call, outcome: i16, topics: &[Produced]) -> Reply {
         }
         writer.tags();
     }
-    writer.bytes.put_i32(0); // throttle_time_ms
+    writer.bytes.put_i32(call.throttle_time_ms());
     writer.tags();
     call.finish(writer.bytes, Vec::new(), Held::default(), outcome)
 }

@@ -10,7 +10,9 @@ use tokio::time::timeout;
 use super::super::tests::{PATIENT, pair};
 use super::*;
 use crate::api::Held;
-use crate::api::tests::fixture::Bench;
+use crate::api::tests::fixture::{Bench, sample, session};
+use crate::api::{Authentication, Identity};
+use crate::security::Principal;
 
 /// What all connections of a broker share.
 fn shared(bench: &Bench, stop: &watch::Sender<bool>) -> Shared {
@@ -70,7 +72,7 @@ async fn a_request_that_waits_while_it_begins_does_not_hold_up_ready_answers() {
     let bench = Bench::start().await;
     let (stop, _) = watch::channel(false);
     let (mut client, stream) = pair().await;
-    let mut link = Link::new(Socket::Plain(stream), shared(&bench, &stop));
+    let mut link = Link::new(Socket::Plain(stream), session(), shared(&bench, &stop));
     let (begins, [first, second]) = Begins::of();
     let (reply, begun) = staged();
     assert!(first.send(begun).is_ok());
@@ -96,7 +98,7 @@ async fn a_request_that_has_begun_is_not_cut_short_when_its_client_leaves_or_an_
         let bench = Bench::start().await;
         let (stop, _) = watch::channel(false);
         let (mut client, stream) = pair().await;
-        let mut link = Link::new(Socket::Plain(stream), shared(&bench, &stop));
+        let mut link = Link::new(Socket::Plain(stream), session(), shared(&bench, &stop));
         let (begins, [first, second]) = Begins::of();
         let (reply, begun) = staged();
         assert!(first.send(begun).is_ok());
@@ -129,7 +131,7 @@ fn large_frame(bytes: usize) -> Vec<u8> {
 /// A client of a connection that answers each request at once with one byte.
 async fn client_of(shared: &Shared) -> (TcpStream, tokio::task::JoinHandle<Result<(), Reason>>) {
     let (client, stream) = pair().await;
-    let mut link = Link::new(Socket::Plain(stream), shared.clone());
+    let mut link = Link::new(Socket::Plain(stream), session(), shared.clone());
     let served = tokio::spawn(async move {
         link.serve(|_| std::future::ready(Ok(Begun::Answered(answer(1))))).await
     });
@@ -216,7 +218,7 @@ async fn a_large_frame_holds_no_memory_behind_a_request_that_waits_for_others() 
     let (stop, _) = watch::channel(false);
     let (mut client, stream) = pair().await;
     let shared = shared(&bench, &stop);
-    let mut link = Link::new(Socket::Plain(stream), shared.clone());
+    let mut link = Link::new(Socket::Plain(stream), session(), shared.clone());
     let (begins, [first, second]) = Begins::of();
     let (reply, receiver) = oneshot::channel();
     let parked: Later<Reply> = Box::pin(async move { receiver.await.unwrap() });
@@ -242,4 +244,66 @@ async fn a_large_frame_holds_no_memory_behind_a_request_that_waits_for_others() 
     };
     let (served, ()) = tokio::join!(link.serve(|frame| begins.begin(frame)), asking);
     assert_eq!(served, Ok(()));
+}
+
+#[tokio::test]
+async fn a_muted_connection_sends_its_answers_and_begins_nothing_until_its_time_is_over() {
+    const MUTED: Duration = Duration::from_millis(300);
+    let bench = Bench::start().await;
+    let (stop, _) = watch::channel(false);
+    let (mut client, stream) = pair().await;
+    let session = session();
+    let mut link = Link::new(Socket::Plain(stream), session.clone(), shared(&bench, &stop));
+    let (begins, [first, second, third]) = Begins::of();
+    let (reply, begun) = staged();
+    assert!(first.send(begun).is_ok());
+    let asking = async {
+        client.write_all(&[frame(1), frame(2), frame(3)].concat()).await.unwrap();
+        while begins.0.borrow().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        let muted_at = Instant::now();
+        session.throttle().mute(muted_at, MUTED);
+        // Where it waits for that, the third one would begin at once.
+        assert!(third.send(Begun::Answered(answer(3))).is_ok());
+        assert!(second.send(Begun::Answered(answer(2))).is_ok());
+        reply.send(answer(1)).unwrap();
+        assert_eq!((sent(&mut client).await, sent(&mut client).await), (1, 2));
+        assert_eq!(sent(&mut client).await, 3);
+        // The throttle counts whole milliseconds.
+        assert!(muted_at.elapsed() + Duration::from_millis(1) >= MUTED);
+        session.throttle().mute(Instant::now(), Duration::from_secs(3600));
+        drop(client);
+        stop.send_replace(true);
+    };
+    let (served, ()) = tokio::join!(link.serve(|frame| begins.begin(frame)), asking);
+    assert_eq!(served, Ok(()));
+}
+
+#[tokio::test]
+async fn a_client_that_has_yet_to_authenticate_may_send_small_frames_only() {
+    let bench = Bench::start().await;
+    let (stop, _) = watch::channel(false);
+    let shared = shared(&bench, &stop);
+    let awaited =
+        Identity { principal: Principal::ANONYMOUS, authentication: Authentication::Awaited };
+    let framed =
+        |frame: &[u8]| [&u32::try_from(frame.len()).unwrap().to_be_bytes()[..], frame].concat();
+    let large = large_frame((64 << 10) + 1);
+    for (bytes, reason) in [
+        (&large[..8], "frame has 65537 bytes, at most 65536"),
+        (&framed(&sample::metadata("clicks")), "Metadata was asked for before"),
+    ] {
+        let (mut client, stream) = pair().await;
+        let session = session();
+        session.identify(awaited.clone());
+        let mut link = Link::new(Socket::Plain(stream), session.clone(), shared.clone());
+        let ctx = bench.ctx.clone();
+        client.write_all(&framed(&sample::api_versions())).await.unwrap();
+        client.write_all(bytes).await.unwrap();
+        let served = link.serve(|frame| api::begin(&ctx, &session, frame)).await;
+        let told = served.unwrap_err().unwrap();
+        assert!(told.starts_with(reason), "{told}");
+        assert!(client.read_u32().await.unwrap() > 100, "ApiVersions is answered");
+    }
 }
