@@ -15,6 +15,7 @@ mod durability;
 mod flink;
 mod harness;
 mod hostile;
+mod listeners;
 mod partitions;
 mod prometheus;
 mod protocol;

@@ -17,7 +17,7 @@ use crate::catalog::Catalog;
 use crate::catalog::journal::Journal;
 use crate::catalog::local_journal::LocalJournal;
 use crate::catalog::placement::{Broker, Placement, SingleNode};
-use crate::config::Config;
+use crate::config::{Advertised, Config};
 use crate::group::Groups;
 use crate::http::{Front, Phase};
 use crate::log::Logs;
@@ -35,7 +35,7 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A broker that serves. Dropping it without `shutdown` is a crash: nothing acknowledged is lost.
 pub struct Server {
-    kafka_addr: SocketAddr,
+    kafka_addrs: Vec<(ListenerName, SocketAddr)>,
     http_addr: SocketAddr,
     front: Front,
     kafka: wire::Running,
@@ -60,13 +60,15 @@ impl Server {
 
         // Both ports are taken first: a port in use is found before anything is written, and
         // health can be asked for while the logs recover.
-        let kafka = wire::Listener::bind(ListenerName::plaintext(), config.kafka_listen)
-            .await
-            .map_err(|error| bind_error(&error, "kafka", config.kafka_listen))?;
-        let http = http::Listener::bind(config.http_listen)
-            .await
-            .map_err(|error| bind_error(&error, "http", config.http_listen))?;
-        let (kafka_addr, http_addr) = (kafka.local_addr(), http.local_addr());
+        let kafka = bind_kafka(&config).await?;
+        let http_listen = config.http_listen;
+        let http = http::Listener::bind(http_listen).await.map_err(|error| {
+            let (address, port) = (http_listen.to_string(), http_listen.port());
+            bind_error(&error, "http.listen", &address, port, "--http-listen")
+        })?;
+        let http_addr = http.local_addr();
+        let kafka_addrs: Vec<_> =
+            kafka.iter().map(|port| (port.name().clone(), port.local_addr())).collect();
         progress.begin("opening the data directory", 0);
         let front = Front::new(metrics.clone(), progress.clone());
         let http = http.serve(front.clone());
@@ -96,12 +98,9 @@ impl Server {
         let jobs = Jobs::start(rooms, &metrics).await.context("the job journal cannot be read")?;
         let gateway = Gateway::new(catalog.clone(), jobs.clone(), config.clone());
 
-        let broker = Broker {
-            id: config.node_id,
-            host: advertised_host(&config, kafka_addr),
-            port: kafka_addr.port(),
-        };
-        let placement: Arc<dyn Placement> = Arc::new(SingleNode::new(broker, data_dir.epoch()));
+        let brokers = advertised_brokers(&config, &kafka_addrs)?;
+        let placement: Arc<dyn Placement> =
+            Arc::new(SingleNode::new(config.node_id, brokers, data_dir.epoch()));
         let context = Context {
             config: config.clone(),
             cluster_id: data_dir.cluster_id().to_owned(),
@@ -113,8 +112,8 @@ impl Server {
             meter: Meter::register(&metrics)?,
             answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics)?,
         };
-        let kafka =
-            kafka.serve(Arc::new(context)).context("the network threads cannot be started")?;
+        let kafka = wire::serve(kafka, Arc::new(context))
+            .context("the network threads cannot be started")?;
         // Jobs can be seen and cancelled while they are being restarted.
         let planner = gateway.planner();
         front.open(http::Rooms { gateway, jobs: jobs.clone(), clock });
@@ -123,21 +122,22 @@ impl Server {
         let opened = logs.clone();
         let rested = tokio::task::spawn_blocking(move || opened.rest());
         rested.await.context("closing the files of idle logs failed")?;
-        front.enter(Phase::Ready { kafka: kafka_addr, http: http_addr });
+        front.enter(Phase::Ready { kafka: kafka_addrs.clone(), http: http_addr });
         info!(
             version = env!("CARGO_PKG_VERSION"),
-            kafka = %kafka_addr,
+            kafka = %listed(&kafka_addrs),
             http = %http_addr,
             data = %config.data_dir.display(),
             started_in_ms = began.elapsed().as_millis(),
             "ready"
         );
-        Ok(Server { kafka_addr, http_addr, front, kafka, http, jobs, logs, _data_dir: data_dir })
+        Ok(Server { kafka_addrs, http_addr, front, kafka, http, jobs, logs, _data_dir: data_dir })
     }
 
-    /// Where the Kafka protocol is spoken.
-    pub fn kafka_addr(&self) -> SocketAddr {
-        self.kafka_addr
+    /// Where the Kafka protocol is spoken: each listener with the address that it was bound to, in
+    /// the config's order.
+    pub fn kafka_addrs(&self) -> &[(ListenerName, SocketAddr)] {
+        &self.kafka_addrs
     }
 
     /// Where metrics, health, SQL and jobs are.
@@ -189,61 +189,142 @@ async fn open_logs(
     opened.await.context("opening the data directory failed")?
 }
 
-/// What clients are told to connect to.
-fn advertised_host(config: &Config, listening: SocketAddr) -> String {
-    match &config.advertised_host {
-        Some(host) => host.clone(),
-        // Nobody can connect to "all addresses": the machine's name is the best guess, as Kafka's.
-        None if listening.ip().is_unspecified() => {
-            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-            info!(host, "kafka.listen is every address; clients are told the host name");
-            host
-        }
-        None => listening.ip().to_string(),
+/// Binds every listener, or none.
+async fn bind_kafka(config: &Config) -> anyhow::Result<Vec<wire::Listener>> {
+    let listeners = config.kafka_listeners()?;
+    let key = if config.kafka_listen.is_some() { "kafka.listen" } else { "listeners" };
+    let flag = if listeners.len() == 1 { "--kafka-listen" } else { "--set listeners=" };
+    let mut bound = Vec::with_capacity(listeners.len());
+    for listener in &listeners {
+        let port = wire::Listener::bind(listener).await.map_err(|error| {
+            let endpoint = &listener.endpoint;
+            bind_error(&error, key, &endpoint.address(), endpoint.port, flag)
+        })?;
+        bound.push(port);
     }
+    Ok(bound)
 }
 
-fn bind_error(error: &std::io::Error, which: &str, address: SocketAddr) -> anyhow::Error {
-    let (port, ip) = (address.port(), address.ip());
+/// `PLAINTEXT://127.0.0.1:9092,LAN://[::]:9093`.
+pub fn listed(addresses: &[(ListenerName, SocketAddr)]) -> String {
+    let texts: Vec<_> = addresses.iter().map(|(name, at)| format!("{name}://{at}")).collect();
+    texts.join(",")
+}
+
+/// This broker as the clients of each listener are told of it.
+fn advertised_brokers(
+    config: &Config,
+    bound: &[(ListenerName, SocketAddr)],
+) -> anyhow::Result<Vec<(ListenerName, Broker)>> {
+    let mut brokers = Vec::new();
+    for (listener, (name, bound)) in config.kafka_listeners()?.into_iter().zip(bound) {
+        let Some(Advertised { host, port }) = listener.advertised else {
+            warn!(%name, "advertised.listeners leaves this listener out: its clients find no broker");
+            continue;
+        };
+        // Nobody can connect to "all addresses": the machine's name is the best guess, as Kafka's.
+        let host = host.unwrap_or_else(|| {
+            let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            info!(
+                %name, host,
+                "the listener is at every address; clients are told the machine's name, unless \
+                 advertised.listeners says otherwise"
+            );
+            host
+        });
+        let port = port.unwrap_or(bound.port());
+        brokers.push((name.clone(), Broker { id: config.node_id, host, port }));
+    }
+    Ok(brokers)
+}
+
+/// `key` is the config whose `address` with its `port` cannot be bound, `flag` another way to set it.
+fn bind_error(
+    error: &std::io::Error,
+    key: &str,
+    address: &str,
+    port: u16,
+    flag: &str,
+) -> anyhow::Error {
     match error.kind() {
         ErrorKind::AddrInUse => anyhow!(
-            "port {port} is already in use ({which}.listen = {address}); stop the program that \
-             uses it or choose another port with --{which}-listen {ip}:PORT"
+            "port {port} is already in use ({key} = {address}); stop the program that uses it or \
+             choose another port with {flag}"
         ),
         ErrorKind::PermissionDenied => anyhow!(
-            "port {port} may not be used by this user ({which}.listen = {address}); choose one \
-             above 1023 with --{which}-listen {ip}:PORT"
+            "port {port} may not be used by this user ({key} = {address}); choose one above 1023 \
+             with {flag}"
         ),
         ErrorKind::AddrNotAvailable => anyhow!(
-            "this machine has no address {ip} ({which}.listen = {address}); choose one that it \
-             has with --{which}-listen, for example 127.0.0.1:{port}"
+            "this machine has no such address ({key} = {address}); choose one that it has \
+             with {flag}, for example 127.0.0.1:{port}"
         ),
-        _ => anyhow!("cannot listen on {address} ({which}.listen): {error}; try --{which}-listen"),
+        _ => {
+            anyhow!("cannot listen on {address} ({key}): {error}; try another address with {flag}")
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
 
     #[test]
     fn a_taken_port_is_named_with_its_config_and_the_next_step() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
         let error = std::net::TcpListener::bind(address).unwrap_err();
-        let said = bind_error(&error, "kafka", address).to_string();
         let port = address.port();
-        assert!(said.starts_with(&format!("port {port} is already in use (kafka.listen = ")));
-        assert!(said.ends_with("--kafka-listen 127.0.0.1:PORT"), "{said}");
+        let said = bind_error(&error, "http.listen", &address.to_string(), port, "--http-listen");
+        let said = said.to_string();
+        let start = format!("port {port} is already in use (http.listen = {address}); stop");
+        assert!(said.starts_with(&start), "{said}");
+        assert!(said.ends_with("choose another port with --http-listen"), "{said}");
+    }
+
+    fn told(settings: &[&str], bound: &[(&str, &str)]) -> Vec<(String, String, u16)> {
+        let mut sources = Sources::default();
+        settings.iter().for_each(|setting| sources.set(setting).unwrap());
+        let config = Config::load(&sources).unwrap();
+        let name = |name| ListenerName::parse(name).unwrap();
+        let bound: Vec<_> =
+            bound.iter().map(|(listener, at)| (name(listener), at.parse().unwrap())).collect();
+        let brokers = advertised_brokers(&config, &bound).unwrap().into_iter();
+        brokers.map(|(name, broker)| (name.to_string(), broker.host, broker.port)).collect()
+    }
+
+    fn row(listener: &str, host: &str, port: u16) -> (String, String, u16) {
+        (listener.to_owned(), host.to_owned(), port)
     }
 
     #[test]
     fn clients_are_never_told_an_address_nobody_can_connect_to() {
-        let mut config = Config::default();
-        let any = SocketAddr::from(([0, 0, 0, 0], 9092));
-        assert_ne!(advertised_host(&config, any), "0.0.0.0");
-        assert_eq!(advertised_host(&config, SocketAddr::from(([127, 0, 0, 1], 1))), "127.0.0.1");
-        config.advertised_host = Some("broker.example".to_owned());
-        assert_eq!(advertised_host(&config, any), "broker.example");
+        for every in ["listeners=PLAINTEXT://:0", "listeners=PLAINTEXT://0.0.0.0:0"] {
+            let rows = told(&[every], &[("PLAINTEXT", "0.0.0.0:4000")]);
+            assert!(!["", "0.0.0.0", "::"].contains(&&*rows[0].1), "{rows:?}");
+            assert_eq!(rows[0].2, 4000);
+        }
+        let short = ["kafka.listen=0.0.0.0:0", "advertised.host=broker.example"];
+        let rows = told(&short, &[("PLAINTEXT", "0.0.0.0:4000")]);
+        assert_eq!(rows, [row("PLAINTEXT", "broker.example", 4000)]);
+    }
+
+    #[test]
+    fn the_clients_of_each_listener_are_told_its_own_address() {
+        let mapped =
+            ["listeners=PLAINTEXT://0.0.0.0:9092", "advertised.listeners=PLAINTEXT://h:19092"];
+        let rows = told(&mapped, &[("PLAINTEXT", "0.0.0.0:9092")]);
+        assert_eq!(rows, [row("PLAINTEXT", "h", 19092)]);
+
+        let two = [
+            "listeners=INTERNAL://127.0.0.1:0,EXTERNAL://[::1]:0",
+            "listener.security.protocol.map=INTERNAL:PLAINTEXT,EXTERNAL:PLAINTEXT",
+        ];
+        let bound = [("INTERNAL", "127.0.0.1:1"), ("EXTERNAL", "[::1]:2")];
+        let own = [row("INTERNAL", "127.0.0.1", 1), row("EXTERNAL", "::1", 2)];
+        assert_eq!(told(&two, &bound), own);
+        let part = [two[0], two[1], "advertised.listeners=external://[fe80::1]:0"];
+        assert_eq!(told(&part, &bound), [row("EXTERNAL", "fe80::1", 2)]);
     }
 }

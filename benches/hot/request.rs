@@ -75,12 +75,13 @@ impl Bench {
             (catalog, groups, ProducerIds::start(journal).await.unwrap())
         });
         let broker = Broker { id: config.node_id, host: "broker.bench".to_owned(), port: 9092 };
+        let advertised = [(ListenerName::plaintext(), broker)];
         let ctx = Arc::new(Context {
             cluster_id: dir.cluster_id().to_owned(),
             catalog,
             groups,
             producer_ids,
-            placement: Arc::new(SingleNode::new(broker, dir.epoch())),
+            placement: Arc::new(SingleNode::new(config.node_id, advertised, dir.epoch())),
             clock,
             meter: Meter::register(&metrics).unwrap(),
             answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics).unwrap(),

@@ -107,13 +107,16 @@ impl Broker {
         command
             .arg("--data-dir")
             .arg(self.data_dir())
-            .args(["--kafka-listen", &self.kafka.to_string()])
             .args(["--http-listen", &self.http.to_string()])
             // Tests' records are of any age: retention would take them after half a minute.
             .env("OTTLA_LOG_INITIAL_TASK_DELAY_MS", "86400000")
             .envs(self.options.environment.iter().map(|(key, value)| (key, value)))
             // A configuration file of the machine must not change what is tested.
             .current_dir(self.folder.path());
+        // A test that sets its listeners says where they are.
+        if !self.options.settings.iter().any(|(key, _)| key == "listeners") {
+            command.args(["--kafka-listen", &self.kafka.to_string()]);
+        }
         for (key, value) in &self.options.settings {
             command.args(["--set", &format!("{key}={value}")]);
         }
@@ -148,6 +151,18 @@ impl Broker {
     /// Where it speaks Kafka.
     pub fn kafka(&self) -> SocketAddr {
         self.kafka
+    }
+
+    /// Where the listener of that name speaks Kafka, if the broker has several.
+    #[track_caller]
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        let ready = self.program.as_ref().expect("the broker runs").stdout();
+        let listeners = ready.split_whitespace().find_map(|word| word.strip_prefix("listeners="));
+        let listeners = listeners.unwrap_or_else(|| panic!("one listener only: {ready}"));
+        let address = listeners
+            .split(',')
+            .find_map(|listener| listener.strip_prefix(name)?.strip_prefix("://")?.parse().ok());
+        address.unwrap_or_else(|| panic!("no listener {name}: {ready}"))
     }
 
     /// Where it speaks HTTP.

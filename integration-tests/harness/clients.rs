@@ -42,7 +42,7 @@ pub fn java(module: &str, program: &str) -> Command {
 }
 
 /// kcat against `broker`.
-pub fn kcat(broker: SocketAddr) -> Command {
+pub fn kcat(broker: impl std::fmt::Display) -> Command {
     let mut command = Command::new("kcat");
     // A user's own configuration must not change what is tested.
     command.env("KCAT_CONFIG", "/dev/null").arg("-b").arg(broker.to_string());

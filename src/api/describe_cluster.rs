@@ -51,7 +51,7 @@ pub(super) async fn handle(
             }
         }
     }
-    let brokers = ctx.placement.brokers().into_iter().map(|broker| {
+    let brokers = ctx.placement.brokers(request.session.listener()).into_iter().map(|broker| {
         DescribeClusterBroker::default()
             .with_broker_id(BrokerId(broker.id))
             .with_host(StrBytes::from_string(broker.host))

@@ -33,10 +33,11 @@ pub(super) async fn handle(
         // Each key once: an empty one takes a single byte, and its answer hundreds.
         let mut seen = HashSet::new();
         let keys = body.coordinator_keys.into_iter().filter(|key| seen.insert(key.clone()));
-        let found = keys.map(|key| coordinator(key.clone(), find(ctx, body.key_type, &key)));
+        let found =
+            keys.map(|key| coordinator(key.clone(), find(ctx, request, body.key_type, &key)));
         return FindCoordinatorResponse::default().with_coordinators(found.collect());
     }
-    let found = coordinator(StrBytes::default(), find(ctx, body.key_type, &body.key));
+    let found = coordinator(StrBytes::default(), find(ctx, request, body.key_type, &body.key));
     FindCoordinatorResponse::default()
         .with_error_code(found.error_code)
         .with_error_message(found.error_message.filter(|_| request.version >= 1))
@@ -45,7 +46,7 @@ pub(super) async fn handle(
         .with_port(found.port)
 }
 
-fn find(ctx: &Context, key_type: i8, key: &str) -> Result<Broker, Refused> {
+fn find(ctx: &Context, request: &Request, key_type: i8, key: &str) -> Result<Broker, Refused> {
     let kind = match key_type {
         0 => CoordinatorKind::Group,
         1 => CoordinatorKind::Transaction,
@@ -55,9 +56,10 @@ fn find(ctx: &Context, key_type: i8, key: &str) -> Result<Broker, Refused> {
         }
     };
     let id = ctx.placement.coordinator(kind, key);
-    let broker = ctx.placement.brokers().into_iter().find(|broker| broker.id == id);
+    let listener = request.session.listener();
+    let broker = ctx.placement.brokers(listener).into_iter().find(|broker| broker.id == id);
     broker.ok_or_else(|| {
-        let reason = format!("node {id} coordinates the key but is not up");
+        let reason = format!("node {id} coordinates the key but does not advertise {listener}");
         Refused::new(ResponseError::CoordinatorNotAvailable, reason)
     })
 }

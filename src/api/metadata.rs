@@ -18,7 +18,8 @@ use kafka_protocol::protocol::StrBytes;
 
 use super::call::{Api, Outcome, first_error};
 use super::error::{self, Coded};
-use super::{Context, Request, wire_name};
+use super::{Context, Request, wire_name, wire_text};
+use crate::catalog::placement::Broker;
 use crate::catalog::{CatalogError, NewTopic, Topic};
 use crate::types::{LogId, PartitionId, TopicId, TopicName};
 
@@ -53,26 +54,47 @@ pub(super) async fn handle(
     body: MetadataRequest,
 ) -> MetadataResponse {
     let version = request.version;
-    let brokers = ctx.placement.brokers().into_iter().map(|broker| {
+    let brokers = ctx.placement.brokers(request.session.listener());
+    let told = brokers.iter().map(|broker| {
         MetadataResponseBroker::default()
             .with_node_id(BrokerId(broker.id))
-            .with_host(StrBytes::from_string(broker.host))
+            .with_host(wire_text(&broker.host))
             .with_port(i32::from(broker.port))
     });
     let mut response = MetadataResponse::default()
-        .with_brokers(brokers.collect())
+        .with_brokers(told.collect())
         .with_cluster_id(Some(StrBytes::from_string(ctx.cluster_id.clone())))
         .with_controller_id(BrokerId(ctx.config.node_id));
     if (8..=10).contains(&version) && body.include_cluster_authorized_operations {
         response.cluster_authorized_operations = CLUSTER_OPERATIONS;
     }
     response.topics = topics(ctx, version, &body).await;
+    hide_unreachable_leaders(&mut response.topics, &brokers, version);
     if version >= 8 && body.include_topic_authorized_operations {
         for topic in response.topics.iter_mut().filter(|topic| topic.error_code == error::NONE) {
             topic.topic_authorized_operations = TOPIC_OPERATIONS;
         }
     }
     response
+}
+
+/// A leader that this listener's clients are not told of is no leader to them (KIP-103, KIP-110).
+fn hide_unreachable_leaders(
+    topics: &mut [MetadataResponseTopic],
+    brokers: &[Broker],
+    version: i16,
+) {
+    let is_told = |leader: BrokerId| brokers.iter().any(|broker| broker.id == leader.0);
+    let error = match version {
+        ..6 => ResponseError::LeaderNotAvailable,
+        _ => ResponseError::ListenerNotFound,
+    };
+    for partition in topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+        if !is_told(partition.leader_id) {
+            partition.error_code = error.code();
+            partition.leader_id = BrokerId(-1);
+        }
+    }
 }
 
 async fn topics(ctx: &Context, version: i16, body: &MetadataRequest) -> Vec<MetadataResponseTopic> {

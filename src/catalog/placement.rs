@@ -1,8 +1,10 @@
 //! Who leads what. One machine owns all slots; it raises its epoch at each start.
 
-use crate::types::{LeaderEpoch, LogId};
+use std::collections::BTreeMap;
 
-/// A broker as clients see it.
+use crate::types::{LeaderEpoch, ListenerName, LogId};
+
+/// A broker as the clients of one listener see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broker {
     /// `node.id`.
@@ -28,34 +30,40 @@ pub trait Placement: Send + Sync + 'static {
     fn leader(&self, partition: LogId) -> (i32, LeaderEpoch);
     /// The node that coordinates `key`.
     fn coordinator(&self, kind: CoordinatorKind, key: &str) -> i32;
-    /// All brokers.
-    fn brokers(&self) -> Vec<Broker>;
+    /// The brokers that the clients of a listener are told of: those that advertise it.
+    fn brokers(&self, listener: &ListenerName) -> Vec<Broker>;
 }
 
 /// The placement of a broker that is alone: it leads and coordinates everything.
 #[derive(Clone, Debug)]
 pub struct SingleNode {
-    broker: Broker,
+    id: i32,
+    advertised: BTreeMap<ListenerName, Broker>,
     epoch: LeaderEpoch,
 }
 
 impl SingleNode {
-    /// `epoch` is this start's: the data directory raises it each time.
-    pub fn new(broker: Broker, epoch: LeaderEpoch) -> SingleNode {
-        SingleNode { broker, epoch }
+    /// The node `id`, as the clients of each listener are told of it. `epoch` is this start's: the
+    /// data directory raises it each time.
+    pub fn new(
+        id: i32,
+        advertised: impl IntoIterator<Item = (ListenerName, Broker)>,
+        epoch: LeaderEpoch,
+    ) -> SingleNode {
+        SingleNode { id, advertised: advertised.into_iter().collect(), epoch }
     }
 }
 
 impl Placement for SingleNode {
     fn leader(&self, _partition: LogId) -> (i32, LeaderEpoch) {
-        (self.broker.id, self.epoch)
+        (self.id, self.epoch)
     }
 
     fn coordinator(&self, _kind: CoordinatorKind, _key: &str) -> i32 {
-        self.broker.id
+        self.id
     }
 
-    fn brokers(&self) -> Vec<Broker> {
-        vec![self.broker.clone()]
+    fn brokers(&self, listener: &ListenerName) -> Vec<Broker> {
+        self.advertised.get(listener).cloned().into_iter().collect()
     }
 }

@@ -1,7 +1,9 @@
 //! `ottla serve`: configuration, logs, runtime, and the broker until a signal ends it.
 
 use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -12,8 +14,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::{ServeArgs, progress};
 use crate::config::{Config, ConfigError, Sources};
-use crate::server::Server;
-use crate::types::Progress;
+use crate::server::{Server, listed};
+use crate::types::{ListenerName, Progress};
 
 /// File handles that connections and logs leave alone: 512 of HTTP, the view and the rest.
 const RESERVED_HANDLES: usize = 768;
@@ -55,12 +57,7 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
         }
     };
     drop(shown);
-    let ready = format!(
-        "ottla ready kafka={} http={} data={}",
-        server.kafka_addr(),
-        server.http_addr(),
-        data_dir.display()
-    );
+    let ready = ready_line(server.kafka_addrs(), server.http_addr(), &data_dir);
     // A closed stdout is no reason to stop serving.
     if let Err(error) = writeln!(std::io::stdout(), "{ready}") {
         warn!(%error, "the ready line could not be written to stdout");
@@ -78,6 +75,17 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::FAILURE)
         }
     }
+}
+
+/// What scripts wait for: `kafka=` is the first listener. Only where there are several are all of
+/// them listed.
+fn ready_line(kafka: &[(ListenerName, SocketAddr)], http: SocketAddr, data_dir: &Path) -> String {
+    let first = kafka.first().map(|(_, address)| address.to_string()).unwrap_or_default();
+    let all = match kafka {
+        [_] => String::new(),
+        several => format!(" listeners={}", listed(several)),
+    };
+    format!("ottla ready kafka={first} http={http}{all} data={}", data_dir.display())
 }
 
 /// Raises the soft limit of open files as far as this process may. Accepts only as many connections as
@@ -209,6 +217,20 @@ fn worker_threads() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ready_line_lists_the_listeners_only_where_there_are_several() {
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let one = (ListenerName::plaintext(), address(9092));
+        let two = [one.clone(), (ListenerName::parse("LAN").unwrap(), address(9093))];
+        let line = |kafka: &[_]| ready_line(kafka, address(9644), Path::new("d"));
+        assert_eq!(line(&[one]), "ottla ready kafka=127.0.0.1:9092 http=127.0.0.1:9644 data=d");
+        assert_eq!(
+            line(&two),
+            "ottla ready kafka=127.0.0.1:9092 http=127.0.0.1:9644 \
+             listeners=PLAINTEXT://127.0.0.1:9092,LAN://127.0.0.1:9093 data=d"
+        );
+    }
 
     #[test]
     fn connections_leave_handles_to_logs_and_logs_take_what_they_leave() {

@@ -53,7 +53,7 @@ fn flags_beat_the_environment() {
     let environment = vec![("OTTLA_DATA_DIR".to_owned(), "environment".to_owned())];
     let config = Config::load(&serve::sources(&args, environment).unwrap()).unwrap();
     assert_eq!(config.data_dir, PathBuf::from("flag"));
-    assert_eq!(config.kafka_listen.port(), 0);
+    assert_eq!(config.listeners[0].port, 0);
     assert_eq!(config.node_id, 3);
 }
 

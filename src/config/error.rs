@@ -59,7 +59,7 @@ pub enum ConfigError {
         /// File and line, flag, or variable.
         place: String,
         /// Which key.
-        key: &'static str,
+        key: String,
         /// What was written.
         value: String,
         /// What it takes.

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
 use super::error::ConfigError;
 use super::fixed::{self, FIXED, Fixed};
+use super::listeners::Endpoint;
 use super::table::{self, Key, NOT_IMPLEMENTED};
+use super::{Config, Listener};
+use crate::types::ListenerName;
 
 /// Where configs come from; later fields beat earlier ones.
 #[derive(Clone, Debug, Default)]
@@ -87,22 +89,67 @@ pub(super) fn load(sources: &Sources) -> Result<Config, ConfigError> {
     if let Some(path) = &sources.file {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::File { path: path.clone(), source })?;
-        for setting in from_file(path, &text)? {
-            apply(&mut config, setting, &mut fixed)?;
-        }
+        overlay(&mut config, from_file(path, &text)?, &mut fixed)?;
     }
-    for setting in from_environment(&sources.environment) {
-        apply(&mut config, setting, &mut fixed)?;
-    }
-    for setting in sources.flags.clone() {
-        apply(&mut config, setting, &mut fixed)?;
-    }
+    overlay(&mut config, from_environment(&sources.environment), &mut fixed)?;
+    overlay(&mut config, sources.flags.clone(), &mut fixed)?;
     // At the end, since their values may follow from other keys.
     for (key, setting) in fixed {
         unchanged(&config, key, setting)?;
     }
     agree(&config)?;
     Ok(config)
+}
+
+/// Keys of Ottla's own that stand for one of Kafka's. Whichever of the two a stronger source sets
+/// holds; one source may not set both.
+const SHORT_FOR: &[(&str, &str)] =
+    &[("kafka.listen", "listeners"), ("advertised.host", "advertised.listeners")];
+
+/// Lays what one source says over the config.
+fn overlay(
+    config: &mut Config,
+    settings: Vec<Setting>,
+    fixed: &mut Vec<(&'static Fixed, Setting)>,
+) -> Result<(), ConfigError> {
+    let says = |key: &str| {
+        settings.iter().rfind(|setting| setting.key == key && !setting.value.is_empty())
+    };
+    for (short, long) in SHORT_FOR {
+        if let (Some(short), Some(long)) = (says(short), says(long))
+            // The default file has every key.
+            && !is_default(long)
+        {
+            return Err(ConfigError::Contradiction(format!(
+                "{}: config '{}' is set and so is '{}' ({}), which says the same and more; keep \
+                 one of them",
+                short.source, short.key, long.key, long.source
+            )));
+        }
+    }
+    let is_short = says("kafka.listen").is_some();
+    let is_long = says("listeners").is_some();
+    let is_short_advertised = says("advertised.host").is_some();
+    let is_long_advertised = says("advertised.listeners").is_some();
+    for setting in settings {
+        apply(config, setting, fixed)?;
+    }
+    if is_short {
+        config.listeners = config.kafka_listen.map(Endpoint::plaintext).into_iter().collect();
+    } else if is_long {
+        config.kafka_listen = None;
+    }
+    if is_short_advertised {
+        config.advertised_listeners = None;
+    } else if is_long_advertised {
+        config.advertised_host = None;
+    }
+    Ok(())
+}
+
+fn is_default(setting: &Setting) -> bool {
+    let defaults = Config::default();
+    table::find(&setting.key).is_some_and(|key| (key.render)(&defaults) == setting.value)
 }
 
 /// Sets the key, or leaves it in `fixed` if it has one value only.
@@ -115,13 +162,16 @@ fn apply(
         fixed.push((key, setting));
         return Ok(());
     }
+    if let Some(key) = setting.key.strip_prefix("listener.name.") {
+        return apply_to_listener(config, &setting, key);
+    }
     let key = lookup(&setting)?;
     if key.kind.admits(&setting.value) && (key.set)(config, &setting.value) {
         return Ok(());
     }
     Err(ConfigError::Value {
         place: setting.source.to_string(),
-        key: key.name,
+        key: key.name.to_owned(),
         value: setting.value.clone(),
         allowed: key.kind.allowed(),
     })
@@ -140,6 +190,31 @@ fn unchanged(config: &Config, key: &Fixed, setting: Setting) -> Result<(), Confi
         only,
         because: key.because,
     })
+}
+
+/// A config of one listener: `key` is what follows `listener.name.`.
+fn apply_to_listener(config: &mut Config, setting: &Setting, key: &str) -> Result<(), ConfigError> {
+    let place = setting.source.to_string();
+    let of_listener = key
+        .strip_suffix(".max.connections")
+        .and_then(|name| Some((ListenerName::parse(name).ok()?, table::find("max.connections")?)));
+    let Some((listener, limit)) = of_listener else {
+        let meanwhile =
+            "the only config of a single listener is listener.name.<listener>.max.connections";
+        return Err(ConfigError::NotImplemented { place, key: setting.key.clone(), meanwhile });
+    };
+    match setting.value.parse() {
+        Ok(connections) if limit.kind.admits(&setting.value) => {
+            config.listener_connections_max.insert(listener, connections);
+            Ok(())
+        }
+        _ => Err(ConfigError::Value {
+            place,
+            key: setting.key.clone(),
+            value: setting.value.clone(),
+            allowed: limit.kind.allowed(),
+        }),
+    }
 }
 
 fn lookup(setting: &Setting) -> Result<&'static Key, ConfigError> {
@@ -162,19 +237,21 @@ fn lookup(setting: &Setting) -> Result<&'static Key, ConfigError> {
 fn from_environment(environment: &[(String, String)]) -> Vec<Setting> {
     // Earlier names first: where both are set, today's name wins.
     let earlier = table::RENAMED.iter().map(|(earlier, _)| *earlier);
-    earlier
+    let keys = earlier
         .chain(table::KEYS.iter().map(|key| key.name))
         .chain(FIXED.iter().map(|key| key.name))
-        .filter_map(|key| {
-            let name = table::environment_name(key);
-            let (_, value) = environment.iter().find(|(variable, _)| *variable == name)?;
-            Some(Setting {
-                key: key.to_owned(),
-                value: value.clone(),
-                source: Source::Environment(name),
-            })
-        })
-        .collect()
+        .map(|key| (table::environment_name(key), key.to_owned()));
+    // A variable cannot tell the '.' and '-' of a listener's name from '_'.
+    let of_listeners = environment.iter().filter_map(|(variable, _)| {
+        let name = variable.strip_prefix("OTTLA_LISTENER_NAME_")?;
+        let name = name.strip_suffix("_MAX_CONNECTIONS")?.to_ascii_lowercase();
+        Some((variable.clone(), format!("listener.name.{name}.max.connections")))
+    });
+    let settings = keys.chain(of_listeners).filter_map(|(name, key)| {
+        let (_, value) = environment.iter().find(|(variable, _)| *variable == name)?;
+        Some(Setting { key, value: value.clone(), source: Source::Environment(name) })
+    });
+    settings.collect()
 }
 
 fn from_file(path: &Path, text: &str) -> Result<Vec<Setting>, ConfigError> {
@@ -257,10 +334,15 @@ fn agree(config: &Config) -> Result<(), ConfigError> {
             config.message_max_bytes, config.socket_request_max_bytes
         )));
     }
-    if config.kafka_listen.port() != 0 && config.kafka_listen == config.http_listen {
+    let http = config.http_listen;
+    let is_http = |listener: &Listener| {
+        let Endpoint { port, .. } = listener.endpoint;
+        port != 0 && port == http.port() && listener.endpoint.ip() == Some(http.ip())
+    };
+    if let Some(listener) = config.kafka_listeners()?.into_iter().find(is_http) {
         return Err(ConfigError::Contradiction(format!(
-            "config 'kafka.listen' and 'http.listen' are both {}; give them different ports",
-            config.kafka_listen
+            "config 'listeners' has {}, and 'http.listen' is {http}; give them different ports",
+            listener.endpoint
         )));
     }
     Ok(())

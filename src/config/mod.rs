@@ -7,6 +7,7 @@
 
 mod error;
 mod fixed;
+mod listeners;
 mod load;
 mod render;
 mod table;
@@ -16,12 +17,16 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::types::ListenerName;
+
 pub use error::ConfigError;
 pub use fixed::{GROUP_MEMBERS_MAX, OFFSET_METADATA_LENGTH_MAX};
+pub use listeners::{Advertised, Endpoint, Listener, SecurityProtocol};
 pub use load::{Setting, Source, Sources};
 pub use topics::{CleanupPolicy, Compression, TimestampType};
 
@@ -39,11 +44,19 @@ pub enum Durability {
 pub struct Config {
     /// `data.dir`.
     pub data_dir: PathBuf,
-    /// `kafka.listen`; port 0 picks a free one.
-    pub kafka_listen: SocketAddr,
+    /// `listeners`; port 0 picks a free one. See `Config::kafka_listeners`.
+    pub listeners: Vec<Endpoint>,
+    /// `kafka.listen`: stands for `listeners` with one plaintext listener.
+    pub kafka_listen: Option<SocketAddr>,
+    /// `advertised.listeners`.
+    pub advertised_listeners: Option<Vec<Endpoint>>,
+    /// `listener.security.protocol.map`.
+    pub listener_protocols: BTreeMap<ListenerName, SecurityProtocol>,
+    /// `listener.name.<listener>.max.connections`.
+    pub listener_connections_max: BTreeMap<ListenerName, usize>,
     /// `http.listen`; port 0 picks a free one.
     pub http_listen: SocketAddr,
-    /// `advertised.host`: what Metadata tells clients to connect to; the listen address if `None`.
+    /// `advertised.host`: stands for `advertised.listeners` with this host for every listener.
     pub advertised_host: Option<String>,
     /// `durability` = `disk` | `page-cache`.
     pub durability: Durability,
@@ -152,7 +165,11 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             data_dir: PathBuf::from("ottla-data"),
-            kafka_listen: SocketAddr::from(([127, 0, 0, 1], 9092)),
+            listeners: vec![Endpoint::plaintext(SocketAddr::from(([127, 0, 0, 1], 9092)))],
+            kafka_listen: None,
+            advertised_listeners: None,
+            listener_protocols: listeners::default_protocols(),
+            listener_connections_max: BTreeMap::new(),
             http_listen: SocketAddr::from(([127, 0, 0, 1], 9644)),
             advertised_host: None,
             durability: Durability::Disk,
@@ -249,6 +266,12 @@ impl Config {
     /// The defaults, overlaid by file, environment and flags, and checked.
     pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
         load::load(sources)
+    }
+
+    /// The listeners of the Kafka protocol, with what their clients are told to connect to; or why
+    /// there can be none such, which `load` has checked.
+    pub fn kafka_listeners(&self) -> Result<Vec<Listener>, ConfigError> {
+        listeners::resolve(self)
     }
 
     /// Every config with its current value: those that can be set, in the default file's order, then

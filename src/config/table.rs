@@ -110,12 +110,20 @@ pub(super) const KEYS: &[Key] = keys! {
     "Where" {
         "data.dir" => data_dir: Kind::Path,
             "Where everything lies that must survive. Created if it does not exist.";
-        "kafka.listen" => kafka_listen: Kind::Address,
-            "Address of the Kafka protocol. Port 0 picks a free one.";
+        "listeners" => listeners: Kind::Listeners,
+            "Where the Kafka protocol is spoken. An empty host is every address of the machine, port 0 a free one. \
+             docs/running.md has examples.";
+        "advertised.listeners" => advertised_listeners: Kind::Optional(&Kind::Listeners),
+            "What the clients of each listener are told to connect to. Empty: the addresses in listeners.";
+        "listener.security.protocol.map" => listener_protocols: Kind::Protocols,
+            "How the clients of each listener speak. Only PLAINTEXT listeners are possible yet. Connections of one \
+             listener are limited with listener.name.<listener>.max.connections.";
+        "kafka.listen" => kafka_listen: Kind::Optional(&Kind::Address),
+            "Short for listeners with one PLAINTEXT listener at this address. Empty: see listeners.";
         "http.listen" => http_listen: Kind::Address,
             "Address of metrics, health, SQL and jobs. It has no authentication yet: keep it on loopback.";
         "advertised.host" => advertised_host: Kind::Host,
-            "Host name that clients are told to connect to. Empty: the address in kafka.listen.";
+            "Short for advertised.listeners with this host for every listener. Empty: see advertised.listeners.";
         "node.id" => node_id: integer(0, INT_MAX),
             "This broker's id.";
     }
@@ -241,9 +249,10 @@ pub(super) const KEYS: &[Key] = keys! {
 
 /// Keys of Kafka that Ottla knows of but does not honour yet, with what holds meanwhile.
 pub(super) const NOT_IMPLEMENTED: &[(&str, &str)] = &[
-    ("listeners", "set kafka.listen instead"),
-    ("advertised.listeners", "set kafka.listen and advertised.host instead"),
-    ("listener.security.protocol.map", "there is one plaintext listener, kafka.listen"),
+    ("inter.broker.listener.name", "one broker has no others to talk to"),
+    ("security.inter.broker.protocol", "one broker has no others to talk to"),
+    ("controller.listener.names", "Ottla needs no controller"),
+    ("max.connection.creation.rate", "see max.connections"),
     ("log.dir", "set data.dir instead"),
     ("log.dirs", "set data.dir instead"),
     ("log.flush.interval.messages", "see durability"),

@@ -74,7 +74,7 @@ fn flags_beat_environment_which_beats_the_file() {
     assert_eq!(config.num_partitions, 4);
     assert_eq!(config.data_dir, PathBuf::from("from-environment"));
     assert_eq!(config.node_id, 7);
-    assert_eq!(config.kafka_listen, SocketAddr::from(([127, 0, 0, 1], 1)));
+    assert_eq!(config.text("listeners"), "PLAINTEXT://127.0.0.1:1");
 }
 
 #[test]

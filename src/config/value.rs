@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::listeners::{self, Endpoint, ProtocolMap};
 use super::{CleanupPolicy, Compression, ConfigType, Durability, TimestampType};
 
 /// What a key takes; the bounds of integers are inclusive.
@@ -14,6 +15,10 @@ pub(super) enum Kind {
     Path,
     /// `ip:port`, or `localhost:port`.
     Address,
+    /// `NAME://HOST:PORT` of listeners, with commas.
+    Listeners,
+    /// `NAME:PROTOCOL` of listeners, with commas.
+    Protocols,
     /// A host name or address without a port; empty means not set.
     Host,
     /// `true` or `false`.
@@ -54,6 +59,12 @@ impl Kind {
             Kind::Path => "a path".to_owned(),
             Kind::Address => "an address with a port, like 127.0.0.1:9092".to_owned(),
             Kind::Host => "a host name or address without a port, like broker.example".to_owned(),
+            Kind::Listeners => "NAME://HOST:PORT with commas, like \
+                                PLAINTEXT://127.0.0.1:9092,LAN://0.0.0.0:9093"
+                .to_owned(),
+            Kind::Protocols => "NAME:PROTOCOL with commas, each name once, with protocols \
+                                PLAINTEXT, SSL, SASL_PLAINTEXT and SASL_SSL"
+                .to_owned(),
             Kind::Bool => "true or false".to_owned(),
             Kind::Choice(words) => words.join(" or "),
             Kind::Integer { min, max } if min == max => min.to_string(),
@@ -71,7 +82,12 @@ impl Kind {
         match self {
             Kind::Bool => ConfigType::Boolean,
             Kind::Choice(_) if name == "log.cleanup.policy" => ConfigType::List,
-            Kind::Path | Kind::Address | Kind::Host | Kind::Choice(_) => ConfigType::String,
+            Kind::Path
+            | Kind::Address
+            | Kind::Listeners
+            | Kind::Protocols
+            | Kind::Host
+            | Kind::Choice(_) => ConfigType::String,
             Kind::Integer { max, .. } | Kind::Limit { max, .. } if max > INT_MAX => {
                 ConfigType::Long
             }
@@ -84,7 +100,13 @@ impl Kind {
     /// Whether the file writes such values in quotes.
     pub(super) fn quoted(self) -> bool {
         match self {
-            Kind::Path | Kind::Address | Kind::Host | Kind::Choice(_) | Kind::Optional(_) => true,
+            Kind::Path
+            | Kind::Address
+            | Kind::Listeners
+            | Kind::Protocols
+            | Kind::Host
+            | Kind::Choice(_)
+            | Kind::Optional(_) => true,
             Kind::Bool
             | Kind::Integer { .. }
             | Kind::Limit { .. }
@@ -106,12 +128,14 @@ impl Kind {
             Kind::Ratio => text.parse::<f64>().is_ok_and(|ratio| (0.0..=1.0).contains(&ratio)),
             Kind::Optional(kind) => text.is_empty() || kind.admits(text),
             Kind::Path => !text.is_empty(),
-            // A port belongs to kafka.listen; clients would look the whole text up as a name.
+            // A port belongs to advertised.listeners; clients would look the whole text up as a name.
             Kind::Host => {
                 let named = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
                 text.bytes().all(named) || text.parse::<IpAddr>().is_ok()
             }
-            Kind::Address | Kind::Bool | Kind::Choice(_) => true,
+            Kind::Address | Kind::Listeners | Kind::Protocols | Kind::Bool | Kind::Choice(_) => {
+                true
+            }
         }
     }
 }
@@ -194,6 +218,46 @@ impl Value for SocketAddr {
 
     fn render(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for Option<SocketAddr> {
+    fn parse(text: &str) -> Option<Option<SocketAddr>> {
+        if text.is_empty() { Some(None) } else { Value::parse(text).map(Some) }
+    }
+
+    fn render(&self) -> String {
+        self.map(|address| address.to_string()).unwrap_or_default()
+    }
+}
+
+impl Value for Vec<Endpoint> {
+    fn parse(text: &str) -> Option<Vec<Endpoint>> {
+        listeners::parse_endpoints(text)
+    }
+
+    fn render(&self) -> String {
+        listeners::render_endpoints(self)
+    }
+}
+
+impl Value for Option<Vec<Endpoint>> {
+    fn parse(text: &str) -> Option<Option<Vec<Endpoint>>> {
+        if text.is_empty() { Some(None) } else { Value::parse(text).map(Some) }
+    }
+
+    fn render(&self) -> String {
+        self.as_ref().map(Value::render).unwrap_or_default()
+    }
+}
+
+impl Value for ProtocolMap {
+    fn parse(text: &str) -> Option<ProtocolMap> {
+        listeners::parse_protocols(text)
+    }
+
+    fn render(&self) -> String {
+        listeners::render_protocols(self)
     }
 }
 

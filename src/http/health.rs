@@ -14,6 +14,7 @@ use super::Front;
 use super::error::HttpError;
 use crate::log::{Refusals, Refusing};
 use crate::metrics::Metrics;
+use crate::types::ListenerName;
 
 /// The most logs that `/readyz` names; it tells how many there are.
 const REFUSING_TOLD_MAX: usize = 100;
@@ -25,8 +26,8 @@ pub enum Phase {
     Starting,
     /// Serving.
     Ready {
-        /// The Kafka protocol's address.
-        kafka: SocketAddr,
+        /// The Kafka protocol's listeners and their addresses.
+        kafka: Vec<(ListenerName, SocketAddr)>,
         /// This side's address.
         http: SocketAddr,
     },
@@ -64,9 +65,14 @@ async fn readyz(State(front): State<Front>) -> Response {
             // A damaged log is no reason to send clients of all others away.
             let refusing = front.refusals.get().map(Refusals::list).unwrap_or_default();
             let told: Vec<Value> = refusing.iter().take(REFUSING_TOLD_MAX).map(refusal).collect();
+            let listeners: serde_json::Map<_, _> = kafka
+                .iter()
+                .map(|(name, address)| (name.to_string(), Value::from(address.to_string())))
+                .collect();
             let body = json!({
                 "status": "ready",
-                "kafka": kafka.to_string(),
+                "kafka": kafka.first().map(|(_, address)| address.to_string()),
+                "listeners": listeners,
                 "http": http.to_string(),
                 "refusing_total": refusing.len(),
                 "refusing": told,

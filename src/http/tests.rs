@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::log::Refusal;
-use crate::types::{LogId, PartitionId, TopicId};
+use crate::types::{ListenerName, LogId, PartitionId, TopicId};
 
 /// A front on a free port; requests run on this thread, the server on the runtime's.
 struct Served {
@@ -64,7 +64,9 @@ fn a_starting_broker_is_alive_but_not_ready() {
     assert_eq!(body, r#"{"status":"starting","reason":"opening partition logs 1/10000"}"#);
 
     let address = served.address;
-    served.front.enter(Phase::Ready { kafka: address, http: address });
+    served
+        .front
+        .enter(Phase::Ready { kafka: vec![(ListenerName::plaintext(), address)], http: address });
     let (status, body) = served.ask("GET", "/readyz", "");
     assert_eq!(status, 200);
     assert!(body.contains(&format!("\"kafka\":\"{address}\"")), "{body}");
@@ -77,7 +79,9 @@ fn a_starting_broker_is_alive_but_not_ready() {
 fn a_ready_broker_names_the_first_logs_that_take_no_appends_and_counts_all() {
     let served = Served::start();
     let address = served.address;
-    served.front.enter(Phase::Ready { kafka: address, http: address });
+    served
+        .front
+        .enter(Phase::Ready { kafka: vec![(ListenerName::plaintext(), address)], http: address });
     let refusals = Refusals::default();
     served.front.watch(refusals.clone());
     let told = || {

@@ -2,13 +2,13 @@
 //! on, or refused by name.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use datafusion_sql::sqlparser::tokenizer::Location;
 
 use super::fault::{Fault, Result};
-use crate::config::Config;
+use crate::config::{Config, Endpoint, Listener};
 use crate::stream::graph::{Emit, Format, Json, Startup};
 use crate::types::{Timestamp, TopicName};
 
@@ -271,10 +271,8 @@ fn check_servers(servers: &str, config: &Config) -> Result<()> {
         let Some((host, port)) = server.rsplit_once(':') else {
             return Err(Fault::new(format!("'{server}' is not host:port")));
         };
-        // With port 0 the broker listens on a port that it does not know beforehand.
-        let listen = config.kafka_listen.port();
-        let port_is_ours = listen == 0 || port.parse() == Ok(listen);
-        if !port_is_ours || !host_is_ours(host, config) {
+        let listeners = config.kafka_listeners().unwrap_or_default();
+        if !listeners.iter().any(|listener| is_reached_at(listener, host, port)) {
             return Err(Fault::new(format!("'{server}' is not this broker"))
                 .hint("leave 'properties.bootstrap.servers' out: jobs read this broker's topics"));
         }
@@ -282,14 +280,22 @@ fn check_servers(servers: &str, config: &Config) -> Result<()> {
     Ok(())
 }
 
-fn host_is_ours(host: &str, config: &Config) -> bool {
+/// Whether `host:port` is where a listener is, or what its clients are told.
+fn is_reached_at(listener: &Listener, host: &str, port: &str) -> bool {
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let ip = config.kafka_listen.ip();
-    let is_local = host.eq_ignore_ascii_case("localhost")
-        || host.parse::<std::net::IpAddr>().is_ok_and(|host| host.is_loopback());
-    config.advertised_host.as_deref() == Some(host)
-        || format!("{host}:1").parse::<SocketAddr>().is_ok_and(|address| address.ip() == ip)
-        || (is_local && (ip.is_loopback() || ip.is_unspecified()))
+    // With port 0 the broker listens on a port that it does not know beforehand.
+    let is_port = |own: u16| own == 0 || port.parse() == Ok(own);
+    let Endpoint { host: own_host, port: own_port, .. } = &listener.endpoint;
+    let is_told = listener.advertised.as_ref().is_some_and(|told| {
+        told.host.as_deref() == Some(host) && is_port(told.port.unwrap_or(*own_port))
+    });
+    let (ip, own_ip) = (host.parse::<IpAddr>().ok(), listener.endpoint.ip());
+    let is_local = host.eq_ignore_ascii_case("localhost") || ip.is_some_and(|ip| ip.is_loopback());
+    let is_own_host = own_host.eq_ignore_ascii_case(host) || (ip.is_some() && ip == own_ip);
+    let answers_locally = own_host.eq_ignore_ascii_case("localhost")
+        || listener.endpoint.named_host().is_none()
+        || own_ip.is_some_and(|ip| ip.is_loopback());
+    is_told || (is_port(*own_port) && (is_own_host || (is_local && answers_locally)))
 }
 
 fn wrong_value(key: &str, value: &str, allowed: &[&str]) -> Fault {
@@ -361,6 +367,25 @@ mod tests {
         assert!(servers("127.0.0.1:9092,localhost:9092").is_ok());
         assert!(servers("localhost:9093").is_err());
         assert!(servers("kafka.example.com:9092").is_err());
+    }
+
+    #[test]
+    fn any_listener_of_this_broker_may_be_the_bootstrap_server() {
+        let mut sources = crate::config::Sources::default();
+        for setting in [
+            "listeners=PLAINTEXT://:9092,LAN://10.0.0.1:9093",
+            "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,LAN:PLAINTEXT",
+            "advertised.listeners=PLAINTEXT://broker.example:19092,LAN://10.0.0.1:9093",
+        ] {
+            sources.set(setting).unwrap();
+        }
+        let config = Config::load(&sources).unwrap();
+        for ours in ["broker.example:19092", "localhost:9092", "[::1]:9092", "10.0.0.1:9093"] {
+            assert!(check_servers(ours, &config).is_ok(), "{ours}");
+        }
+        for other in ["broker.example:9092", "localhost:9093", "10.0.0.1:9092"] {
+            assert!(check_servers(other, &config).is_err(), "{other}");
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! The Kafka port: accepts connections, and drains them when the broker stops.
+//! The ports of the Kafka protocol: one accepts the connections of each listener, and drains them
+//! when the broker stops.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -16,6 +17,7 @@ use super::connection::{self, Shared};
 use super::socket;
 use super::threads::Threads;
 use crate::api::{Context, Session};
+use crate::config;
 use crate::types::ListenerName;
 
 /// Request bytes of all connections in memory.
@@ -42,50 +44,86 @@ pub struct Listener {
     name: ListenerName,
     socket: TcpListener,
     address: SocketAddr,
+    connections_max: Option<usize>,
 }
 
-/// A port that is being served. Dropping it stops accepting at once, without a drain.
+/// Ports that are being served. Dropping it stops accepting at once, without a drain.
 pub struct Running {
     stop: watch::Sender<bool>,
-    accepting: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
 }
 
 impl Listener {
-    /// Binds the listener `name` to `address`; port 0 picks a free one.
-    pub async fn bind(name: ListenerName, address: SocketAddr) -> io::Result<Listener> {
-        let socket = TcpListener::bind(address).await?;
+    /// Binds a listener; port 0 picks a free one.
+    pub async fn bind(listener: &config::Listener) -> io::Result<Listener> {
+        let config::Listener { name, endpoint, connections_max, .. } = listener;
+        let socket = match endpoint.host.as_str() {
+            "" => bind_every_address(endpoint.port).await?,
+            host => {
+                let mut addresses: Vec<_> = lookup_host((host, endpoint.port)).await?.collect();
+                // Of a name's addresses Java takes an IPv4 one.
+                addresses.sort_by_key(SocketAddr::is_ipv6);
+                TcpListener::bind(addresses.as_slice()).await?
+            }
+        };
         let address = socket.local_addr()?;
-        Ok(Listener { name, socket, address })
+        Ok(Listener { name: name.clone(), socket, address, connections_max: *connections_max })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &ListenerName {
+        &self.name
     }
 
     /// The address that was bound.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
+}
 
-    /// Begins to serve: accepts on the runtime of the caller, and drives the connections on network
-    /// threads, which may not be had.
-    pub fn serve(self, ctx: Arc<Context>) -> io::Result<Running> {
-        let patience = Patience {
-            idle: ctx.config.connections_max_idle,
-            frame: FRAME_TIME_MAX,
-            frame_pressed: FRAME_TIME_PRESSED,
-            slowest_bytes_per_second: SLOWEST_BYTES_PER_SECOND,
-            look: LOOK_EVERY,
-        };
-        self.serve_with(ctx, patience)
+/// Binds IPv6's and IPv4's addresses, or IPv4's alone where the machine has no IPv6.
+async fn bind_every_address(port: u16) -> io::Result<TcpListener> {
+    match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+        }
+        bound => bound,
     }
+}
 
-    pub(super) fn serve_with(self, ctx: Arc<Context>, patience: Patience) -> io::Result<Running> {
-        let (stop, stopping) = watch::channel(false);
-        let budget = Arc::new(Budgets::new(REQUEST_BYTES_MAX));
-        let shared = Shared { ctx, patience, budget, stop: stopping };
-        let threads = Threads::start()?;
-        Ok(Running {
-            stop,
-            accepting: tokio::spawn(accept(self.name, self.socket, threads, shared)),
-        })
-    }
+/// Begins to serve: accepts on the runtime of the caller, and drives the connections of all
+/// listeners on the same network threads, which may not be had.
+pub fn serve(listeners: Vec<Listener>, ctx: Arc<Context>) -> io::Result<Running> {
+    let patience = Patience {
+        idle: ctx.config.connections_max_idle,
+        frame: FRAME_TIME_MAX,
+        frame_pressed: FRAME_TIME_PRESSED,
+        slowest_bytes_per_second: SLOWEST_BYTES_PER_SECOND,
+        look: LOOK_EVERY,
+    };
+    serve_with(listeners, ctx, patience)
+}
+
+pub(super) fn serve_with(
+    listeners: Vec<Listener>,
+    ctx: Arc<Context>,
+    patience: Patience,
+) -> io::Result<Running> {
+    let (stop, stopping) = watch::channel(false);
+    let places = semaphore(ctx.config.max_connections);
+    let budget = Arc::new(Budgets::new(REQUEST_BYTES_MAX));
+    let shared = Shared { ctx, patience, budget, stop: stopping };
+    let threads = Arc::new(Threads::start()?);
+    let accepting = listeners.into_iter().map(|listener| {
+        let own = listener.connections_max.map(semaphore);
+        let places = Places { own, all: places.clone(), warned: None };
+        tokio::spawn(accept(listener, places, threads.clone(), shared.clone()))
+    });
+    Ok(Running { stop, accepting: accepting.collect() })
+}
+
+fn semaphore(connections: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)))
 }
 
 impl Running {
@@ -93,24 +131,70 @@ impl Running {
     /// connections: after ten seconds at the latest.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);
-        if let Err(error) = self.accepting.await {
-            tracing::error!(%error, "listener failed");
+        for accepting in self.accepting {
+            if let Err(error) = accepting.await {
+                tracing::error!(%error, "listener failed");
+            }
         }
     }
 }
 
-async fn accept(name: ListenerName, listening: TcpListener, threads: Threads, shared: Shared) {
-    let places =
-        Arc::new(Semaphore::new(shared.ctx.config.max_connections.min(Semaphore::MAX_PERMITS)));
+/// What limits the connections of a listener: its own bound, and `max.connections` for all.
+struct Places {
+    own: Option<Arc<Semaphore>>,
+    all: Arc<Semaphore>,
+    warned: Option<Instant>,
+}
+
+/// A connection's share of these.
+type Place = [Option<OwnedSemaphorePermit>; 2];
+
+impl Places {
+    /// A place for one more connection of the listener, once there is one.
+    async fn take(&mut self, name: &ListenerName) -> Place {
+        let own = match &self.own {
+            Some(own) => {
+                place(own, "listener.name.<listener>.max.connections", name, &mut self.warned).await
+            }
+            None => None,
+        };
+        [own, place(&self.all, "max.connections", name, &mut self.warned).await]
+    }
+}
+
+async fn place(
+    places: &Arc<Semaphore>,
+    limit: &str,
+    listener: &ListenerName,
+    warned: &mut Option<Instant>,
+) -> Option<OwnedSemaphorePermit> {
+    if let Ok(place) = places.clone().try_acquire_owned() {
+        return Some(place);
+    }
+    if warned.is_none_or(|at| at.elapsed() >= FULL_WARNING_EVERY) {
+        *warned = Some(Instant::now());
+        tracing::warn!(%listener, limit, "the limit of connections is reached, new clients wait until others leave");
+    }
+    // Nobody closes the semaphore.
+    places.clone().acquire_owned().await.ok()
+}
+
+async fn accept(listener: Listener, mut places: Places, threads: Arc<Threads>, shared: Shared) {
+    let Listener { name, socket: listening, .. } = listener;
+    // A connection that was accepted and has no place yet. It is the only one: while it waits, the
+    // clients behind it do so in the kernel's backlog, as with Kafka. A place that is taken before
+    // there is a client would be missing to the other listeners.
+    let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     let mut connections = JoinSet::new();
-    let mut warned = None;
     let mut stop = shared.stop.clone();
     loop {
         tokio::select! {
             // A dropped sender stops the listener too.
             _ = stop.wait_for(|stop| *stop) => break,
             Some(ended) = connections.join_next() => report(ended),
-            (place, stream, peer) = next(&listening, &places, &mut warned) => {
+            accepted = next(&listening), if waiting.is_none() => waiting = Some(accepted),
+            place = places.take(&name), if waiting.is_some() => {
+                let Some((stream, peer)) = waiting.take() else { continue };
                 let Ok(local) = stream.local_addr() else { continue };
                 if let Err(error) = socket::tune(&stream) {
                     tracing::debug!(%peer, %error, "a socket option was refused");
@@ -128,7 +212,7 @@ async fn accept(name: ListenerName, listening: TcpListener, threads: Threads, sh
             }
         }
     }
-    drop(listening);
+    drop((listening, waiting));
     let drained = tokio::time::timeout(DRAIN_TIME_MAX, async {
         while let Some(ended) = connections.join_next().await {
             report(ended);
@@ -144,27 +228,11 @@ async fn accept(name: ListenerName, listening: TcpListener, threads: Threads, sh
     }
 }
 
-/// The next connection, once there is a place for it. Above `max.connections` clients wait in the
-/// kernel's backlog, as with Kafka.
-async fn next(
-    socket: &TcpListener,
-    places: &Arc<Semaphore>,
-    warned: &mut Option<Instant>,
-) -> (Option<OwnedSemaphorePermit>, TcpStream, SocketAddr) {
-    let place = match places.clone().try_acquire_owned() {
-        Ok(place) => Some(place),
-        Err(_) => {
-            if warned.is_none_or(|at| at.elapsed() >= FULL_WARNING_EVERY) {
-                *warned = Some(Instant::now());
-                tracing::warn!("max.connections is reached, new clients wait until others leave");
-            }
-            // Nobody closes the semaphore.
-            places.clone().acquire_owned().await.ok()
-        }
-    };
+/// The next client.
+async fn next(socket: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match socket.accept().await {
-            Ok((stream, peer)) => return (place, stream, peer),
+            Ok(accepted) => return accepted,
             Err(error) if is_of_one_client(&error) => {
                 tracing::debug!(%error, "a client left before it was accepted");
             }

@@ -10,7 +10,7 @@ mod outgoing;
 mod socket;
 mod threads;
 
-pub use listener::{Listener, Running};
+pub use listener::{Listener, Running, serve};
 
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::arrival::Patience;
+use super::listener::serve_with;
 use super::{Listener, Running};
 use crate::api::tests::fixture::{Bench, Client, sample};
+use crate::config::{self, Endpoint};
 use crate::types::ListenerName;
 
 pub(super) const PATIENT: Patience = Patience {
@@ -28,6 +30,14 @@ pub(super) async fn pair() -> (TcpStream, TcpStream) {
     (client, stream)
 }
 
+/// A listener at a free port of the loopback address.
+async fn listener(name: &str, connections_max: Option<usize>) -> Listener {
+    let name = ListenerName::parse(name).unwrap();
+    let endpoint = Endpoint { name: name.clone(), host: "127.0.0.1".to_owned(), port: 0 };
+    let listener = config::Listener { name, endpoint, advertised: None, connections_max };
+    Listener::bind(&listener).await.unwrap()
+}
+
 struct Port {
     bench: Bench,
     running: Running,
@@ -36,10 +46,9 @@ struct Port {
 
 impl Port {
     async fn open(bench: Bench, patience: Patience) -> Port {
-        let listener =
-            Listener::bind(ListenerName::plaintext(), ([127, 0, 0, 1], 0).into()).await.unwrap();
+        let listener = listener("PLAINTEXT", None).await;
         let address = listener.local_addr();
-        let running = listener.serve_with(bench.ctx.clone(), patience).unwrap();
+        let running = serve_with(vec![listener], bench.ctx.clone(), patience).unwrap();
         Port { bench, running, address }
     }
 
@@ -151,6 +160,49 @@ async fn clients_above_max_connections_wait_for_a_place() {
     assert!(timeout(Duration::from_millis(50), second.receive()).await.is_err());
     drop(first);
     assert_eq!(second.receive().await.0, 2);
+}
+
+/// Whether a client of `address` is answered, and the client.
+async fn is_served(address: std::net::SocketAddr) -> (bool, Client) {
+    let mut client = Client::new(TcpStream::connect(address).await.unwrap());
+    client.send(1, sample::api_versions()).await;
+    let is_served = timeout(Duration::from_millis(50), client.receive()).await.is_ok();
+    (is_served, client)
+}
+
+#[tokio::test]
+async fn a_full_listener_leaves_the_places_of_all_to_the_others() {
+    let bench = Bench::with(|config| config.max_connections = 2).await;
+    let listeners = vec![listener("LAN", Some(1)).await, listener("PLAINTEXT", None).await];
+    let [lan, plain] = [listeners[0].local_addr(), listeners[1].local_addr()];
+    let running = serve_with(listeners, bench.ctx.clone(), PATIENT).unwrap();
+    let (_, mut first) = is_served(lan).await;
+    let (second_is_served, mut second) = is_served(lan).await;
+    assert!(!second_is_served, "above the limit of its listener");
+    let mut other = Client::new(TcpStream::connect(plain).await.unwrap());
+    other.send(7, sample::api_versions()).await;
+    assert_eq!(other.receive().await.0, 7);
+    let (third_is_served, mut third) = is_served(plain).await;
+    assert!(!third_is_served, "above the limit of all");
+    first.send(2, sample::api_versions()).await;
+    drop(first);
+    assert_eq!(second.receive().await.0, 1);
+    drop(other);
+    assert_eq!(third.receive().await.0, 1);
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_only_place_is_for_whichever_listener_has_a_client() {
+    let bench = Bench::with(|config| config.max_connections = 1).await;
+    let listeners = vec![listener("LAN", None).await, listener("PLAINTEXT", None).await];
+    let addresses = [listeners[0].local_addr(), listeners[1].local_addr()];
+    let _running = serve_with(listeners, bench.ctx.clone(), PATIENT).unwrap();
+    for address in [addresses, addresses].concat() {
+        let mut client = Client::new(TcpStream::connect(address).await.unwrap());
+        client.send(1, sample::api_versions()).await;
+        assert_eq!(client.receive().await.0, 1);
+    }
 }
 
 #[tokio::test]

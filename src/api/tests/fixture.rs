@@ -66,12 +66,13 @@ impl Bench {
         let groups =
             Groups::start(catalog.clone(), config.clone(), clock.clone(), &metrics).await.unwrap();
         let broker = Broker { id: config.node_id, host: "broker.test".to_owned(), port: 9092 };
+        let advertised = [(ListenerName::plaintext(), broker)];
         let ctx = Context {
             cluster_id: dir.cluster_id().to_owned(),
             catalog,
             groups,
             producer_ids,
-            placement: Arc::new(SingleNode::new(broker, dir.epoch())),
+            placement: Arc::new(SingleNode::new(config.node_id, advertised, dir.epoch())),
             clock,
             meter: Meter::register(&metrics).unwrap(),
             answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics).unwrap(),
