@@ -14,7 +14,7 @@ use super::client::{Client, text};
 use super::groups::{Member, wait_for_coordinator};
 use super::requests::Topic;
 use super::{broker, code};
-use crate::harness::unique;
+use crate::harness::{PATIENCE, unique, until};
 
 /// Who commits: a member, or a consumer that assigns partitions itself.
 struct Committer<'a> {
@@ -164,17 +164,95 @@ fn what_cannot_be_committed_is_refused() {
         assert_eq!(unknown, code::UNKNOWN_TOPIC_OR_PARTITION);
         let partition = commit(&mut client, version, &who, &topic, 9, (1, ""));
         assert_eq!(partition, code::UNKNOWN_TOPIC_OR_PARTITION);
-        let long = "x".repeat(4097);
-        let metadata = commit(&mut client, version, &who, &topic, 0, (1, &long));
-        assert_eq!(metadata, code::OFFSET_METADATA_TOO_LARGE);
-        let stranger = Committer { group: &group, generation: 1, member: "stranger" };
-        let error = commit(&mut client, version, &stranger, &topic, 0, (1, ""));
-        assert!(
-            matches!(error, code::UNKNOWN_MEMBER_ID | code::ILLEGAL_GENERATION),
-            "v{version}: {error}"
-        );
+        // In UTF-16 units, whatever the config's name says.
+        for long in ["x".repeat(4097), "\u{e9}".repeat(4097), "\u{1f600}".repeat(2049)] {
+            let metadata = commit(&mut client, version, &who, &topic, 0, (1, &long));
+            assert_eq!(metadata, code::OFFSET_METADATA_TOO_LARGE);
+        }
+        // A generation of a group that is not there.
+        let absent = if version >= 9 { code::GROUP_ID_NOT_FOUND } else { code::ILLEGAL_GENERATION };
+        for (generation, member) in [(0, ""), (1, ""), (1, "stranger")] {
+            let stranger = Committer { group: &group, generation, member };
+            let error = commit(&mut client, version, &stranger, &topic, 0, (1, ""));
+            assert_eq!(error, absent, "v{version}");
+        }
         let found = committed(&mut client, 1, &group, Some((&topic, &[0])));
         assert_eq!(found, [(0, -1, String::new())]);
+        // And of one that only commits.
+        assert_eq!(commit(&mut client, version, &who, &topic, 0, (1, "")), code::NONE);
+        let stranger = Committer { group: &group, generation: 1, member: "" };
+        let error = commit(&mut client, version, &stranger, &topic, 0, (2, ""));
+        assert_eq!(error, code::UNKNOWN_MEMBER_ID, "v{version}");
+    }
+}
+
+#[test]
+fn numbers_that_are_no_offsets_are_committed_and_told_back() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let topic = Topic::create(&mut client);
+    for version in client.versions::<OffsetCommitRequest>() {
+        let group = unique("sentinels");
+        wait_for_coordinator(&mut client, &group);
+        // kafkajs resets a group to the start with -2, ruby-kafka commits -1.
+        for number in [-2, -1, -3, i64::MIN, i64::MAX] {
+            let who = standalone(&group);
+            let error = commit(&mut client, version, &who, &topic, 0, (number, "kept"));
+            assert_eq!(error, code::NONE, "v{version}");
+            let told = [(0, number, "kept".to_owned())];
+            assert_eq!(committed(&mut client, 1, &group, Some((&topic, &[0]))), told);
+            assert_eq!(committed(&mut client, 8, &group, None), told);
+        }
+    }
+}
+
+#[test]
+fn metadata_of_4096_utf_16_units_is_kept_whole() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let topic = Topic::create(&mut client);
+    let group = unique("metadata");
+    wait_for_coordinator(&mut client, &group);
+    let longest = [("x", 4096), ("\u{e9}", 4096), ("\u{20ac}", 4096), ("\u{1f600}", 2048)];
+    for (text, times) in longest {
+        let metadata = text.repeat(times);
+        let who = standalone(&group);
+        assert_eq!(commit(&mut client, 8, &who, &topic, 0, (1, &metadata)), code::NONE);
+        let told = committed(&mut client, 8, &group, None);
+        assert_eq!(told, [(0, 1, metadata)], "{text}");
+    }
+}
+
+#[test]
+fn offsets_are_kept_for_as_long_as_their_client_says() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let topic = Topic::create(&mut client);
+    for version in 2..=4 {
+        let mut keep = |retention_ms: i64| {
+            let group = unique("retention");
+            wait_for_coordinator(&mut client, &group);
+            let partition = OffsetCommitRequestPartition::default().with_committed_offset(7);
+            let of_topic = OffsetCommitRequestTopic::default()
+                .with_name(topic.topic_name())
+                .with_partitions(vec![partition]);
+            let request = OffsetCommitRequest::default()
+                .with_group_id(GroupId(text(&group)))
+                .with_generation_id_or_member_epoch(-1)
+                .with_retention_time_ms(retention_ms)
+                .with_topics(vec![of_topic]);
+            let error = client.call(version, &request).topics[0].partitions[0].error_code;
+            assert_eq!(error, code::NONE);
+            group
+        };
+        let (kept, longer, shortly) = (keep(-1), keep(3_600_000), keep(1));
+        until("the offset to expire", PATIENCE, || {
+            let left = committed(&mut client, 8, &shortly, None);
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+        for group in [&kept, &longer] {
+            assert_eq!(committed(&mut client, 8, group, None), [(0, 7, String::new())]);
+        }
     }
 }
 

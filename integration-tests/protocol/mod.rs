@@ -53,8 +53,11 @@ pub fn broker() -> Shared {
     if let Some(target) = running.upgrade() {
         return Shared(target);
     }
-    // A group's first rebalance would wait for more members: no test needs that.
-    let options = Options::new().set("group.initial.rebalance.delay.ms", 0);
+    // A group's first rebalance would wait for more members, and offsets expire ten minutes after their
+    // time at most: no test needs that.
+    let options = Options::new()
+        .set("group.initial.rebalance.delay.ms", 0)
+        .set("offsets.retention.check.interval.ms", 500);
     let target = Arc::new(Target::start_with(options));
     *running = Arc::downgrade(&target);
     Shared(target)

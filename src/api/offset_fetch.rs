@@ -5,7 +5,7 @@
 //! Gaps: topic ids (v10), which the codec lacks; member epochs (v9) are not checked, since there
 //! are only classic groups.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestTopics;
 use kafka_protocol::messages::offset_fetch_response::{
@@ -36,12 +36,18 @@ pub(super) async fn handle(
     body: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
     if request.version >= 8 {
-        // Each group once: a repeated name costs few bytes, and its positions many.
-        let mut seen = HashSet::new();
+        // All positions of a group are told once, and looked up once however often the request names
+        // it: a name costs few bytes, and its positions many.
+        let mut told_whole = HashSet::new();
         let asked = body.groups.into_iter();
-        let asked = asked.filter(|group| seen.insert(group.group_id.clone()));
+        let asked = asked
+            .filter(|group| group.topics.is_some() || told_whole.insert(group.group_id.clone()));
+        let mut known = HashMap::new();
         let groups = asked.map(|group| {
-            let topics = fetch(ctx, group.group_id.as_str(), group.topics);
+            let committed = known
+                .entry(group.group_id.clone())
+                .or_insert_with(|| committed(ctx, group.group_id.as_str()));
+            let topics = fetch(ctx, committed, group.topics);
             OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_topics(topics)
         });
         return OffsetFetchResponse::default().with_groups(groups.collect());
@@ -54,7 +60,8 @@ pub(super) async fn handle(
         });
         topics.collect()
     });
-    let topics = fetch(ctx, body.group_id.as_str(), asked).into_iter().map(|topic| {
+    let committed = committed(ctx, body.group_id.as_str());
+    let topics = fetch(ctx, &committed, asked).into_iter().map(|topic| {
         let partitions = topic.partitions.into_iter().map(|partition| {
             OffsetFetchResponsePartition::default()
                 .with_partition_index(partition.partition_index)
@@ -69,21 +76,26 @@ pub(super) async fn handle(
     OffsetFetchResponse::default().with_topics(topics.collect())
 }
 
-/// A group's positions where asked, or all.
-fn fetch(
-    ctx: &Context,
-    group: &str,
-    asked: Option<Vec<OffsetFetchRequestTopics>>,
-) -> Vec<OffsetFetchResponseTopics> {
-    let mut committed: BTreeMap<TopicId, BTreeMap<PartitionId, CommittedOffset>> = BTreeMap::new();
+/// A group's positions.
+type Committed = BTreeMap<TopicId, BTreeMap<PartitionId, CommittedOffset>>;
+
+fn committed(ctx: &Context, group: &str) -> Committed {
+    let mut committed = Committed::new();
     for offset in ctx.groups.committed(group) {
         committed.entry(offset.topic).or_default().insert(offset.partition, offset.committed);
     }
+    committed
+}
+
+/// A group's positions where asked, or all.
+fn fetch(
+    ctx: &Context,
+    committed: &Committed,
+    asked: Option<Vec<OffsetFetchRequestTopics>>,
+) -> Vec<OffsetFetchResponseTopics> {
     let snapshot = ctx.catalog.snapshot();
     match asked {
-        Some(topics) => {
-            topics.into_iter().map(|topic| some(&snapshot, topic, &committed)).collect()
-        }
+        Some(topics) => topics.into_iter().map(|topic| some(&snapshot, topic, committed)).collect(),
         None => all(&snapshot, committed),
     }
 }
@@ -91,7 +103,7 @@ fn fetch(
 fn some(
     snapshot: &Snapshot,
     asked: OffsetFetchRequestTopics,
-    committed: &BTreeMap<TopicId, BTreeMap<PartitionId, CommittedOffset>>,
+    committed: &Committed,
 ) -> OffsetFetchResponseTopics {
     let topic = snapshot.topic(asked.name.as_str());
     let offsets = topic.and_then(|topic| committed.get(&topic.id));
@@ -102,12 +114,9 @@ fn some(
     topic_of(asked.name, partitions.collect())
 }
 
-fn all(
-    snapshot: &Snapshot,
-    committed: BTreeMap<TopicId, BTreeMap<PartitionId, CommittedOffset>>,
-) -> Vec<OffsetFetchResponseTopics> {
-    let topics = committed.into_iter().filter_map(|(id, offsets)| {
-        let name = wire_name(&snapshot.topic_by_id(id)?.name);
+fn all(snapshot: &Snapshot, committed: &Committed) -> Vec<OffsetFetchResponseTopics> {
+    let topics = committed.iter().filter_map(|(id, offsets)| {
+        let name = wire_name(&snapshot.topic_by_id(*id)?.name);
         let partitions = offsets.iter();
         let partitions =
             partitions.map(|(partition, committed)| position(partition.to_wire(), Some(committed)));
@@ -128,7 +137,7 @@ fn position(index: i32, committed: Option<&CommittedOffset>) -> OffsetFetchRespo
     let position = OffsetFetchResponsePartitions::default().with_partition_index(index);
     match committed {
         Some(committed) => position
-            .with_committed_offset(committed.offset.to_wire())
+            .with_committed_offset(committed.position.to_wire())
             .with_committed_leader_epoch(committed.leader_epoch.map_or(-1, |epoch| epoch.0))
             .with_metadata(Some(wire_text(&committed.metadata))),
         None => position
@@ -230,8 +239,82 @@ mod tests {
         assert_eq!(code(commit("t", 1, 0, "")).await, 3, "no such partition");
         assert_eq!(code(commit("nowhere", 0, 0, "")).await, 3, "no such topic");
         assert_eq!(code(commit("t", 0, 0, &"x".repeat(4097))).await, 12);
-        assert_eq!(code(commit("t", 0, 0, "").with_generation_id_or_member_epoch(3)).await, 22);
+        assert_eq!(code(commit("t", 0, 0, "").with_generation_id_or_member_epoch(3)).await, 69);
         assert_eq!(code(commit("t", 0, 5, &"x".repeat(4096))).await, 0);
         assert_eq!(positions(&bench, 9, None).await[0].1, 5);
+    }
+
+    #[tokio::test]
+    async fn numbers_that_are_no_offsets_are_told_back() {
+        let bench = Bench::start().await;
+        bench.topic("t", 1).await;
+        for version in [2, 9] {
+            for number in [-1, -2, -3, i64::MIN, i64::MAX] {
+                let answer = bench.call(version, commit("t", 0, number, "m")).await;
+                assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+                let told = (0, number, "m".to_owned());
+                for version in [1, 9] {
+                    let asked = positions(&bench, version, Some(vec![0])).await;
+                    assert_eq!(asked, std::slice::from_ref(&told));
+                }
+                assert_eq!(positions(&bench, 9, None).await, [told]);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn metadata_is_measured_in_utf_16_units() {
+        let bench = Bench::start().await;
+        bench.topic("t", 1).await;
+        for (text, units) in [("x", 1), ("\u{e9}", 1), ("\u{20ac}", 1), ("\u{1f600}", 2)] {
+            let code = async |metadata: String| {
+                let answer = bench.call(9, commit("t", 0, 1, &metadata)).await;
+                answer.topics[0].partitions[0].error_code
+            };
+            assert_eq!(code(text.repeat(4096 / units)).await, 0, "{text}");
+            assert_eq!(code(text.repeat(4096 / units + 1)).await, 12, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_generation_of_a_group_that_is_not_there_has_kafkas_code() {
+        let bench = Bench::start().await;
+        bench.topic("t", 1).await;
+        for version in 2..=9 {
+            for (generation, code) in [(0, 22), (7, 22), (-1, 0)] {
+                let group = wire_text(&format!("g{version}{generation}")).into();
+                let request = commit("t", 0, 1, "")
+                    .with_group_id(group)
+                    .with_generation_id_or_member_epoch(generation);
+                let code = if version >= 9 && code == 22 { 69 } else { code };
+                let answer = bench.call(version, request).await;
+                assert_eq!(answer.topics[0].partitions[0].error_code, code, "v{version}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_group_that_is_named_twice_is_answered_twice_and_whole_once() {
+        let bench = Bench::start().await;
+        bench.topic("t", 2).await;
+        bench.call(9, commit("t", 1, 7, "")).await;
+        let group = |indexes: Option<Vec<i32>>| {
+            let topics = indexes.map(|indexes| {
+                let topic = OffsetFetchRequestTopics::default().with_name(wire_text("t").into());
+                vec![topic.with_partition_indexes(indexes)]
+            });
+            OffsetFetchRequestGroup::default()
+                .with_group_id(wire_text("g").into())
+                .with_topics(topics)
+        };
+        let groups = vec![group(Some(vec![0])), group(None), group(Some(vec![1])), group(None)];
+        let answer = bench.call(9, OffsetFetchRequest::default().with_groups(groups)).await;
+        let told: Vec<_> = answer
+            .groups
+            .iter()
+            .flat_map(|group| &group.topics[0].partitions)
+            .map(|partition| (partition.partition_index, partition.committed_offset))
+            .collect();
+        assert_eq!(told, [(0, -1), (1, 7), (1, 7)]);
     }
 }

@@ -217,6 +217,9 @@ pub(super) const KEYS: &[Key] = keys! {
     "Groups" {
         "offsets.topic.num.partitions" => offsets_topic_partitions: integer(1, 10_000),
             "Partitions of __consumer_offsets. Only read when that topic is created, at the first start.";
+        "offsets.retention.check.interval.ms" => offsets_retention_check_interval:
+            integer(1, LONG_MAX),
+            "How often committed offsets are looked through for some whose client set an end to them.";
         "group.initial.rebalance.delay.ms" => group_initial_rebalance_delay: integer(0, DAY_MS),
             "How long the first member of an empty group waits for others to join.";
         "group.min.session.timeout.ms" => group_min_session_timeout: integer(1, DAY_MS),

@@ -50,7 +50,9 @@ impl Collector for LagCollector {
         for group in self.directory.iter() {
             for ((topic, partition), (name, committed)) in &group.offsets {
                 let Some(log) = self.catalog.log(*topic, *partition) else { continue };
-                let behind = log.span().high_watermark.since(committed.offset);
+                // A number that is no offset has no distance to the end.
+                let Some(offset) = committed.position.offset() else { continue };
+                let behind = log.span().high_watermark.since(offset);
                 let labels = [group.key().as_str(), name.as_str(), &partition.to_string()];
                 lag.with_label_values(&labels).set(behind as i64);
             }

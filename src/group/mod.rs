@@ -4,8 +4,10 @@
 
 mod collector;
 mod effect;
+mod expiry;
 mod member;
 mod offsets;
+mod position;
 mod rebalance;
 mod replay;
 mod state;
@@ -23,9 +25,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::task::{Command, Directory, Shard};
 use crate::catalog::Catalog;
-use crate::config::{Config, GROUP_MEMBERS_MAX};
+use crate::config::{Config, GROUP_MEMBERS_MAX, OFFSET_METADATA_LENGTH_MAX};
+use crate::log::AgeClock;
 use crate::metrics::Metrics;
-use crate::types::{Clock, Generation, LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
+use crate::types::{Clock, Generation, LeaderEpoch, PartitionId, Timestamp, TopicId};
+
+pub use position::Position;
 
 /// A member's request to join (KIP-62, KIP-345, KIP-394).
 #[derive(Clone, Debug)]
@@ -117,14 +122,31 @@ pub struct MemberRef {
 /// A committed position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
-    /// Next offset to read.
-    pub offset: Offset,
+    /// Where to read on.
+    pub position: Position,
     /// Leader epoch of the last consumed record, if sent.
     pub leader_epoch: Option<LeaderEpoch>,
     /// Client's text.
     pub metadata: String,
     /// When it was committed.
     pub committed_at: Timestamp,
+    /// When it may be forgotten, if its client said so.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl CommittedOffset {
+    /// Refuses a text that is longer than one may be (`offset.metadata.max.bytes`). Kafka counts what
+    /// Java does, which is UTF-16 units.
+    pub fn check_metadata(&self) -> Result<(), GroupError> {
+        // No text has more of them than it has bytes.
+        if self.metadata.len() <= OFFSET_METADATA_LENGTH_MAX {
+            return Ok(());
+        }
+        match self.metadata.encode_utf16().count() {
+            ..=OFFSET_METADATA_LENGTH_MAX => Ok(()),
+            length => Err(GroupError::MetadataTooLarge(length)),
+        }
+    }
 }
 
 /// A committed position with its place.
@@ -213,7 +235,7 @@ pub enum GroupError {
     #[error("group '{0}' does not exist")]
     NotFound(String),
     /// 12.
-    #[error("offset metadata has {0} bytes, at most 4096 are allowed")]
+    #[error("offset metadata has {0} UTF-16 units, at most {max} are allowed", max = OFFSET_METADATA_LENGTH_MAX)]
     MetadataTooLarge(usize),
     /// 81.
     #[error("the group has {max} members, the most it may have; use another group", max = GROUP_MEMBERS_MAX)]
@@ -234,8 +256,6 @@ const OFFSETS_CONFIGS: &[(&str, &str)] = &[
     ("compression.type", "producer"),
     ("segment.bytes", "104857600"),
 ];
-/// The longest metadata an offset may carry (`offset.metadata.max.bytes`).
-pub const OFFSET_METADATA_BYTES_MAX: usize = 4096;
 /// How many tasks own groups.
 const SHARDS: usize = 4;
 /// Requests that may wait for a shard.
@@ -264,9 +284,10 @@ impl Groups {
             .map_err(|error| GroupError::Storage(error.to_string()))?;
         let directory = Arc::new(Directory::new());
         collector::register(&directory, &catalog, metrics)?;
+        let ages = Arc::new(AgeClock::start(clock.clone()));
         let new_shard = || {
             let (catalog, config, clock) = (catalog.clone(), config.clone(), clock.clone());
-            Shard::new(catalog, config, clock, topic.clone(), directory.clone())
+            Shard::new(catalog, config, clock, ages.clone(), topic.clone(), directory.clone())
         };
         let mut shards: Vec<Shard> = (0..SHARDS).map(|_| new_shard()).collect();
         let snapshot = catalog.snapshot();
@@ -332,17 +353,14 @@ impl Groups {
         self.ask(group, |reply| Command::Leave { group: owned, members, reply }).await
     }
 
-    /// Commits durably, all or none.
+    /// Commits durably, all or none. For a generation of a group that does not exist: `NotFound`.
     pub async fn commit(
         &self,
         group: &str,
         member: MemberRef,
         offsets: Vec<GroupOffset>,
     ) -> Result<(), GroupError> {
-        let longest = offsets.iter().map(|offset| offset.committed.metadata.len()).max();
-        if let Some(bytes) = longest.filter(|bytes| *bytes > OFFSET_METADATA_BYTES_MAX) {
-            return Err(GroupError::MetadataTooLarge(bytes));
-        }
+        offsets.iter().try_for_each(|offset| offset.committed.check_metadata())?;
         let owned = group.to_owned();
         self.ask(group, |reply| Command::Commit { group: owned, member, offsets, reply }).await?
     }

@@ -4,6 +4,7 @@
 //! | record        | key                                            | value |
 //! |---------------|------------------------------------------------|-------|
 //! | OffsetCommit  | `1:i16 group topic partition:i32`              | `3:i16 offset:i64 leader_epoch:i32 metadata timestamp:i64` |
+//! |               |                                                | `1:i16 offset:i64 metadata timestamp:i64 expires:i64`, where the client said how long to keep it |
 //! | GroupMetadata | `2:i16 group`                                  | `3:i16 protocol_type generation:i32 protocol? leader? timestamp:i64 [member instance? client_id client_host rebalance_ms:i32 session_ms:i32 subscription assignment]` |
 //!
 //! An offset's record carries the topic's id in the header `ottla.topic.id` (16 bytes): Kafka's key
@@ -14,16 +15,19 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
-use super::CommittedOffset;
 use super::effect::{GroupMetadata, MemberMetadata};
+use super::{CommittedOffset, Position};
 use crate::log::batch::NewRecord;
 use crate::log::records::Record;
-use crate::types::{Generation, LeaderEpoch, Offset, PartitionId, Timestamp, TopicId};
+use crate::types::{Generation, LeaderEpoch, PartitionId, Timestamp, TopicId};
 
 const TOPIC_ID_HEADER: &str = "ottla.topic.id";
 const OFFSET_KEY: i16 = 1;
 const GROUP_KEY: i16 = 2;
 const OFFSET_VALUE: i16 = 3;
+const EXPIRING_OFFSET_VALUE: i16 = 1;
+/// The time of expiry of an offset that has none.
+const NEVER: i64 = -1;
 const GROUP_VALUE: i16 = 3;
 
 /// What a record says.
@@ -70,11 +74,19 @@ pub(super) fn offset_record(
     key.put_i32(partition.to_wire());
     let value = committed.map(|committed| {
         let mut value = BytesMut::new();
-        value.put_i16(OFFSET_VALUE);
-        value.put_i64(committed.offset.to_wire());
-        value.put_i32(committed.leader_epoch.map_or(-1, |epoch| epoch.0));
+        // Kafka's later formats have no time of expiry, this one no leader epoch. No version of
+        // OffsetCommit has both.
+        let expires_at = committed.expires_at;
+        value.put_i16(if expires_at.is_some() { EXPIRING_OFFSET_VALUE } else { OFFSET_VALUE });
+        value.put_i64(committed.position.to_wire());
+        if expires_at.is_none() {
+            value.put_i32(committed.leader_epoch.map_or(-1, |epoch| epoch.0));
+        }
         put_string(&mut value, &committed.metadata);
         value.put_i64(committed.committed_at.0);
+        if let Some(expires_at) = expires_at {
+            value.put_i64(expires_at.0);
+        }
         value.freeze()
     });
     let id = Bytes::copy_from_slice(topic_id.0.as_bytes());
@@ -173,13 +185,19 @@ fn decode_offset(value: Bytes) -> Result<CommittedOffset, String> {
     if !(0..=OFFSET_VALUE).contains(&version) {
         return Err(format!("its offset has format {version}, at most {OFFSET_VALUE} is known"));
     }
-    let offset = Offset::from_wire(value.i64()?).ok_or("its offset is negative")?;
+    let position = Position::from_wire(value.i64()?);
     let epoch = if version >= 3 { value.i32()? } else { -1 };
+    let (metadata, committed_at) = (value.string()?, Timestamp(value.i64()?));
+    let expires_at = match version {
+        EXPIRING_OFFSET_VALUE => Some(value.i64()?).filter(|at| *at != NEVER).map(Timestamp),
+        _ => None,
+    };
     Ok(CommittedOffset {
-        offset,
+        position,
         leader_epoch: (epoch >= 0).then_some(LeaderEpoch(epoch)),
-        metadata: value.string()?,
-        committed_at: Timestamp(value.i64()?),
+        metadata,
+        committed_at,
+        expires_at,
     })
 }
 
@@ -270,6 +288,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Offset;
 
     fn read(record: NewRecord) -> Record {
         Record {
@@ -283,10 +302,11 @@ mod tests {
 
     fn committed() -> CommittedOffset {
         CommittedOffset {
-            offset: Offset::new(7),
+            position: Position::from_wire(7),
             leader_epoch: Some(LeaderEpoch(2)),
             metadata: "m".to_owned(),
             committed_at: Timestamp(1),
+            expires_at: None,
         }
     }
 
@@ -324,6 +344,32 @@ mod tests {
             committed: Some(committed()),
         };
         assert_eq!(decode(&read(record)), Ok(entry));
+    }
+
+    #[test]
+    fn an_offset_that_expires_has_kafkas_bytes_too() {
+        let id = TopicId(Uuid::NAMESPACE_URL);
+        let committed = CommittedOffset {
+            position: Position::from_wire(-2),
+            leader_epoch: None,
+            expires_at: Some(Timestamp(9)),
+            ..committed()
+        };
+        let record = offset_record("g", "t", id, PartitionId(4), Some(&committed), Timestamp(1));
+        let value =
+            b"\0\x01\xff\xff\xff\xff\xff\xff\xff\xfe\0\x01m\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x09";
+        assert_eq!(record.value.as_deref(), Some(&value[..]));
+        let read = read(record);
+        let told = |record: &Record| match decode(record) {
+            Ok(Entry::Offset { committed, .. }) => committed,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(&read), Some(committed.clone()));
+        // Kafka writes -1 where the client set none.
+        let mut never = value.to_vec();
+        never[21..].fill(0xff);
+        let never = Record { value: Some(never.into()), ..read };
+        assert_eq!(told(&never), Some(CommittedOffset { expires_at: None, ..committed }));
     }
 
     #[test]

@@ -170,6 +170,11 @@ impl Group {
         self.state == State::Empty && self.generation.0 == 0 && self.pending.is_empty()
     }
 
+    /// Whether its offsets may expire: members of a group mean to go on where they are.
+    pub(super) fn may_lose_offsets(&self) -> bool {
+        self.state == State::Empty
+    }
+
     pub(super) fn listing(&self) -> GroupListing {
         GroupListing {
             group: self.id.clone(),

@@ -14,6 +14,7 @@ use tracing::{debug, error, info};
 use uuid::Uuid;
 
 use super::effect::{Effect, Event, GroupMetadata, Ticket, WriteId};
+use super::expiry::expired;
 use super::offsets::{group_record, offset_record, partition_of};
 use super::state::Group;
 use super::{
@@ -23,7 +24,7 @@ use super::{
 use crate::catalog::{Catalog, Topic};
 use crate::config::Config;
 use crate::log::batch::{self, NewRecord};
-use crate::log::{AppendError, AppendOptions, Appended, Durable};
+use crate::log::{AgeClock, AppendError, AppendOptions, Appended, Durable};
 use crate::types::{Clock, PartitionId, TopicId, TopicName};
 
 /// Requests are served in a row before deadlines are looked at: what clients sent before their
@@ -94,8 +95,13 @@ enum Waiter {
 /// What a write was for.
 enum Then {
     Report(WriteId),
-    Publish { offsets: Vec<(TopicName, GroupOffset)>, reply: Reply<Result<(), GroupError>> },
+    Publish {
+        offsets: Vec<(TopicName, GroupOffset)>,
+        reply: Reply<Result<(), GroupError>>,
+    },
     Forget(Reply<Result<(), GroupError>>),
+    /// Offsets have expired.
+    Expire(Vec<Place>),
     Nothing,
 }
 
@@ -120,6 +126,7 @@ pub(super) struct Shard {
     catalog: Catalog,
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
+    ages: Arc<AgeClock>,
     offsets_topic: Arc<Topic>,
     directory: Arc<Directory>,
     groups: HashMap<String, Owned>,
@@ -137,6 +144,7 @@ impl Shard {
         catalog: Catalog,
         config: Arc<Config>,
         clock: Arc<dyn Clock>,
+        ages: Arc<AgeClock>,
         offsets_topic: Arc<Topic>,
         directory: Arc<Directory>,
     ) -> Shard {
@@ -144,6 +152,7 @@ impl Shard {
             catalog,
             config,
             clock,
+            ages,
             offsets_topic,
             directory,
             groups: HashMap::new(),
@@ -180,11 +189,12 @@ impl Shard {
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut catalog_changed = self.catalog.subscribe();
         let mut served = 0;
+        let expiry_interval = self.config.offsets_retention_check_interval;
+        let mut next_expiry = self.clock.monotonic().saturating_add(expiry_interval);
         loop {
-            let wait = self
-                .deadlines
-                .first()
-                .map(|(deadline, _)| deadline.saturating_sub(self.clock.monotonic()));
+            let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
+            let next = deadline.map_or(next_expiry, |deadline| deadline.min(next_expiry));
+            let wait = next.saturating_sub(self.clock.monotonic());
             tokio::select! {
                 biased;
                 Some(written) = self.writes.next(), if !self.writes.is_empty() => {
@@ -195,7 +205,11 @@ impl Shard {
                     None => return,
                 },
                 Ok(()) = catalog_changed.changed() => self.drop_deleted_topics().await,
-                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            if self.clock.monotonic() >= next_expiry {
+                self.expire_offsets().await;
+                next_expiry = self.clock.monotonic().saturating_add(expiry_interval);
             }
             served += 1;
             if commands.is_empty() || served >= COMMANDS_PER_TICK {
@@ -227,10 +241,8 @@ impl Shard {
                 self.feed(&group, Event::Leave { members, ticket }).await;
             }
             Command::Commit { group, member, offsets, reply } => {
-                if let Some(generation) = member.generation
-                    && !self.groups.contains_key(&group)
-                {
-                    let _ = reply.send(Err(GroupError::IllegalGeneration(generation)));
+                if member.generation.is_some() && !self.groups.contains_key(&group) {
+                    let _ = reply.send(Err(GroupError::NotFound(group)));
                     return;
                 }
                 let ticket = self.ticket(Waiter::Commit { offsets, reply });
@@ -450,6 +462,15 @@ impl Shard {
                 }
                 let _ = reply.send(outcome);
             }
+            Then::Expire(places) => {
+                if outcome.is_ok() {
+                    debug!(group, offsets = places.len(), "committed offsets expired");
+                    if let Some(mut shown) = self.directory.get_mut(&group) {
+                        places.iter().for_each(|place| drop(shown.offsets.remove(place)));
+                    }
+                }
+                self.settle(&group);
+            }
             Then::Nothing => {}
         }
     }
@@ -487,6 +508,26 @@ impl Shard {
                 error!(group, "a group's deadline did not move");
                 break;
             }
+        }
+    }
+
+    /// Forgets offsets whose clients said how long to keep them, once that time is over.
+    async fn expire_offsets(&mut self) {
+        let now = self.ages.peek();
+        let mut all = Vec::new();
+        for (group, owned) in self.groups.iter().filter(|(_, owned)| owned.state.may_lose_offsets())
+        {
+            let Some(shown) = self.directory.get(group) else { continue };
+            let in_flight = owned.in_flight.iter().flatten().map(|(_, place)| *place).collect();
+            let expired = expired(&shown.offsets, &in_flight, now);
+            if !expired.is_empty() {
+                all.push((group.clone(), expired));
+            }
+        }
+        for (group, expired) in all {
+            let places = expired.iter().map(|(place, _)| *place).collect();
+            let records = self.tombstones(&group, expired);
+            self.append(&group, records, Then::Expire(places)).await;
         }
     }
 

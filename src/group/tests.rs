@@ -76,10 +76,11 @@ fn offset(topic: TopicId, at: u64) -> GroupOffset {
         topic,
         partition: PartitionId(0),
         committed: CommittedOffset {
-            offset: Offset::new(at),
+            position: Offset::new(at).into(),
             leader_epoch: None,
             metadata: "m".to_owned(),
             committed_at: Timestamp(1),
+            expires_at: None,
         },
     }
 }
@@ -215,6 +216,62 @@ async fn a_deleted_group_stays_deleted() {
     let bench = Bench::start(&dir).await;
     let again = groups(&bench).await;
     assert!(again.list().is_empty());
+    bench.stop().await;
+}
+
+#[tokio::test]
+async fn offsets_expire_when_their_client_said_so_and_the_group_has_no_members() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 2).await;
+    let first = groups(&bench).await;
+    let expiring = |partition: u32, after_s: i64| {
+        let mut offset = GroupOffset { partition: PartitionId(partition), ..offset(topic.id, 7) };
+        offset.committed.expires_at = Some(Timestamp(bench.clock.now().0 + 1000 * after_s));
+        offset
+    };
+    // The shards look for them every ten minutes; any request makes them look at the clock.
+    let pass = async |groups: &Groups, seconds: u64| {
+        bench.clock.advance(Duration::from_secs(seconds));
+        for _ in 0..3 {
+            for group in ["soon", "kept", "joined"] {
+                groups.describe(group).await;
+                // Answered when the tombstones before it were written.
+                let nothing = groups.commit(group, MemberRef::default(), vec![]).await;
+                assert!(nothing.is_ok() || group == "joined");
+            }
+        }
+    };
+    let left = |groups: &Groups, group: &str| {
+        groups.committed(group).iter().map(|offset| offset.partition.0).collect::<Vec<_>>()
+    };
+    let (soon, later) = (expiring(0, 60), expiring(1, 3_600));
+    first.commit("soon", MemberRef::default(), vec![soon.clone(), later]).await.unwrap();
+    first.commit("kept", MemberRef::default(), vec![offset(topic.id, 7)]).await.unwrap();
+    let joined = enter(&bench, &first, "joined").await;
+    first.sync(sync(&joined, "joined")).await.unwrap();
+    first.commit("joined", member(&joined), vec![soon]).await.unwrap();
+    // A clock set forward alone expires nothing.
+    let now = bench.clock.now();
+    bench.clock.set_wall(Timestamp(now.0 + 7 * 86_400_000));
+    pass(&first, 0).await;
+    bench.clock.set_wall(now);
+    assert_eq!(left(&first, "soon"), [0, 1]);
+    for _ in 0..15 {
+        // The member stays.
+        pass(&first, 41).await;
+        first.heartbeat("joined", member(&joined)).await.unwrap();
+    }
+    while left(&first, "soon") != [1] {
+        pass(&first, 0).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((left(&first, "kept"), left(&first, "joined")), (vec![0], vec![0]));
+    drop(first);
+    bench.stop().await;
+    let bench = Bench::start(&dir).await;
+    let again = groups(&bench).await;
+    assert_eq!((left(&again, "soon"), left(&again, "kept")), (vec![1], vec![0]));
     bench.stop().await;
 }
 
@@ -380,7 +437,7 @@ async fn requests_about_unknown_groups_leave_no_trace() {
     let late = Join { member: Some("m".to_owned()), ..join("g") };
     assert_eq!(groups.join(late).await, Err(GroupError::UnknownMember("m".to_owned())));
     let commit = groups.commit("g", nobody, vec![]).await;
-    assert_eq!(commit, Err(GroupError::IllegalGeneration(Generation(1))));
+    assert_eq!(commit, Err(GroupError::NotFound("g".to_owned())));
     assert_eq!(groups.join(join("")).await, Err(GroupError::InvalidGroupId));
     let hasty = Join { session_timeout: Duration::from_millis(1), ..join("g") };
     assert!(matches!(groups.join(hasty).await, Err(GroupError::InvalidSessionTimeout(_))));
@@ -402,6 +459,16 @@ async fn lag_is_what_lies_between_commit_and_high_watermark() {
     let text = bench.scrape();
     let series = "ottla_group_lag_records{group=\"g\",partition=\"0\",topic=\"t\"} 2";
     assert!(text.contains(series), "{text}");
+    // What is no offset has no lag, and outlives a restart.
+    let mut sentinel = offset(topic.id, 0);
+    sentinel.committed.position = Position::from_wire(-2);
+    groups.commit("g", MemberRef::default(), vec![sentinel.clone()]).await.unwrap();
+    assert!(!bench.scrape().contains("ottla_group_lag_records{"));
+    assert_eq!(groups.committed("g"), vec![sentinel.clone()]);
+    drop(groups);
+    bench.stop().await;
+    let bench = Bench::start(&dir).await;
+    assert_eq!(self::groups(&bench).await.committed("g"), vec![sentinel]);
     bench.stop().await;
 }
 

@@ -37,6 +37,7 @@ pub use recover::{repair, verify};
 pub use refusals::{Refusal, Refusals, Refusing};
 
 pub(crate) use append::run::OWN_BYTES_MIN;
+pub(crate) use upkeep::age::AgeClock;
 
 #[cfg(test)]
 mod tests;

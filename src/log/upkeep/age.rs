@@ -17,7 +17,7 @@ const JUMP_MIN: Duration = Duration::from_secs(60);
 /// then. If the wall clock is set forward, nothing becomes older than it is. If it is set back, everything
 /// becomes younger and expires later. The broker cannot know whether the wall clock was right at the start,
 /// and time in which the machine sleeps may not count.
-pub(in crate::log) struct AgeClock {
+pub(crate) struct AgeClock {
     clock: Arc<dyn Clock>,
     wall_at_start: Timestamp,
     monotonic_at_start: Duration,
@@ -27,19 +27,28 @@ pub(in crate::log) struct AgeClock {
 
 impl AgeClock {
     /// Trusts the wall clock as it is now.
-    pub(in crate::log) fn start(clock: Arc<dyn Clock>) -> AgeClock {
+    pub(crate) fn start(clock: Arc<dyn Clock>) -> AgeClock {
         let (wall_at_start, monotonic_at_start) = (clock.now(), clock.monotonic());
         AgeClock { clock, wall_at_start, monotonic_at_start, jumped: AtomicBool::new(false) }
     }
 
     /// Now, only for ages: records are stamped with the wall clock.
     pub(in crate::log) fn now(&self) -> Timestamp {
-        let wall = self.clock.now();
-        let since = self.clock.monotonic().saturating_sub(self.monotonic_at_start);
-        let since_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        let counted = Timestamp(self.wall_at_start.0.saturating_add(since_ms));
+        let (wall, counted) = (self.clock.now(), self.counted());
         self.tell_of_a_jump(wall, counted);
         wall.min(counted)
+    }
+
+    /// The same for other rooms, without a word about a jump: the log's own look tells of it.
+    pub(crate) fn peek(&self) -> Timestamp {
+        self.clock.now().min(self.counted())
+    }
+
+    /// The wall clock at the start plus the monotonic time since then.
+    fn counted(&self) -> Timestamp {
+        let since = self.clock.monotonic().saturating_sub(self.monotonic_at_start);
+        let since_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        Timestamp(self.wall_at_start.0.saturating_add(since_ms))
     }
 
     /// Logs once that the wall clock was set, and once that it is right again.

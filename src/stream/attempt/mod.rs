@@ -451,10 +451,11 @@ impl<'a> Attempt<'a> {
                         topic: record::topic_id(&position.topic)?,
                         partition: PartitionId(position.partition),
                         committed: CommittedOffset {
-                            offset: Offset::new(position.offset),
+                            position: Offset::new(position.offset).into(),
                             leader_epoch: None,
                             metadata: String::new(),
                             committed_at,
+                            expires_at: None,
                         },
                     })
                 })

@@ -358,9 +358,11 @@ async fn startup(
     let committed = job.rooms.groups.committed(group);
     let committed = committed
         .iter()
-        .find(|offset| offset.topic == id.topic && offset.partition == id.partition);
+        .find(|offset| offset.topic == id.topic && offset.partition == id.partition)
+        // A number that is no offset is none to a Java consumer either.
+        .and_then(|offset| offset.committed.position.offset());
     match (committed, unset) {
-        (Some(offset), _) => Ok(offset.committed.offset),
+        (Some(offset), _) => Ok(offset),
         (None, Some(reset)) => Box::pin(self::startup(job, node, source, reset, log)).await,
         (None, None) => Err(Failure::Topic(format!(
             "group '{group}' has no committed offset for topic '{}', partition {}; set \

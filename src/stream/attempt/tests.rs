@@ -283,7 +283,7 @@ async fn clicks_are_counted_per_window_and_late_or_filtered_ones_are_not() {
         [counted("a", 0, 2), counted("a", 10, 1), counted("b", 0, 1)]
     );
     let shown = broker.rooms.groups.committed("ottla-job-j");
-    assert_eq!(shown[0].committed.offset, Offset::new(7));
+    assert_eq!(shown[0].committed.position, Offset::new(7).into());
     broker.end().await;
 }
 
