@@ -112,3 +112,20 @@ fn java_kafka_configs_changes_a_topic_and_kafka_delete_records_cuts_it() {
     assert!(deleted.stdout.contains("low_watermark: 4"), "{}", deleted.stdout);
     assert_eq!(consume("clients", broker, &topic, 6).lines(), records(4..10));
 }
+
+#[test]
+fn java_kafka_topics_describes_a_topic_by_its_id() {
+    const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
+    let target = Target::start();
+    let (broker, topic) = (target.kafka(), unique("tools"));
+    let create = ["--create", "--topic", &topic, "--partitions", "2"];
+    tool(TOPICS, broker, &create).success();
+    let by_name = tool(TOPICS, broker, &["--describe", "--topic", &topic]).success();
+    let words: Vec<_> = by_name.stdout.split_whitespace().collect();
+    let at = words.iter().position(|word| *word == "TopicId:").expect("its id is told");
+    // The admin client sends the id with an empty name.
+    let by_id = tool(TOPICS, broker, &["--describe", "--topic-id", words[at + 1]]).success();
+    // Behind the first line, the other request says nothing of eligible leader replicas.
+    assert_eq!(by_id.stdout.lines().next(), by_name.stdout.lines().next());
+    assert_eq!(by_id.stdout.lines().count(), 3, "{}", by_id.stdout);
+}
