@@ -293,9 +293,13 @@ impl Reader<'_> {
     /// The first records of an answer: up to `wanted` bytes, but one batch at least (KIP-74). When there
     /// is no room for them until the time is over, none.
     async fn first(&self, wanted: usize) -> Result<(ReadResult, Held), ReadError> {
-        // A reader at the log's end needs no room.
+        // A reader at the log's end needs no room. If records came between the two looks at the log, they
+        // are read: an empty answer with a high watermark above its offset would contradict itself.
         if visible(&self.log.span(), self.isolation) <= self.from {
-            return self.read(0, Held::default(), false).await;
+            let (read, room) = self.read(0, Held::default(), false).await?;
+            if visible(&read.span, self.isolation) <= self.from {
+                return Ok((read, room));
+            }
         }
         let batch_bytes_max = self.log.config().batch_bytes_max as usize;
         let Ok(room) = timeout_at(self.until, self.answers.take_first(wanted, 0)).await else {
