@@ -517,7 +517,7 @@ impl OwnedLog {
             self.active_since = segment.first_timestamp;
         }
         for (base, chunk) in chunks(&run.headers, &bytes, first) {
-            readable.tail.push(base, chunk);
+            readable.tail.push(base, chunk, bytes.len());
         }
         readable.aborted.append(&mut run.aborted);
         if run.headers.iter().any(BatchHeader::transactional) {

@@ -18,6 +18,8 @@ const CHUNK_OVERHEAD_BYTES: usize = 128;
 struct Chunk {
     base: Offset,
     bytes: Bytes,
+    /// Size of the buffer that the bytes lie in, together with other chunks.
+    buffer_bytes: usize,
 }
 
 /// One log's recent bytes, without gaps up to the log's end.
@@ -81,9 +83,9 @@ impl Window {
 }
 
 impl Tail {
-    /// Adds bytes at the log's end.
-    pub fn push(&mut self, base: Offset, bytes: Bytes) {
-        self.chunks.push_back(Chunk { base, bytes });
+    /// Adds bytes at the log's end. They lie in a buffer of `buffer_bytes`.
+    pub fn push(&mut self, base: Offset, bytes: Bytes, buffer_bytes: usize) {
+        self.chunks.push_back(Chunk { base, bytes, buffer_bytes });
     }
 
     /// Forgets the bytes before `offset`, where a chunk begins. The chunks stay in the queue, without
@@ -109,12 +111,13 @@ impl Tail {
             return None;
         }
         let mut slices: Vec<Bytes> = Vec::new();
-        let mut bytes = 0;
+        let (mut bytes, mut buffer_bytes) = (0, 0);
         for chunk in self.chunks.range(first..) {
             let taken = window.over(&chunk.bytes, bytes);
             if taken.to > taken.from {
                 slices.push(chunk.bytes.slice(taken.from..taken.to));
                 bytes += taken.to - taken.from;
+                buffer_bytes = chunk.buffer_bytes;
             }
             if taken.full {
                 break;
@@ -122,7 +125,8 @@ impl Tail {
         }
         match slices.len() {
             0 => Some(Bytes::new()),
-            1 => slices.pop(),
+            // A slice keeps its whole buffer in memory, so a small part of one is copied.
+            1 if 2 * bytes >= buffer_bytes => slices.pop(),
             // Join the chunks: a fetch after many small appends should return all of them, not one.
             _ => {
                 let mut joined = BytesMut::with_capacity(bytes);
@@ -165,5 +169,45 @@ impl TailBudget {
         log.readable_mut().tail = Tail::default();
         self.pushed.retain(|(other, _)| !Arc::ptr_eq(other, log));
         self.bytes = self.pushed.iter().map(|(_, cost)| cost).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::format::batch::{self, NewRecord};
+
+    #[test]
+    fn a_small_part_of_an_append_does_not_keep_all_of_it_in_memory() {
+        let record = NewRecord { value: Some(vec![7; 1000].into()), ..NewRecord::default() };
+        let mut append = BytesMut::new();
+        for offset in 0..10 {
+            let mut batch = batch::encode(std::slice::from_ref(&record), None).to_vec();
+            batch::patch(&mut batch, Offset::new(offset), crate::types::LeaderEpoch(0));
+            append.extend_from_slice(&batch);
+        }
+        let append = append.freeze();
+        let batch_bytes = append.len() / 10;
+        let mut tail = Tail::default();
+        for (chunk, from) in [(0..2, 0), (2..10, 2)] {
+            let bytes = append.slice(chunk.start * batch_bytes..chunk.end * batch_bytes);
+            tail.push(Offset::new(from), bytes, append.len());
+        }
+        let read = |from, batches| {
+            let window = Window {
+                from: Offset::new(from),
+                limit: Offset::new(10),
+                bytes_max: batches * batch_bytes,
+                at_least_one: true,
+            };
+            tail.read(window).unwrap()
+        };
+        let is_slice = |bytes: &Bytes| append.as_ptr_range().contains(&bytes.as_ptr());
+        for (from, batches, expected) in [(0, 1, false), (1, 1, false), (2, 5, true), (2, 4, false)]
+        {
+            let bytes = read(from, batches);
+            assert_eq!(bytes.len(), batches * batch_bytes);
+            assert_eq!(is_slice(&bytes), expected, "{batches} batches from {from}");
+        }
     }
 }

@@ -57,16 +57,28 @@ impl Loan {
         &mut self.bytes[self.from..self.from + self.length]
     }
 
-    /// The first `length` bytes of the buffer, as `Bytes`.
+    /// The first `length` bytes of the buffer, as `Bytes`; a copy if they are much less than the memory
+    /// that they would keep.
     pub(in crate::log) fn filled(mut self, length: usize) -> Bytes {
         self.length = self.length.min(length);
+        // `part_of` goes by the length: it must be about that of the memory, or of the half of a buffer.
+        let length_min = match self.bytes.len() {
+            ..MEMORY_BYTES => 0,
+            MEMORY_BYTES => MEMORY_BYTES / 2 - 2 * BLOCK_BYTES,
+            memory => memory - 4 * BLOCK_BYTES,
+        };
+        if self.length < length_min {
+            return Bytes::copy_from_slice(self.as_ref());
+        }
         Bytes::from_owner(self)
     }
 }
 
-/// `part` of `whole`, or a copy of it if it is less than half of `whole`, which it would keep alive.
+/// `part` of `whole`, or a copy of it if it is less than half of the memory that it would keep alive: that of
+/// `whole`, or of the buffer in which `whole` lies.
 pub(in crate::log) fn part_of(whole: &Bytes, part: Bytes) -> Bytes {
-    if part.len() < whole.len() / 2 { Bytes::copy_from_slice(&part) } else { part }
+    let memory = if whole.len() < BYTES_MIN { whole.len() } else { whole.len().max(2 * BYTES_MIN) };
+    if part.len() < memory / 2 { Bytes::copy_from_slice(&part) } else { part }
 }
 
 impl AsRef<[u8]> for Loan {
@@ -93,10 +105,10 @@ mod tests {
         let buffers = Buffers::default();
         let mut loan = buffers.lend(BYTES_MIN);
         loan.bytes_mut().fill(7);
-        let bytes = loan.filled(3);
+        let bytes = loan.filled(BYTES_MIN);
         let part = bytes.slice(1..);
         drop(bytes);
-        assert_eq!((&part[..], buffers.idle().len()), (&[7, 7][..], 0));
+        assert_eq!((part[0], buffers.idle().len()), (7, 0));
         drop(part);
         assert_eq!(buffers.idle().len(), 1);
         assert_eq!(buffers.lend(BUFFER_BYTES).bytes_mut().len(), BUFFER_BYTES);
@@ -105,6 +117,30 @@ mod tests {
         assert_eq!(buffers.idle().len(), 1);
         drop((0..20).map(|_| buffers.lend(BUFFER_BYTES)).collect::<Vec<_>>());
         assert_eq!(buffers.idle().len(), IDLE_MAX);
+    }
+
+    #[test]
+    fn bytes_keep_at_most_about_twice_their_size_in_memory() {
+        let lengths = [1, BYTES_MIN - 1, BYTES_MIN, BUFFER_BYTES, BUFFER_BYTES + 1, 8 << 20];
+        for length in lengths {
+            for filled in [1, 1000, length / 3, length / 2 + 1, length] {
+                let filled = filled.clamp(1, length);
+                for part in [1, filled / 3, filled / 2, filled] {
+                    let part = part.clamp(1, filled);
+                    let buffers = Buffers::default();
+                    let loan = buffers.lend(length);
+                    let memory = loan.bytes.len();
+                    let whole = loan.filled(filled);
+                    let part = part_of(&whole, whole.slice(..part));
+                    drop(whole);
+                    // Only a copy has no other owner than these bytes.
+                    let kept = if part.is_unique() { part.len() } else { memory };
+                    let kept_max = 2 * part.len() + 5 * BLOCK_BYTES;
+                    let is_small = memory < MEMORY_BYTES;
+                    assert!(is_small || kept <= kept_max, "{length} {filled} {}", part.len());
+                }
+            }
+        }
     }
 
     #[test]
