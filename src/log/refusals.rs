@@ -27,6 +27,13 @@ impl Refusal {
         Refusal { reason, next_step }
     }
 
+    /// The write-ahead log has, or may have, acknowledged records that the log lacks.
+    pub(super) fn incomplete(reason: String) -> Refusal {
+        let next_step = "stop the broker, save a copy of its data directory, put back what is missing \
+                         and start again; or give it up with `ottla doctor --repair DATA_DIR`";
+        Refusal { reason, next_step }
+    }
+
     /// The disk failed; the log's bytes may all be right.
     pub(super) fn disk(reason: String) -> Refusal {
         Refusal { reason, next_step: "check the disk and restart the broker" }

@@ -32,6 +32,7 @@ mod compaction;
 mod cursor;
 mod damage;
 mod faults;
+mod misfits;
 mod power_loss;
 mod producers;
 mod torn;

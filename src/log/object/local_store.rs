@@ -26,6 +26,7 @@ use bytes::Bytes;
 use prometheus::IntGauge;
 use uuid::Uuid;
 
+use self::together::Replayed;
 use super::buffers::Buffers;
 use super::files::{self, Entry, File, Files, Os};
 use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Unsynced, Way};
@@ -59,6 +60,8 @@ pub struct LocalRecordStore<F: Files = Os> {
     wal: Option<Wal<F>>,
     /// The highest generation of the write-ahead log that the replay found.
     wal_generation: u64,
+    /// What the replay found in it.
+    replayed: Mutex<Replayed>,
     /// Objects whose sync failed in a checkpoint.
     failed: Mutex<HashSet<ObjectId, IdHash>>,
     /// A handle through which the file system reports writes that failed since the start.
@@ -138,6 +141,7 @@ impl<F: Files> LocalRecordStore<F> {
             buffers: Buffers::default(),
             wal: None,
             wal_generation: 0,
+            replayed: Mutex::default(),
             failed: Mutex::default(),
             file_system,
             past_refused: AtomicBool::new(false),
@@ -374,6 +378,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
         let _closed: Vec<_> = lock(&self.handles).files.extract_if(of_log).collect();
         lock(&self.entered).retain(|object| object.log != log);
         lock(&self.made).remove(&log);
+        lock(&self.replayed).forget(log);
         lock(&self.failed).retain(|object| object.log != log);
         removed
     }
@@ -421,6 +426,11 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
 
     fn list(&self, log: LogId) -> io::Result<Listing> {
         let mut listing = Listing::default();
+        {
+            let replayed = lock(&self.replayed);
+            listing.promised = replayed.promised.get(&log).copied();
+            listing.refused = replayed.refused.get(&log).cloned();
+        }
         for Entry { name, bytes } in self.entries(log)? {
             if let Some(object) = name.strip_suffix(SUFFIX).and_then(|stem| parse_object(log, stem))
             {

@@ -100,6 +100,11 @@ pub struct Listing {
     pub start: Option<Offset>,
     /// Whether there are drafts, which a crash has left.
     pub drafts: bool,
+    /// Up to where batches were promised to survive power loss that were not synced with their object:
+    /// the log ends there or later, if it is whole.
+    pub promised: Option<Offset>,
+    /// Why the log may lack records that were promised to survive.
+    pub refused: Option<String>,
 }
 
 /// Stores the bytes of segments. Calls block. Each object has one owner that appends to it; anyone reads.

@@ -66,7 +66,7 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
     }
     let (objects, leftovers) = current(&listing, store)?;
     if objects.is_empty() {
-        return Ok(absent(log, listing.start, settings));
+        return Ok(absent(log, &listing, settings));
     }
     let (known, synced) = snapshot(log, &objects, settings);
     // The index of a whole log may not fit in memory, so each segment's index goes to the view when the
@@ -86,7 +86,7 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
         progress: settings.progress(),
     };
     let mut replayed = walk(log, &objects, known, store, &how, keep_index)?;
-    replayed.hold_to(listing.start, synced);
+    replayed.hold_to(&listing, synced);
     let label = settings.label(log);
     if let Some(refusal) = &replayed.refused {
         let places: usize = replayed.segments.iter().map(|segment| segment.damaged.len()).sum();
@@ -138,15 +138,18 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
     Ok(replayed)
 }
 
-/// A log without segments: a new one, or one whose files are gone although the view or the note of
-/// its start tells that it had some. Its offsets may not be given out again.
-fn absent(log: LogId, start: Option<Offset>, settings: &Settings) -> Replayed {
+/// A log without segments: a new one, or one whose files are gone although it is known that it had
+/// some. Its offsets may not be given out again.
+fn absent(log: LogId, listing: &Listing, settings: &Settings) -> Replayed {
     let mut replayed = Replayed::default();
     // If the view fails, the log is treated as if there were no view.
     let synced = settings.view.log_snapshot(log).ok().flatten().map(|snapshot| snapshot.end);
-    let Some(end) = promised(start, synced) else { return replayed };
-    (replayed.start, replayed.end) = (end, end);
-    replayed.refuse(files_gone(end));
+    let end = promised(listing, synced);
+    if let Some(end) = end {
+        (replayed.start, replayed.end) = (end, end);
+        replayed.refuse(files_gone(end));
+    }
+    replayed.hold_to(listing, synced);
     if let Some(refusal) = &replayed.refused {
         settings.note_refusal(log, refusal);
         let Refusal { reason, next_step } = refusal;
@@ -155,10 +158,10 @@ fn absent(log: LogId, start: Option<Offset>, settings: &Settings) -> Replayed {
     replayed
 }
 
-/// Up to where a log was on the disk once, by the note of its start and by the view; `None` if it
+/// Up to where a log was on the disk once, by what lies in the store and by the view; `None` if it
 /// may always have been empty.
-pub(in crate::log) fn promised(start: Option<Offset>, synced: Option<Offset>) -> Option<Offset> {
-    start.max(synced).filter(|end| *end > Offset::ZERO)
+pub(super) fn promised(listing: &Listing, synced: Option<Offset>) -> Option<Offset> {
+    listing.start.max(listing.promised).max(synced).filter(|end| *end > Offset::ZERO)
 }
 
 /// What is said of a log without files that went up to `end`.
@@ -409,12 +412,15 @@ impl Replayed {
         }
     }
 
-    /// Holds the log to what was promised about it: where it starts, and up to where it was on the
+    /// Holds the log to what is known about it: where it starts, and up to where it was on the
     /// disk. A log that ends before that has lost records that may have been acknowledged: that is
     /// no torn tail, and their offsets may not be given out again.
-    pub(in crate::log) fn hold_to(&mut self, start: Option<Offset>, synced: Option<Offset>) {
-        self.start = self.start.max(start.unwrap_or_default());
-        let promised = synced.unwrap_or_default().max(self.start);
+    pub(in crate::log) fn hold_to(&mut self, listing: &Listing, synced: Option<Offset>) {
+        if let Some(reason) = &listing.refused {
+            self.refused.get_or_insert(Refusal::incomplete(reason.clone()));
+        }
+        self.start = self.start.max(listing.start.unwrap_or_default());
+        let promised = promised(listing, synced).unwrap_or_default().max(self.start);
         let Some(segment) = self.segments.last_mut().filter(|_| self.end < promised) else {
             return;
         };

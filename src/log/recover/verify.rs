@@ -211,8 +211,8 @@ impl AtRest {
         let mut walked = recovery::walk(log, &objects, None, &self.store, &how, |_| ())?;
         let snapshot = self.view.as_ref().and_then(|view| view.log_snapshot(log).ok().flatten());
         let synced = snapshot.map(|snapshot| snapshot.end);
-        walked.hold_to(listing.start, synced);
-        let gone = recovery::promised(listing.start, synced).filter(|_| objects.is_empty());
+        walked.hold_to(&listing, synced);
+        let gone = recovery::promised(&listing, synced).filter(|_| objects.is_empty());
         Ok(Examined { listing, walked, gone })
     }
 

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use self::disk::Disk;
+pub use self::disk::Disk;
 use self::model::{Fate, Model, body, marker_key};
 use super::*;
 use crate::log::append::owner::Replacement;
@@ -39,6 +39,12 @@ const EIO: i32 = 5;
 /// Splitmix64.
 #[derive(Clone)]
 pub struct Random(u64);
+
+impl From<u64> for Random {
+    fn from(seed: u64) -> Random {
+        Random(seed)
+    }
+}
 
 impl Random {
     fn next(&mut self) -> u64 {

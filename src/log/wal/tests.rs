@@ -66,9 +66,9 @@ fn lose(dir: &Path, objects: &[ObjectId], length: u64) {
     }
 }
 
-/// Flips a bit of the first writer's first file.
-fn flip(dir: &Path, at: usize) {
-    let path = dir.join(DIR).join("0-a");
+/// Flips a bit of a file of the write-ahead log.
+fn flip(dir: &Path, name: &str, at: usize) {
+    let path = dir.join(DIR).join(name);
     let mut file = fs::read(&path).unwrap();
     file[at] ^= 1;
     fs::write(&path, file).unwrap();
@@ -151,36 +151,53 @@ fn a_file_is_written_anew_only_once_its_segments_are_checkpointed() {
     assert!(store.checkpoint(true).is_empty());
 }
 
+/// Why a log may lack something, by what a start has found.
+fn refused(store: &LocalRecordStore, object: ObjectId) -> Option<String> {
+    store.list(object.log).unwrap().refused
+}
+
 #[test]
-fn a_record_that_cannot_be_replayed_stops_every_start_until_it_can_or_is_given_up() {
+fn what_cannot_be_replayed_is_kept_for_every_start_until_it_can_or_is_given_up() {
     let (dir, store, objects) = begun();
     append(&store, &objects[..1], 4, b"lost");
     append(&store, &objects[1..], 4, b"kept");
     append(&store, &objects[..1], 8, b"behind");
     drop(store);
     lose(dir.path(), &objects, 4);
-    flip(dir.path(), BLOCK_BYTES + 85);
+    flip(dir.path(), "0-a", BLOCK_BYTES + 85);
     for _ in 0..2 {
-        let error = LocalRecordStore::open(dir.path()).err().unwrap().to_string();
-        assert!(error.contains("0-a: 1 records are damaged at byte 4096"), "{error}");
+        let store = open(dir.path(), CONFIG);
+        let reason = refused(&store, objects[0]).unwrap();
+        assert!(reason.contains("goes on at byte 8"), "{reason}");
+        assert_eq!(refused(&store, objects[1]), None, "a later record goes on where it is");
+        assert_eq!(
+            (whole(&store, objects[0]), whole(&store, objects[1])),
+            ("1234".into(), "1234kept".into()),
+            "what does not fit leaves no hole"
+        );
     }
     let looked_at = LocalRecordStore::existing(dir.path()).unwrap();
     let (pending, faults) = looked_at.pending().unwrap();
     assert_eq!((pending, faults.len()), (2, 1), "{faults:?}");
+    assert!(faults[0].contains("kept-0: 1 records are damaged at byte 4096"), "{faults:?}");
     drop(looked_at);
     // The damage was of the kind that passes.
-    flip(dir.path(), BLOCK_BYTES + 85);
+    flip(dir.path(), "kept-0", BLOCK_BYTES + 85);
     let store = open(dir.path(), CONFIG);
+    assert_eq!(refused(&store, objects[0]), None);
     assert_eq!(
         (whole(&store, objects[0]), whole(&store, objects[1])),
         ("1234lostbehind".into(), "1234kept".into())
     );
+    assert!(!dir.path().join(DIR).join("kept-0").exists());
     objects.iter().for_each(|object| store.sync(*object).unwrap());
+    append(&store, &objects[..1], 14, b"x");
+    assert!(store.checkpoint(false).is_empty());
     append(&store, &objects[..1], 14, b"again");
     append(&store, &objects[..1], 19, b"never");
     drop(store);
     lose(dir.path(), &objects[..1], 14);
-    flip(dir.path(), BLOCK_BYTES + 85);
+    flip(dir.path(), "0-a", BLOCK_BYTES + 85);
     let repaired = LocalRecordStore::existing(dir.path()).unwrap();
     let told = repaired.repair_wal().unwrap();
     assert!(told.iter().any(|told| told.contains("0-a is given-up-0 now")), "{told:?}");
@@ -190,20 +207,27 @@ fn a_record_that_cannot_be_replayed_stops_every_start_until_it_can_or_is_given_u
     let store = open(dir.path(), CONFIG);
     assert!(dir.path().join(DIR).join("given-up-0").exists());
     assert_eq!(store.pending().unwrap(), (0, Vec::new()));
+    assert_eq!(refused(&store, objects[0]), None);
 }
 
 #[test]
-fn a_file_with_a_damaged_header_goes_by_its_first_record_or_stops_the_start() {
+fn a_file_with_a_damaged_header_goes_by_its_first_record_or_may_concern_every_log() {
     let (dir, store, objects) = begun();
     append(&store, &objects, 4, b"five");
     append(&store, &objects, 8, b"six");
     drop(store);
-    flip(dir.path(), 20);
-    flip(dir.path(), BLOCK_BYTES + 85);
+    flip(dir.path(), "0-a", 20);
+    flip(dir.path(), "0-a", BLOCK_BYTES + 85);
     lose(dir.path(), &objects, 4);
-    let error = LocalRecordStore::open(dir.path()).err().unwrap().to_string();
-    assert!(error.contains("0-a: its header and its first record are damaged"), "{error}");
-    flip(dir.path(), BLOCK_BYTES + 85);
+    for _ in 0..2 {
+        let store = open(dir.path(), CONFIG);
+        for object in objects {
+            let reason = refused(&store, object).unwrap();
+            assert!(reason.contains("its header and its first record are damaged"), "{reason}");
+        }
+        assert_eq!(refused(&store, object(9)), None, "it was not there");
+    }
+    flip(dir.path(), "kept-0", BLOCK_BYTES + 85);
     assert_eq!(whole(&open(dir.path(), CONFIG), objects[1]), "1234fivesix");
 }
 
@@ -213,7 +237,7 @@ fn a_torn_record_is_the_end_of_the_log() {
     append(&store, &objects, 4, b"five");
     append(&store, &objects, 8, b"torn");
     drop(store);
-    flip(dir.path(), 2 * BLOCK_BYTES + 85);
+    flip(dir.path(), "0-a", 2 * BLOCK_BYTES + 85);
     lose(dir.path(), &objects, 4);
     assert_eq!(whole(&open(dir.path(), CONFIG), objects[0]), "1234five");
 }
@@ -222,13 +246,17 @@ fn a_torn_record_is_the_end_of_the_log() {
 fn replay_does_not_bring_deleted_segments_back() {
     let (dir, store, objects) = begun();
     append(&store, &objects, 4, b"five");
+    let next = ObjectId { base: Offset::new(7), ..objects[0] };
+    store.append(next, 0, b"").unwrap();
+    store.sync(next).unwrap();
     store.delete(objects[0]).unwrap();
     store.delete_log(objects[1].log).unwrap();
     assert_eq!(store.pending().unwrap().0, 2);
     drop(store);
     let store = open(dir.path(), CONFIG);
-    assert!(store.list(objects[0].log).unwrap().objects.is_empty());
+    assert_eq!(store.list(objects[0].log).unwrap().objects, [(next, 0)]);
     assert_eq!(store.logs().unwrap(), [objects[0].log]);
+    assert_eq!(refused(&store, next), None);
 }
 
 #[test]

@@ -1,12 +1,17 @@
 //! Objects that are synced together, through the write-ahead log.
 
+use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
+
+use bytes::Bytes;
 
 use super::{LocalRecordStore, SUFFIX, file_name, lock};
 use crate::log::append::owner::out_of_handles;
+use crate::log::format::batch::BatchHeader;
 use crate::log::object::files::{File, Files};
-use crate::log::object::record_store::{ObjectId, Together, Unsynced};
+use crate::log::object::record_store::{Listing, ObjectId, RecordStore, Together, Unsynced};
 use crate::log::wal::{self, InPlace};
+use crate::types::{IdHash, LogId, Offset};
 
 /// If an object has this many bytes to sync, or more, they do not go through the write-ahead log.
 const TOGETHER_BYTES_MAX: usize = 128 << 10;
@@ -15,9 +20,16 @@ const TOGETHER_BYTES_MAX: usize = 128 << 10;
 const SYNC_ONE_BY_ONE_MAX: usize = 512;
 
 impl<F: Files> LocalRecordStore<F> {
-    /// Replays the write-ahead log into the segments, durably; its last generation.
+    /// Replays the write-ahead log into the segments, durably; its last generation. Logs that it does
+    /// not fit are told by `list`.
     pub(super) fn replay_wal(&self) -> io::Result<u64> {
-        wal::replay(&self.files, &self.dir, self)
+        let (generation, misfits) = wal::replay(&self.files, &self.dir, self)?;
+        if !misfits.is_empty() {
+            // What is created from now on lacks nothing.
+            let refused = self.logs()?.into_iter().filter_map(|log| Some((log, misfits.of(log)?)));
+            lock(&self.replayed).refused = refused.collect();
+        }
+        Ok(generation)
     }
 
     /// Replays what can be replayed, and gives up the rest: what was wrong.
@@ -63,7 +75,8 @@ impl<F: Files> LocalRecordStore<F> {
         Together { done, is_checkpoint_due: put.is_checkpoint_due }
     }
 
-    /// Syncs objects whose names are on the disk. One that was deleted has nothing to lose.
+    /// Syncs objects whose names are on the disk. One that was deleted has nothing to lose, once its
+    /// name is gone for good: it would come back without what was synced elsewhere.
     pub(super) fn sync_in_place(&self, objects: &[ObjectId]) -> InPlace {
         let mut in_place = InPlace::default();
         if objects.len() > SYNC_ONE_BY_ONE_MAX {
@@ -73,11 +86,18 @@ impl<F: Files> LocalRecordStore<F> {
                 Err(_) => in_place.is_doubtful = true,
             }
         }
+        let mut gone: HashSet<LogId> = HashSet::new();
         for object in objects {
             // By a handle of its own: the system tells of an error once for each.
-            match self.files.open(&self.path(*object)).and_then(|file| file.sync_data()) {
+            let synced = match self.files.open(&self.path(*object)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    let is_first = gone.insert(object.log);
+                    if is_first { self.sync_removal(object.log) } else { Ok(()) }
+                }
+                opened => opened.and_then(|file| file.sync_data()),
+            };
+            match synced {
                 Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if out_of_handles(&error) => in_place.is_put_off = true,
                 Err(error) => {
                     lock(&self.failed).insert(*object);
@@ -87,6 +107,40 @@ impl<F: Files> LocalRecordStore<F> {
         }
         in_place
     }
+
+    /// Makes what was removed of a log, or its removal, survive power loss.
+    fn sync_removal(&self, log: LogId) -> io::Result<()> {
+        match self.files.sync_dir(&self.log_dir(log)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => self.files.sync_dir(&self.dir),
+            synced => synced,
+        }
+    }
+}
+
+/// What a start found in the write-ahead log.
+#[derive(Debug, Default)]
+pub(super) struct Replayed {
+    /// Up to where it held each log's batches.
+    pub(super) promised: HashMap<LogId, Offset, IdHash>,
+    /// Logs that lack acknowledged records, or may lack some, with the reason.
+    pub(super) refused: HashMap<LogId, String, IdHash>,
+}
+
+impl Replayed {
+    pub(super) fn forget(&mut self, log: LogId) {
+        self.promised.remove(&log);
+        self.refused.remove(&log);
+    }
+}
+
+/// The offset after the last one of whole batches; `None` if there are none.
+fn end_of(mut batches: &[u8]) -> Option<Offset> {
+    let mut end = None;
+    while let Ok(header) = BatchHeader::parse(batches) {
+        end = Some(header.next_offset());
+        batches = batches.get(header.bytes..).unwrap_or_default();
+    }
+    end
 }
 
 impl<F: Files> wal::Target for LocalRecordStore<F> {
@@ -94,6 +148,28 @@ impl<F: Files> wal::Target for LocalRecordStore<F> {
         let name = file_name(object, SUFFIX);
         let entries = self.entries(object.log)?;
         Ok(entries.iter().find(|entry| entry.name == name).map(|entry| entry.bytes))
+    }
+
+    fn promised(&self, object: ObjectId, bytes: &Bytes) {
+        if let Some(end) = end_of(bytes) {
+            let promised = &mut lock(&self.replayed).promised;
+            let known = promised.entry(object.log).or_default();
+            *known = end.max(*known);
+        }
+    }
+
+    /// A log is deleted as a whole, or goes on behind what was deleted, or holds it elsewhere.
+    fn is_deleted(&self, object: ObjectId, bytes: &Bytes) -> io::Result<bool> {
+        match self.files.list(&self.log_dir(object.log)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+            listed => drop(listed?),
+        }
+        let end = end_of(bytes).unwrap_or(object.base);
+        let Listing { objects, start, .. } = self.list(object.log)?;
+        let goes_on = |other: ObjectId| {
+            other.base >= end || (other.base == object.base && other.revision > object.revision)
+        };
+        Ok(start.is_some_and(|start| start >= end) || objects.iter().any(|(o, _)| goes_on(*o)))
     }
 
     fn write_at(&self, object: ObjectId, position: u64, bytes: &[u8]) -> io::Result<()> {

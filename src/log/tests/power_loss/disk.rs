@@ -148,8 +148,15 @@ impl Disk {
         let mut state = self.state();
         let State { random, inodes, dirs, .. } = &mut *state;
         for dir in dirs {
+            // Most machines write names in time, or none of them; a removed one comes back then.
+            let fate = random.below(4);
             for change in std::mem::take(&mut dir.unsynced) {
-                if random.one_in(2) {
+                let survives = match fate {
+                    0 => false,
+                    1 => true,
+                    _ => random.one_in(2),
+                };
+                if survives {
                     change.apply(&mut dir.durable);
                 }
             }
