@@ -9,6 +9,7 @@ mod clock;
 mod disk;
 mod full;
 pub mod ledger;
+mod misfit;
 mod names;
 mod random;
 mod shim;
