@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::clients_kcat::consume_all;
 use crate::harness::{Broker, Options, PATIENCE, Target, until};
-use crate::protocol::batch::{Batch, next_offset, read};
+use crate::protocol::batch::{Batch, Codec, next_offset, read};
 use crate::protocol::client::Client;
 use crate::protocol::code;
 use crate::protocol::requests::{
@@ -166,6 +166,30 @@ fn a_log_whose_records_are_all_too_old_is_empty_and_goes_on_at_its_offset() {
         assert!(said.contains("retention removed the oldest segments"), "{said}");
         assert!(said.contains(&topic.name), "{said}");
     }
+}
+
+#[test]
+fn fresh_records_stay_whatever_their_batches_say_of_their_time() {
+    let (target, patience) = often();
+    let mut client = Client::connect(target.kafka());
+    let topic = Topic::create_configured(&mut client, 1, &[("retention.ms", "3600000")]);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    let now = i64::try_from(now.as_millis()).expect("before the end of time");
+    let mut expected = Vec::new();
+    // What old versions of sarama send, the last record's time, and none.
+    for says in [-1, 1_700_000_000_000, 0] {
+        for codec in [Codec::None, Codec::Zstd] {
+            let times = [now, 1_700_000_000_000];
+            let batch = Batch::of(["fresh", "of the year 2023"]).at(&times).compressed(codec);
+            let batch = Batch { max_timestamp: Some(says), ..batch };
+            let offset = expected.len() as i64;
+            assert_eq!(append(&mut client, &topic, &batch), (0, offset));
+            expected.extend([offset, offset + 1]);
+        }
+    }
+    another_look(&mut client, patience);
+    assert_eq!(earliest(&mut client, &topic), 0);
+    assert_eq!(offsets_from_the_beginning(&target, &topic), expected);
 }
 
 /// A value that says where it belongs, with bytes after it that no codec makes less of.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use ottla::config::Config;
 use ottla::log::data_dir::DataDir;
-use ottla::log::{AppendOptions, Durable, Isolation, Logs, Partition, ReadRequest};
+use ottla::log::{AppendOptions, AppendOrigin, Durable, Isolation, Logs, Partition, ReadRequest};
 use ottla::metrics::Metrics;
 use ottla::store::Store;
 use ottla::types::{LogId, ManualClock, Offset, PartitionId, TopicId};
@@ -50,7 +50,7 @@ impl Drop for Bench {
 }
 
 fn options(durable: Durable) -> AppendOptions {
-    AppendOptions { durable, batch_bytes_max: 1 << 20, within_segment: true }
+    AppendOptions { durable, batch_bytes_max: 1 << 20, origin: AppendOrigin::Client }
 }
 
 /// One append after the other, each waiting for its answer.

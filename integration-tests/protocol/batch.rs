@@ -220,7 +220,8 @@ fn read_batch(batch: &Bytes, found: &mut Vec<Record>) {
     assert!(rest.is_empty(), "bytes follow a batch's last record");
 }
 
-fn compress(codec: Codec, records: &[u8]) -> Vec<u8> {
+/// A body of `records` as a producer compresses it.
+pub fn compress(codec: Codec, records: &[u8]) -> Vec<u8> {
     let written = match codec {
         Codec::None => Ok(records.to_vec()),
         Codec::Gzip => {
@@ -268,7 +269,8 @@ fn decompress(codec: i16, bytes: &[u8]) -> Vec<u8> {
     records
 }
 
-fn put_varint(to: &mut Vec<u8>, value: i64) {
+/// Appends a zigzag varint.
+pub fn put_varint(to: &mut Vec<u8>, value: i64) {
     let mut zigzag = ((value << 1) ^ (value >> 63)).cast_unsigned();
     while zigzag >= 0x80 {
         to.push((zigzag & 0x7f) as u8 | 0x80);
@@ -277,7 +279,8 @@ fn put_varint(to: &mut Vec<u8>, value: i64) {
     to.push(zigzag as u8);
 }
 
-fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends bytes behind their length.
+pub fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
     put_varint(to, i64::try_from(bytes.len()).expect("few bytes"));
     to.extend_from_slice(bytes);
 }

@@ -18,6 +18,7 @@ mod describe;
 mod fetch;
 mod list_offsets;
 mod produce;
+mod record_check;
 mod repeated;
 mod topics;
 
@@ -35,6 +36,11 @@ impl Shared {
     /// Where it speaks Kafka.
     pub fn address(&self) -> SocketAddr {
         self.0.kafka()
+    }
+
+    /// Whether it is Apache Kafka: for the few expectations in which the two differ on purpose.
+    pub fn is_reference(&self) -> bool {
+        self.0.is_reference()
     }
 
     /// A new connection to it.
@@ -65,6 +71,7 @@ pub fn broker() -> Shared {
 
 /// Kafka's error codes, by the names its documentation gives them.
 pub mod code {
+    pub const UNKNOWN_SERVER_ERROR: i16 = -1;
     pub const NONE: i16 = 0;
     pub const OFFSET_OUT_OF_RANGE: i16 = 1;
     pub const CORRUPT_MESSAGE: i16 = 2;

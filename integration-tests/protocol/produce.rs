@@ -161,10 +161,9 @@ fn a_batch_that_no_producer_makes_is_refused_whatever_its_crc_says() {
     let length = |length: i32| edited(&good, 8, &length.to_be_bytes());
     const CORRUPT: &[i16] = &[code::CORRUPT_MESSAGE];
     const INVALID: &[i16] = &[code::INVALID_RECORD];
-    // Kafka has no better word for a codec that it does not know than "unknown error".
-    const UNKNOWN_CODEC: &[i16] = &[code::INVALID_RECORD, -1];
+    const UNKNOWN_CODEC: &[i16] = &[code::UNKNOWN_SERVER_ERROR];
     const NO_TRANSACTION: &[i16] = &[53];
-    let cases: [(&str, Bytes, &[i16]); 9] = [
+    let cases: [(&str, Bytes, &[i16]); 11] = [
         ("a negative length", length(-1), CORRUPT),
         ("a length of nothing", length(0), CORRUPT),
         ("a length below the header's", length(20), CORRUPT),
@@ -173,6 +172,8 @@ fn a_batch_that_no_producer_makes_is_refused_whatever_its_crc_says() {
         ("a control batch", edited(&by_producer, 22, &[0x20]), INVALID),
         ("a transaction's batch without one", edited(&good, 22, &[0x10]), NO_TRANSACTION),
         ("a negative count", edited(&good, 57, &(-1_i32).to_be_bytes()), INVALID),
+        ("a base offset", edited(&good, 0, &5_i64.to_be_bytes()), INVALID),
+        ("a negative base offset", edited(&good, 0, &(-1_i64).to_be_bytes()), INVALID),
         ("a negative last delta", edited(&good, 23, &(-1_i32).to_be_bytes()), INVALID),
     ];
     let version = client.latest::<ProduceRequest>();

@@ -107,7 +107,7 @@ mod tests {
     use crate::api::tests::fixture::Bench;
     use crate::api::wire_text;
     use crate::log::batch::{NewRecord, encode};
-    use crate::log::{AppendOptions, Durable};
+    use crate::log::{AppendOptions, AppendOrigin, Durable};
 
     async fn delete(
         bench: &Bench,
@@ -146,7 +146,7 @@ mod tests {
         let options = AppendOptions {
             durable: Durable::Written,
             batch_bytes_max: 1 << 20,
-            within_segment: false,
+            origin: AppendOrigin::Broker,
         };
         let timestamp = bench.ctx.clock.now();
         for value in ["a", "b", "c", "d", "e"] {

@@ -58,7 +58,8 @@ impl Coded for AppendError {
         match self {
             AppendError::Corrupt(_) => Kafka::CorruptMessage,
             AppendError::Invalid(_) => Kafka::InvalidRecord,
-            AppendError::TimestampType | AppendError::TimestampRange { .. } => {
+            AppendError::Undecodable(_) => Kafka::UnknownServerError,
+            AppendError::TimestampType { .. } | AppendError::TimestampRange { .. } => {
                 Kafka::InvalidTimestamp
             }
             AppendError::NoKey { .. } => Kafka::InvalidRecord,

@@ -185,7 +185,7 @@ fn answer(
 mod tests {
     use super::*;
     use crate::api::tests::fixture::{Bench, batch};
-    use crate::log::{AppendOptions, Durable};
+    use crate::log::{AppendOptions, AppendOrigin, Durable};
     use crate::types::PartitionId;
 
     async fn bench_with_records() -> Bench {
@@ -195,7 +195,7 @@ mod tests {
         let options = AppendOptions {
             durable: Durable::Written,
             batch_bytes_max: 1 << 20,
-            within_segment: false,
+            origin: AppendOrigin::Broker,
         };
         for (timestamp, values) in [(1000, ["a", "b"]), (3000, ["c", "d"]), (2000, ["e", "f"])] {
             log.append(batch(timestamp, &values), options).await.unwrap();

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::api::tests::fixture::{Bench, batch};
     use crate::config::Config;
-    use crate::log::{AppendOptions, Durable, Logs};
+    use crate::log::{AppendOptions, AppendOrigin, Durable, Logs};
     use crate::metrics::Metrics;
     use crate::store::Store;
     use crate::types::{LogId, PartitionId, SystemClock, Timestamp, TopicId};
@@ -132,7 +132,7 @@ mod tests {
     const OPTIONS: AppendOptions = AppendOptions {
         durable: Durable::Written,
         batch_bytes_max: 1 << 20,
-        within_segment: false,
+        origin: AppendOrigin::Broker,
     };
 
     fn ask(name: &str, index: i32, epoch: i32) -> OffsetForLeaderEpochRequest {

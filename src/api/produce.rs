@@ -24,7 +24,7 @@ use super::error::{self, Coded};
 use super::meter::TopicCounters;
 use super::{Begun, Context, Order, Refusal, absent};
 use crate::catalog::Topic;
-use crate::log::{AppendError, AppendOptions, Appended, Durable, PendingAppend};
+use crate::log::{AppendError, AppendOptions, AppendOrigin, Appended, Durable, PendingAppend};
 use crate::types::{PartitionId, TopicId};
 
 pub(super) const API: Api = Api::staged(ApiKey::Produce, 3..=13).advertised_from(0);
@@ -215,7 +215,7 @@ async fn append(
     })?;
     check_batch(&records)?;
     let batch_bytes_max = log.config().batch_bytes_max;
-    let options = AppendOptions { durable, batch_bytes_max, within_segment: true };
+    let options = AppendOptions { durable, batch_bytes_max, origin: AppendOrigin::Client };
     Ok(log.enqueue(records, options).await)
 }
 

@@ -12,7 +12,8 @@ use uuid::Uuid;
 use super::journal::{Journal, JournalError, SLOTS, Slot};
 use crate::log::batch::{self, NewRecord};
 use crate::log::{
-    AppendOptions, Durable, Isolation, LogConfig, Logs, Partition, ReadError, ReadRequest, records,
+    AppendOptions, AppendOrigin, Durable, Isolation, LogConfig, Logs, Partition, ReadError,
+    ReadRequest, records,
 };
 use crate::types::{Clock, LogId, Offset, PartitionId, TopicId};
 
@@ -101,7 +102,7 @@ impl Shared {
         let options = AppendOptions {
             durable: Durable::Synced,
             batch_bytes_max: BATCH_BYTES_MAX,
-            within_segment: false,
+            origin: AppendOrigin::Broker,
         };
         partition.append(batch::encode(&[record], None), options).await.map_err(storage)?;
         Ok(())

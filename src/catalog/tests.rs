@@ -11,7 +11,7 @@ use super::journal::{Journal, Slot};
 use super::local_journal::journal_topic;
 use super::*;
 use crate::log::batch::{self, NewRecord};
-use crate::log::{AppendOptions, Durable};
+use crate::log::{AppendOptions, AppendOrigin, Durable};
 use crate::store::Store;
 use crate::types::{LeaderEpoch, ManualClock, Offset, Timestamp};
 
@@ -84,8 +84,11 @@ fn new_topic(name: &str, partitions: u32) -> NewTopic {
 
 async fn append(catalog: &Catalog, topic: TopicId, value: &'static str) {
     let record = NewRecord { value: Some(value.into()), ..NewRecord::default() };
-    let options =
-        AppendOptions { durable: Durable::Synced, batch_bytes_max: 1000, within_segment: false };
+    let options = AppendOptions {
+        durable: Durable::Synced,
+        batch_bytes_max: 1000,
+        origin: AppendOrigin::Broker,
+    };
     let log = catalog.log(topic, PartitionId(0)).unwrap();
     log.append(batch::encode(&[record], None), options).await.unwrap();
 }

@@ -92,6 +92,8 @@ pub struct Config {
     pub log_message_timestamp_before_max: Duration,
     /// `log.message.timestamp.after.max.ms`; `i64::MAX` ms is no bound.
     pub log_message_timestamp_after_max: Duration,
+    /// `log.check.compressed.records`: whether the records of compressed batches are checked too.
+    pub log_check_compressed_records: bool,
     /// `compression.type`.
     pub compression_type: Compression,
     /// `compression.gzip.level`; -1 is zlib's default.
@@ -191,6 +193,7 @@ impl Default for Config {
             log_message_timestamp_type: TimestampType::CreateTime,
             log_message_timestamp_before_max: Duration::from_millis(i64::MAX as u64),
             log_message_timestamp_after_max: Duration::from_secs(3600),
+            log_check_compressed_records: true,
             compression_type: Compression::Producer,
             compression_gzip_level: -1,
             compression_lz4_level: 9,

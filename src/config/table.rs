@@ -164,6 +164,10 @@ pub(super) const KEYS: &[Key] = keys! {
         "log.message.timestamp.after.max.ms" => log_message_timestamp_after_max:
             integer(0, LONG_MAX),
             "How far a record's time may lie in the future. The largest number means any.";
+        "log.check.compressed.records" => log_check_compressed_records: Kind::Bool,
+            "Whether the records of compressed batches are decompressed and checked when they are produced, as Kafka does. \
+             false trusts producers: a body that is no such compression, a wrong record count or largest timestamp is stored as it comes, \
+             and consumers may fail on it. Uncompressed batches are always checked.";
         "compression.type" => compression_type:
             Kind::Choice(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
             "How batches are compressed on disk; \"producer\" keeps them as they came.";

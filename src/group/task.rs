@@ -24,7 +24,7 @@ use super::{
 use crate::catalog::{Catalog, Topic};
 use crate::config::Config;
 use crate::log::batch::{self, NewRecord};
-use crate::log::{AgeClock, AppendError, AppendOptions, Appended, Durable};
+use crate::log::{AgeClock, AppendError, AppendOptions, AppendOrigin, Appended, Durable};
 use crate::types::{Clock, PartitionId, TopicId, TopicName};
 
 /// Requests are served in a row before deadlines are looked at: what clients sent before their
@@ -415,7 +415,7 @@ impl Shard {
         let options = AppendOptions {
             durable: Durable::Synced,
             batch_bytes_max: i32::MAX as u32,
-            within_segment: false,
+            origin: AppendOrigin::Broker,
         };
         let group = group.to_owned();
         let Some(log) = self.catalog.log(self.offsets_topic.id, partition) else {

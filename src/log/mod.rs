@@ -29,8 +29,9 @@ pub use format::{batch, records};
 pub use logs::{LogError, Logs};
 pub use object::record_store;
 pub use outcome::{
-    AbortedTxn, AppendError, AppendOptions, Appended, Durable, Isolation, Marker, OffsetSpan,
-    OpenTxn, ReadError, ReadRequest, ReadResult, RecordFault, TimestampOffset, TrimError,
+    AbortedTxn, AppendError, AppendOptions, AppendOrigin, Appended, Durable, Isolation, Marker,
+    OffsetSpan, OpenTxn, ReadError, ReadRequest, ReadResult, RecordFault, TimestampOffset,
+    TrimError,
 };
 pub use partition::{Partition, PendingAppend};
 pub use recover::{repair, verify};

@@ -14,6 +14,15 @@ pub enum Durable {
     Synced,
 }
 
+/// Who made the batches of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendOrigin {
+    /// A producer: its records are checked, and what is stored must fit a segment, as with Kafka.
+    Client,
+    /// The broker itself, for one of its own topics or for a job: its records are what they say.
+    Broker,
+}
+
 /// How to append.
 #[derive(Clone, Copy, Debug)]
 pub struct AppendOptions {
@@ -21,8 +30,8 @@ pub struct AppendOptions {
     pub durable: Durable,
     /// Largest batch accepted, bytes.
     pub batch_bytes_max: u32,
-    /// Whether what is stored must fit a segment, as Kafka asks of producers.
-    pub within_segment: bool,
+    /// Who made the batches.
+    pub origin: AppendOrigin,
 }
 
 /// What an append did.
@@ -59,9 +68,9 @@ impl AppendError {
     /// The records at fault, as far as they are named one by one.
     pub fn faults(&self) -> &[RecordFault] {
         match self {
-            AppendError::TimestampRange { faults, .. } | AppendError::NoKey { faults, .. } => {
-                faults
-            }
+            AppendError::TimestampType { faults }
+            | AppendError::TimestampRange { faults, .. }
+            | AppendError::NoKey { faults, .. } => faults,
             _ => &[],
         }
     }
@@ -73,12 +82,19 @@ pub enum AppendError {
     /// Wrong CRC, or a batch that is cut short or has an impossible length (error 2).
     #[error("record batch is corrupt: {0}")]
     Corrupt(String),
-    /// No batch at all, or a wrong magic, count, delta or flag (error 87).
+    /// No batch at all, a wrong magic, count, delta or flag, or records that are not what they or the
+    /// batch say (error 87).
     #[error("record batch is invalid: {0}")]
     Invalid(String),
+    /// Its records cannot be found in its bytes: they are not what the codec has written (error -1).
+    #[error("record batch cannot be decoded: {0}; check the producer's compression library")]
+    Undecodable(String),
     /// It claims the broker's append time, which only a broker may stamp (error 32).
     #[error("record batch has timestamp type LogAppendTime, which producers may not set")]
-    TimestampType,
+    TimestampType {
+        /// The first of what is wrong with the batch.
+        faults: Vec<RecordFault>,
+    },
     /// Over `message.max.bytes` / `max.message.bytes` (error 10).
     #[error(
         "record batch has {bytes} bytes, at most {bytes_max} are allowed; lower the producer's batch.size or raise message.max.bytes"
@@ -99,9 +115,9 @@ pub enum AppendError {
         /// The limit.
         segment_bytes: u64,
     },
-    /// It must be inflated to be stored as the topic asks, and holds too much (error 10).
+    /// It holds too much for its records to be checked, or stored under the topic's codec (error 10).
     #[error(
-        "record batch inflates to more than {bytes_max} bytes, and the topic's configs need a look inside; lower the producer's batch.size"
+        "record batch inflates to more than {bytes_max} bytes, and its records have to be checked; lower the producer's batch.size"
     )]
     Inflates {
         /// The bound.

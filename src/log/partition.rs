@@ -17,13 +17,13 @@ use crate::log::append::shard::Shard;
 use crate::log::append::tail::Tail;
 use crate::log::append::writer::{Append, Batches, Command, End, Trim};
 use crate::log::config::LogConfig;
-use crate::log::format::admit;
+use crate::log::format::admit::{Effort, Terms, Unadmitted};
 use crate::log::format::batch::BatchHeader;
 use crate::log::format::validate;
 use crate::log::object::record_store::ObjectId;
 use crate::log::outcome::{
-    AbortedTxn, AppendError, AppendOptions, Appended, Durable, Marker, OffsetSpan, OpenTxn,
-    ReadError, ReadRequest, ReadResult, TimestampOffset, TrimError,
+    AbortedTxn, AppendError, AppendOptions, AppendOrigin, Appended, Durable, Marker, OffsetSpan,
+    OpenTxn, ReadError, ReadRequest, ReadResult, TimestampOffset, TrimError,
 };
 use crate::log::read::cold::Passed;
 use crate::log::read::cursor::Cursors;
@@ -201,51 +201,67 @@ impl Partition {
         self.shared.config()
     }
 
-    /// Queues `batches` (one or more v2 record batches; verbatim, unless the topic's configs ask for
-    /// something else). Waits only while the writer's queue is full, or while the batches are given
-    /// another codec. The order of `enqueue` calls that wait for each other is the order in the log.
+    /// Checks `batches` (one or more v2 record batches) and queues them, verbatim unless the topic's
+    /// configs ask for something else. Waits only while the writer's queue is full, or while large
+    /// batches are checked or given another codec on another thread. The order of `enqueue` calls that
+    /// wait for each other is the order in the log.
     pub async fn enqueue(&self, batches: Bytes, options: AppendOptions) -> PendingAppend {
-        let headers = match validate::headers(&batches, options.batch_bytes_max) {
+        let mut headers = match validate::headers(&batches, options.batch_bytes_max) {
             Ok(headers) => headers,
             Err(error) => return PendingAppend::refused(error),
         };
         let config = self.config();
         let segment_bytes = config.segment_bytes;
-        let (batches, headers) =
-            match admit::as_they_are(&config, &headers, || self.shared.settings.clock.now()) {
-                true => (batches, headers),
-                // Boxed, so that appends that need no look do not carry the room for one.
-                false => match Box::pin(self.look(batches, headers, options, config)).await {
-                    Ok(looked_at) => looked_at,
+        let settings = &self.shared.settings;
+        let terms = Terms::new(&config, options, settings.checks_compressed, settings.clock.now());
+        let (batches, headers) = match terms.admit(&batches, &mut headers, Effort::Brief) {
+            Ok(None) => (batches, headers),
+            Ok(Some(stored)) => (stored, headers),
+            Err(Unadmitted::Refused(error)) => return PendingAppend::refused(error),
+            // Boxed, so that appends that are checked here do not carry the room for it.
+            Err(Unadmitted::Later) => {
+                match Box::pin(self.admit_elsewhere(batches, headers, options, config)).await {
+                    Ok(admitted) => admitted,
                     Err(error) => return PendingAppend::refused(error),
-                },
-            };
-        if options.within_segment && batches.len() as u64 > segment_bytes {
+                }
+            }
+        };
+        let is_client = options.origin == AppendOrigin::Client;
+        if is_client && batches.len() as u64 > segment_bytes {
             let bytes = batches.len();
             return PendingAppend::refused(AppendError::LargerThanSegment { bytes, segment_bytes });
         }
         self.queue_append(batches, headers, options.durable).await
     }
 
-    /// The batches as the topic's configs want them stored.
-    async fn look(
+    /// Checks batches that take longer than a network thread can be spared; some at a time, on
+    /// threads that may take that long.
+    async fn admit_elsewhere(
         &self,
         batches: Bytes,
-        headers: Vec<BatchHeader>,
+        mut headers: Vec<BatchHeader>,
         options: AppendOptions,
         config: Arc<LogConfig>,
     ) -> Result<(Bytes, Vec<BatchHeader>), AppendError> {
         let settings = &self.shared.settings;
-        let (now, bytes_max) = (settings.clock.now(), options.batch_bytes_max);
+        let (now, checks_compressed) = (settings.clock.now(), settings.checks_compressed);
+        let admit = move || {
+            let terms = Terms::new(&config, options, checks_compressed, now);
+            match terms.admit(&batches, &mut headers, Effort::Full) {
+                Ok(stored) => Ok((stored.unwrap_or(batches), headers)),
+                Err(Unadmitted::Refused(error)) => Err(error),
+                Err(Unadmitted::Later) => Err(AppendError::Stopping),
+            }
+        };
         // A thread outside the runtime is one that may be held up.
-        if admit::is_light(&config, &headers) || Handle::try_current().is_err() {
-            return admit::look(&config, &batches, &headers, now, bytes_max);
+        if Handle::try_current().is_err() {
+            return admit();
         }
         let permit =
-            settings.looks.clone().acquire_owned().await.map_err(|_| AppendError::Stopping)?;
+            settings.checks.clone().acquire_owned().await.map_err(|_| AppendError::Stopping)?;
         tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            admit::look(&config, &batches, &headers, now, bytes_max)
+            admit()
         })
         .await
         .unwrap_or_else(|_| Err(AppendError::Stopping))

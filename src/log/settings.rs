@@ -36,9 +36,11 @@ pub(super) struct Settings {
     pub(super) age: AgeClock,
     pub(super) meter: Meter,
     pub(super) topics: Topics,
-    /// Turns at inflating and compressing clients' batches: as many as there are cores, so that the
-    /// memory for it is bounded.
-    pub(super) looks: Arc<Semaphore>,
+    /// Turns at checking and compressing clients' large batches: as many as there are cores, so that
+    /// the memory for it is bounded.
+    pub(super) checks: Arc<Semaphore>,
+    /// Whether the records of clients' compressed batches are checked.
+    pub(super) checks_compressed: bool,
     /// How far recovery has come, once somebody wants to know.
     pub(super) progress: OnceLock<Progress>,
     /// Bytes of appends between two snapshots in the view.
@@ -74,9 +76,10 @@ impl Settings {
             clock,
             meter,
             topics: Topics::new(LogConfig::internal(config)),
-            looks: Arc::new(Semaphore::new(
+            checks: Arc::new(Semaphore::new(
                 std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
             )),
+            checks_compressed: config.log_check_compressed_records,
             progress: OnceLock::new(),
             view_interval_bytes: VIEW_INTERVAL_BYTES,
             refusals,

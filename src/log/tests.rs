@@ -96,7 +96,11 @@ impl Fixture {
 }
 
 fn synced() -> AppendOptions {
-    AppendOptions { durable: Durable::Synced, batch_bytes_max: 1 << 20, within_segment: false }
+    AppendOptions {
+        durable: Durable::Synced,
+        batch_bytes_max: 1 << 20,
+        origin: AppendOrigin::Broker,
+    }
 }
 
 fn request(from: u64, isolation: Isolation) -> ReadRequest {

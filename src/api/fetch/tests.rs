@@ -9,12 +9,15 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::*;
 use crate::api::tests::fixture::{Bench, batch, chunks, decode, frame};
-use crate::log::AppendOptions;
 use crate::log::Durable;
+use crate::log::{AppendOptions, AppendOrigin};
 use crate::types::{LogId, PartitionId};
 
-const OPTIONS: AppendOptions =
-    AppendOptions { durable: Durable::Written, batch_bytes_max: 1 << 20, within_segment: false };
+const OPTIONS: AppendOptions = AppendOptions {
+    durable: Durable::Written,
+    batch_bytes_max: 1 << 20,
+    origin: AppendOrigin::Broker,
+};
 
 fn name(topic: &'static str) -> TopicName {
     StrBytes::from_static_str(topic).into()

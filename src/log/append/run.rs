@@ -117,7 +117,7 @@ impl Run {
 
 /// Writes the fields of a batch that the broker decides.
 fn patch(batch: &mut [u8], header: &mut BatchHeader, epoch: LeaderEpoch, stamp: Option<Timestamp>) {
-    batch::patch(batch, header.base_offset, epoch);
+    batch::put(batch, header, epoch);
     if let Some(now) = stamp {
         batch::stamp(batch, header, now);
     }

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::varint::{self, Cursor};
+use super::walk;
 use crate::log::Marker;
 use crate::types::{LeaderEpoch, Offset, ProducerEpoch, ProducerId, Timestamp};
 
@@ -175,6 +176,19 @@ impl BatchHeader {
         (self.attributes & DELETE_HORIZON != 0).then_some(self.base_timestamp)
     }
 
+    /// The header of `batch`, which this one is, with the largest timestamp that its records have and
+    /// the CRC that follows. A claim of the broker's append time goes.
+    pub(in crate::log) fn with_max_timestamp(&self, batch: &[u8], max: Timestamp) -> BatchHeader {
+        let attributes = self.attributes & !LOG_APPEND_TIME;
+        let (head, body) = batch.split_at(HEADER_BYTES);
+        let mut covered = [0; HEADER_BYTES - CRC_FROM];
+        covered.copy_from_slice(&head[CRC_FROM..]);
+        covered[..2].copy_from_slice(&attributes.to_be_bytes());
+        covered[35 - CRC_FROM..43 - CRC_FROM].copy_from_slice(&max.0.to_be_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&covered), body);
+        BatchHeader { attributes, max_timestamp: max, crc, ..*self }
+    }
+
     /// Whether `batch`, whose header this is, is whole and has the CRC it claims.
     pub fn crc_matches(&self, batch: &[u8]) -> bool {
         batch.len() == self.bytes
@@ -185,6 +199,15 @@ impl BatchHeader {
 /// Copies a fixed-size field. The offsets are constants inside a fixed-size header.
 fn field<const N: usize>(header: &[u8; HEADER_BYTES], at: usize) -> [u8; N] {
     std::array::from_fn(|i| header[at + i])
+}
+
+/// Writes what a header says that is not what the producer sent into a batch: its base offset, and
+/// the timestamp type, largest timestamp and CRC that `BatchHeader::with_max_timestamp` has found.
+pub(in crate::log) fn put(batch: &mut [u8], header: &BatchHeader, epoch: LeaderEpoch) {
+    patch(batch, header.base_offset, epoch);
+    batch[17..21].copy_from_slice(&header.crc.to_be_bytes());
+    batch[21..23].copy_from_slice(&header.attributes.to_be_bytes());
+    batch[35..43].copy_from_slice(&header.max_timestamp.0.to_be_bytes());
 }
 
 /// Writes base offset and leader epoch into a batch; both lie outside the CRC.
@@ -349,11 +372,8 @@ pub(in crate::log) fn encode_marker(
 pub(in crate::log) fn marker_of(batch: &[u8]) -> Option<Marker> {
     let body = batch.get(HEADER_BYTES..)?;
     let mut cursor = Cursor::new(body);
-    cursor.varint()?;
-    cursor.byte()?;
-    cursor.varlong()?;
-    cursor.varint()?;
-    let key = body.get(cursor.nullable()??)?;
+    let (key, length) = walk::record(&mut cursor).ok()?.key?;
+    let key = body.get(key..key + length)?;
     match i16::from_be_bytes([*key.get(2)?, *key.get(3)?]) {
         0 => Some(Marker::Abort),
         1 => Some(Marker::Commit),

@@ -46,39 +46,95 @@ pub(in crate::log) fn inflate(
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(corrupt)?;
             drain(decoder, bytes_max)
         }
-        other => Err(InflateError::Corrupt(format!("unknown compression codec {other}"))),
+        other => Err(InflateError::Corrupt(unknown(other).to_string())),
     }
 }
 
-/// `body` inflated while it is read, in little memory however much it holds.
-pub(in crate::log) fn inflating(codec: i16, body: Bytes) -> io::Result<Box<dyn Read>> {
+/// `body` inflated while it is read, in little memory however much it holds: a codec's window, or the
+/// block of a snappy stream, which is refused as `FileTooLarge` if it says that it holds more than
+/// `block_bytes_max`.
+pub(in crate::log) fn inflating<'a>(
+    codec: i16,
+    body: &'a [u8],
+    block_bytes_max: usize,
+) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match codec {
-        0 => Box::new(body.reader()),
-        1 => Box::new(flate2::read::MultiGzDecoder::new(body.reader())),
+        0 => Box::new(body),
+        1 => Box::new(flate2::bufread::MultiGzDecoder::new(body)),
         2 => {
             let framed = body.starts_with(XERIAL_MAGIC);
-            let rest = body.slice(if framed { XERIAL_HEADER_BYTES.min(body.len()) } else { 0 }..);
-            Box::new(SnappyReader { rest, framed, block: io::Cursor::default() })
+            let rest = &body[if framed { XERIAL_HEADER_BYTES.min(body.len()) } else { 0 }..];
+            Box::new(SnappyReader { rest, framed, block_bytes_max, block: io::Cursor::default() })
         }
-        3 => Box::new(lz4_flex::frame::FrameDecoder::new(body.reader())),
+        3 => Box::new(lz4_flex::frame::FrameDecoder::new(body)),
+        // No frames at all, which the decoder takes for one that is cut short.
+        4 if body.is_empty() => Box::new(body),
         4 => {
-            let mut decoder = zstd::stream::read::Decoder::new(body.reader())?;
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
             Box::new(decoder)
         }
-        other => return Err(io::Error::other(format!("unknown compression codec {other}"))),
+        other => return Err(unknown(other)),
     })
 }
 
+fn unknown(codec: i16) -> io::Error {
+    io::Error::other(format!("unknown compression codec {codec}"))
+}
+
+/// What Kafka asks of a compressed body and the decoders here do not: bytes at all under snappy, and
+/// an lz4 frame that ends and whose blocks do not lean on each other, which Java's reader refuses.
+pub(in crate::log) fn check_frame(codec: i16, body: &[u8]) -> Result<(), &'static str> {
+    match codec {
+        2 if body.is_empty() => Err("there is no snappy block"),
+        3 => lz4_frame(body),
+        _ => Ok(()),
+    }
+}
+
+/// Passes over an lz4 frame's blocks by their sizes.
+fn lz4_frame(body: &[u8]) -> Result<(), &'static str> {
+    const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
+    const INDEPENDENT_BLOCKS: u8 = 1 << 5;
+    const BLOCK_CHECKSUMS: u8 = 1 << 4;
+    const CONTENT_SIZE: u8 = 1 << 3;
+    const CONTENT_CHECKSUM: u8 = 1 << 2;
+    const IS_PLAIN: u32 = 1 << 31;
+    /// A compressed block of one byte: a token without literals.
+    const EMPTY: u32 = 1;
+    let Some(flags) = body.strip_prefix(&MAGIC).and_then(|rest| rest.first()) else {
+        return Err("it does not begin with an lz4 frame's magic number");
+    };
+    if flags & INDEPENDENT_BLOCKS == 0 {
+        return Err("its lz4 blocks depend on each other");
+    }
+    let size = |flag, bytes| if flags & flag == 0 { 0 } else { bytes };
+    // Magic, flags, block size and header checksum.
+    let mut at = MAGIC.len() + 3 + size(CONTENT_SIZE, 8);
+    let truncated = "its lz4 frame does not end";
+    loop {
+        let block = body.get(at..).and_then(|rest| rest.first_chunk()).ok_or(truncated)?;
+        at += 4;
+        match u32::from_le_bytes(*block) {
+            0 if at + size(CONTENT_CHECKSUM, 4) <= body.len() => return Ok(()),
+            0 => return Err(truncated),
+            // The decoder takes a block that holds nothing for the end, and would skip the rest.
+            IS_PLAIN | EMPTY => return Err("an lz4 block of it is empty"),
+            block => at += (block & !IS_PLAIN) as usize + size(BLOCK_CHECKSUMS, 4),
+        }
+    }
+}
+
 /// Snappy, block by block.
-struct SnappyReader {
-    rest: Bytes,
+struct SnappyReader<'a> {
+    rest: &'a [u8],
     /// Whether blocks have their length in front; else the rest is one block.
     framed: bool,
+    block_bytes_max: usize,
     block: io::Cursor<Vec<u8>>,
 }
 
-impl Read for SnappyReader {
+impl Read for SnappyReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // A block may be empty.
         while self.block.position() == self.block.get_ref().len() as u64 {
@@ -89,16 +145,15 @@ impl Read for SnappyReader {
             if self.framed {
                 length = self.rest.try_get_u32().map_err(io::Error::other)? as usize;
             }
-            if length > self.rest.len() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let block = self.rest.split_to(length);
+            let truncated = || io::Error::from(io::ErrorKind::UnexpectedEof);
+            let (block, rest) = self.rest.split_at_checked(length).ok_or_else(truncated)?;
+            self.rest = rest;
             let mut inflated = std::mem::take(&mut self.block).into_inner();
             inflated.clear();
-            // No element stands for more bytes than this: a larger block is a lie.
-            let bytes_max = block.len().saturating_mul(SNAPPY_RATIO_MAX);
-            snappy_block(&block, bytes_max, &mut inflated)
-                .map_err(|e| io::Error::other(format!("{e:?}")))?;
+            snappy_block(block, self.block_bytes_max, &mut inflated).map_err(|e| match e {
+                InflateError::Corrupt(reason) => io::Error::other(reason),
+                InflateError::TooLarge => io::ErrorKind::FileTooLarge.into(),
+            })?;
             self.block = io::Cursor::new(inflated);
         }
         self.block.read(buffer)
@@ -134,6 +189,13 @@ fn snappy(body: &[u8], bytes_max: usize) -> Result<Bytes, InflateError> {
 fn snappy_block(block: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Result<(), InflateError> {
     let corrupt = |e: snap::Error| InflateError::Corrupt(e.to_string());
     let length = snap::raw::decompress_len(block).map_err(corrupt)?;
+    // No element stands for more bytes than this: a larger block is a lie.
+    if length > block.len().saturating_mul(SNAPPY_RATIO_MAX) {
+        return Err(InflateError::Corrupt(format!(
+            "a snappy block of {} bytes cannot hold {length}",
+            block.len()
+        )));
+    }
     if length > bytes_max - out.len() {
         return Err(InflateError::TooLarge);
     }
@@ -232,9 +294,10 @@ mod tests {
                     let inflated = inflate(codec.number(), deflated.clone(), size);
                     assert!(inflated.is_ok_and(|back| back == body), "{codec:?} {size}");
                     let mut read = Vec::new();
-                    let mut reader = inflating(codec.number(), deflated.clone()).unwrap();
+                    let mut reader = inflating(codec.number(), &deflated, size).unwrap();
                     reader.read_to_end(&mut read).unwrap();
                     assert!(read == body, "{codec:?} {size}");
+                    drop(reader);
                     if size > 0 && codec != Codec::Uncompressed {
                         let short = inflate(codec.number(), deflated, size - 1);
                         assert_eq!(short, Err(InflateError::TooLarge), "{codec:?} {size}");
@@ -250,7 +313,7 @@ mod tests {
         let raw = Bytes::from(snap::raw::Encoder::new().compress_vec(&text).unwrap());
         let read = |body: Bytes| {
             let mut read = Vec::new();
-            inflating(2, body)?.read_to_end(&mut read).map(|_| read)
+            inflating(2, &body, usize::MAX)?.read_to_end(&mut read).map(|_| read)
         };
         assert!(read(raw.clone()).unwrap() == text);
         let mut framed = Vec::new();
@@ -260,6 +323,35 @@ mod tests {
         }
         // A block that claims 4 GiB.
         assert!(read(Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0])).is_err());
+    }
+
+    #[test]
+    fn lz4_frames_that_javas_reader_refuses_or_that_do_not_end_are_found() {
+        let [text, ..] = bodies(200 << 10);
+        let mut whole = Vec::new();
+        deflate(Codec::Lz4, &text, &mut whole).unwrap();
+        assert_eq!(check_frame(3, &whole), Ok(()));
+        for cut in [0, 3, 4, 6, 7, 100, whole.len() - 4, whole.len() - 1] {
+            assert!(check_frame(3, &whole[..cut]).is_err(), "{cut}");
+        }
+        let every_option = |mode| {
+            let frame = lz4_flex::frame::FrameInfo::new()
+                .block_mode(mode)
+                .block_checksums(true)
+                .content_checksum(true)
+                .content_size(Some(text.len() as u64));
+            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(frame, Vec::new());
+            encoder.write_all(&text).unwrap();
+            encoder.finish().unwrap()
+        };
+        let independent = every_option(lz4_flex::frame::BlockMode::Independent);
+        assert_eq!(check_frame(3, &independent), Ok(()));
+        assert!(check_frame(3, &independent[..independent.len() - 1]).is_err());
+        assert!(check_frame(3, &every_option(lz4_flex::frame::BlockMode::Linked)).is_err());
+        // A compressed block of nothing, before those that hold something.
+        let empty = [&whole[..7], &[1, 0, 0, 0, 0], &whole[7..]].concat();
+        assert!(check_frame(3, &empty).is_err());
+        assert!(check_frame(2, &[]).is_err());
     }
 
     #[test]

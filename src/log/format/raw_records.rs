@@ -9,6 +9,7 @@ use super::batch::{self, BatchHeader, Changes, HEADER_BYTES};
 use super::compression::{self, InflateError};
 use super::records::DecodeError;
 use super::varint::{self, Cursor};
+use super::walk::{self, Broken, Fault};
 use crate::log::config::Codec;
 use crate::types::{Offset, Timestamp};
 
@@ -146,16 +147,21 @@ impl RawBatch {
         batch::rewrite(&mut out, &changes);
         Ok(Bytes::from(out))
     }
+}
 
-    /// The same records under another codec. `changes` are the header's; the codec's number among
-    /// them is set here.
-    pub(in crate::log) fn recompress(&self, codec: Codec, changes: Changes) -> io::Result<Bytes> {
-        let mut out = Vec::with_capacity(HEADER_BYTES + self.body.len());
-        out.extend_from_slice(&self.head);
-        compression::deflate(codec, &self.body, &mut out)?;
-        batch::rewrite(&mut out, &Changes { codec: codec.number(), ..changes });
-        Ok(Bytes::from(out))
-    }
+/// A batch with the header `head` and the records `body` under another codec. `changes` are the
+/// header's; the codec's number among them is set here.
+pub(in crate::log) fn recompress(
+    head: &[u8],
+    body: &[u8],
+    codec: Codec,
+    changes: Changes,
+) -> io::Result<Bytes> {
+    let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
+    out.extend_from_slice(head);
+    compression::deflate(codec, body, &mut out)?;
+    batch::rewrite(&mut out, &Changes { codec: codec.number(), ..changes });
+    Ok(Bytes::from(out))
 }
 
 /// Appends a record whose timestamp becomes relative to `horizon`.
@@ -203,48 +209,33 @@ impl<'a> Iterator for RawRecords<'a> {
             return None;
         }
         let record = record(&self.batch.header, &self.batch.body, &mut self.cursor);
-        self.failed = record.is_none();
-        let index = self.index;
+        self.failed = record.is_err();
+        let index = self.index as i32;
         self.index += 1;
         match record {
-            Some(record) => Some(Ok(record)),
-            None => corrupt(base, format!("record {index} of {} is malformed", self.batch.count)),
+            Ok(record) => Some(Ok(record)),
+            Err(fault) => corrupt(base, Broken { index, fault }.of(self.batch.header.record_count)),
         }
     }
 }
 
-/// One record; `None` when its bytes contradict each other.
+/// One record; nothing is said of its offset delta but that it is none below zero.
 fn record<'a>(
     header: &BatchHeader,
     body: &'a [u8],
     cursor: &mut Cursor<'a>,
-) -> Option<RawRecord<'a>> {
-    let from = cursor.position();
-    let length = usize::try_from(cursor.varint()?).ok()?;
-    if length > cursor.remaining() {
-        return None;
-    }
-    let end = cursor.position() + length;
-    let _attributes = cursor.byte()?;
-    let timestamp_delta = cursor.varlong()?;
-    let offset_delta = u32::try_from(cursor.varint()?).ok()?;
-    let key = cursor.nullable()?;
-    let value = cursor.nullable()?;
-    // At least the number of headers is there.
-    let headers = cursor.position()..end;
-    cursor.take(headers.len()).filter(|range| !range.is_empty() && range.end == end)?;
-    let timestamp = if header.log_append_time() {
-        header.max_timestamp
-    } else {
-        Timestamp(header.base_timestamp.0.checked_add(timestamp_delta)?)
-    };
-    Some(RawRecord {
+) -> Result<RawRecord<'a>, Fault> {
+    let layout = walk::record(cursor)?;
+    let slice = |(from, length): (usize, usize)| &body[from..from + length];
+    let offset_delta =
+        u32::try_from(layout.offset_delta).map_err(|_| Fault::OffsetDelta(layout.offset_delta))?;
+    Ok(RawRecord {
         offset_delta,
-        timestamp,
-        key: key.map(|range| &body[range]),
-        value: value.map(|range| &body[range]),
-        headers: &body[headers],
-        whole: &body[from..end],
+        timestamp: layout.timestamp(header),
+        key: layout.key.map(slice),
+        value: layout.value.map(slice),
+        headers: &body[layout.headers..layout.end],
+        whole: &body[layout.start..layout.end],
     })
 }
 

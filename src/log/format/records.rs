@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::batch::BatchHeader;
 use super::raw_records::RawBatch;
-use super::varint::Cursor;
+use super::varint::{self, Cursor};
 use crate::types::{Offset, ProducerEpoch, ProducerId, Timestamp};
 
 /// A decoded record; its bytes share the batch's buffer.
@@ -122,7 +122,7 @@ fn records(
 /// The headers of a record, which take all of `bytes`; `None` if the bytes contradict each other.
 fn headers(body: &Bytes, bytes: &[u8]) -> Option<Vec<(Bytes, Option<Bytes>)>> {
     let mut cursor = Cursor::new(bytes);
-    let count = usize::try_from(cursor.varint()?).ok()?;
+    let count = usize::try_from(varint::varint(&mut cursor).ok()?).ok()?;
     if count > cursor.remaining() / HEADER_ENTRY_BYTES_MIN {
         return None;
     }

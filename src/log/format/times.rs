@@ -1,21 +1,20 @@
 //! Finds a record by its timestamp inside a batch. Decompresses the batch while it reads record after
 //! record, so it takes little memory however large the decompressed batch is.
 
-use std::io::{self, BufReader, Read};
-
 use bytes::Bytes;
 
 use super::batch::{BatchHeader, HEADER_BYTES};
-use super::compression;
+use super::inflating::Inflating;
+use super::varint::{Cursor, Input, ReadFault};
+use super::walk::{self, Fault};
 use crate::log::outcome::TimestampOffset;
 use crate::types::{Offset, Timestamp};
 
 /// A look inflates at most this much, so that its time is bounded too.
-const INFLATED_BYTES_MAX: u64 = 1 << 30;
-const BUFFER_BYTES: usize = 8 << 10;
+const INFLATED_BYTES_MAX: usize = 1 << 30;
 
 /// The first record of a batch, not before `start`, with a wanted timestamp. Where a batch cannot be
-/// read on, which the broker does not forbid, its next offset is the answer: a reader then begins a
+/// read on, as one that an older version has stored, its next offset is the answer: a reader then begins a
 /// little early.
 pub(in crate::log) fn first_wanted(
     header: &BatchHeader,
@@ -38,31 +37,40 @@ pub(in crate::log) fn first_wanted(
 fn search(
     header: &BatchHeader,
     batch: &Bytes,
-    inflated_bytes_max: u64,
+    inflated_bytes_max: usize,
     start: Offset,
     wanted: impl Fn(Timestamp) -> bool,
     next: &mut Offset,
-) -> io::Result<Option<TimestampOffset>> {
+) -> Result<Option<TimestampOffset>, Fault> {
     if header.record_count == 0 {
         return Ok(None);
     }
-    let body = compression::inflating(header.compression(), batch.slice(HEADER_BYTES..))?;
-    let mut body = BufReader::with_capacity(BUFFER_BYTES, body.take(inflated_bytes_max));
+    let body = &batch[HEADER_BYTES..];
+    if header.compression() == 0 {
+        let body = &body[..inflated_bytes_max.min(body.len())];
+        return search_in(header, &mut Cursor::new(body), start, wanted, next);
+    }
+    let mut body = Inflating::new(header.compression(), body, inflated_bytes_max)
+        .map_err(|_| Fault::Read(ReadFault::Undecodable))?;
+    search_in(header, &mut body, start, wanted, next)
+}
+
+fn search_in(
+    header: &BatchHeader,
+    body: &mut impl Input,
+    start: Offset,
+    wanted: impl Fn(Timestamp) -> bool,
+    next: &mut Offset,
+) -> Result<Option<TimestampOffset>, Fault> {
     for _ in 0..header.record_count {
-        let length = u64::try_from(varlong(&mut body)?).map_err(io::Error::other)?;
-        let mut record = (&mut body).take(length);
-        let _attributes = byte(&mut record)?;
-        let timestamp_delta = varlong(&mut record)?;
-        let offset_delta = u64::try_from(varlong(&mut record)?).map_err(io::Error::other)?;
-        let timestamp = if header.log_append_time() {
-            header.max_timestamp
-        } else {
-            Timestamp(header.base_timestamp.0.wrapping_add(timestamp_delta))
-        };
-        let offset = header.base_offset.plus(offset_delta);
+        let layout = walk::record(body)?;
+        let delta = Fault::OffsetDelta(layout.offset_delta);
+        let offset = u64::try_from(layout.offset_delta).map_err(|_| delta)?;
+        let offset = header.base_offset.plus(offset);
         if offset > header.last_offset() {
-            return Err(io::ErrorKind::InvalidData.into());
+            return Err(delta);
         }
+        let timestamp = layout.timestamp(header);
         if offset >= start && wanted(timestamp) {
             return Ok(Some(TimestampOffset {
                 timestamp,
@@ -71,31 +79,8 @@ fn search(
             }));
         }
         *next = offset.plus(1);
-        let rest = record.limit();
-        if io::copy(&mut record, &mut io::sink())? < rest {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
     }
     Ok(None)
-}
-
-fn byte(reader: &mut impl Read) -> io::Result<u8> {
-    let mut byte = [0];
-    reader.read_exact(&mut byte)?;
-    Ok(byte[0])
-}
-
-/// A zigzag varint of at most 64 bits.
-fn varlong(reader: &mut impl Read) -> io::Result<i64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let byte = byte(reader)?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Ok((value >> 1) as i64 ^ -((value & 1) as i64));
-        }
-    }
-    Err(io::ErrorKind::InvalidData.into())
 }
 
 #[cfg(test)]
@@ -103,7 +88,7 @@ mod tests {
     use super::*;
     use crate::log::config::Codec;
     use crate::log::format::batch::{self, Changes, NewRecord, encode};
-    use crate::log::format::raw_records::RawBatch;
+    use crate::log::format::raw_records::recompress;
 
     const CODECS: [Codec; 5] =
         [Codec::Uncompressed, Codec::Gzip(1), Codec::Snappy, Codec::Lz4, Codec::Zstd(1)];
@@ -123,8 +108,8 @@ mod tests {
         plain[..8].copy_from_slice(&500i64.to_be_bytes());
         let plain = Bytes::from(plain);
         let header = BatchHeader::parse(&plain).unwrap();
-        let raw = RawBatch::open(&header, &plain, usize::MAX).unwrap();
-        raw.recompress(codec, Changes::none(&header)).unwrap()
+        let (head, body) = plain.split_at(HEADER_BYTES);
+        recompress(head, body, codec, Changes::none(&header)).unwrap()
     }
 
     fn find(batch: &Bytes, start: u64, at: i64) -> Option<(u64, i64)> {
@@ -136,7 +121,7 @@ mod tests {
     #[test]
     fn the_first_record_late_enough_is_found_under_every_codec() {
         for codec in CODECS {
-            for value_bytes in [0, 1, BUFFER_BYTES, 100_000] {
+            for value_bytes in [0, 1, 8 << 10, 16 << 10, 100_000] {
                 let batch = batch(codec, &[10, 40, 20, 30, 50], value_bytes);
                 assert_eq!(find(&batch, 0, 5), Some((500, 10)));
                 assert_eq!(find(&batch, 0, 11), Some((501, 40)));
@@ -190,7 +175,7 @@ mod tests {
         let mut next = Offset::ZERO;
         let outcome = search(&header, &whole, 1500, Offset::ZERO, |t| t.0 > 80, &mut next);
         assert!(outcome.is_err());
-        assert_eq!(next, Offset::new(502));
+        assert_eq!(next, Offset::new(501));
     }
 
     #[test]

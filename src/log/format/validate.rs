@@ -3,6 +3,7 @@
 
 use super::batch::{BatchHeader, HeaderError};
 use crate::log::AppendError;
+use crate::types::Offset;
 
 /// The headers of `batches`, each checked: size, magic, length, CRC, count and flags, in the order
 /// in which Kafka checks them.
@@ -19,6 +20,12 @@ pub fn headers(batches: &[u8], batch_bytes_max: u32) -> Result<Vec<BatchHeader>,
             }
             HeaderError::Truncated | HeaderError::Length(_) => AppendError::Corrupt(e.to_string()),
         })?;
+        if header.base_offset != Offset::ZERO {
+            return Err(AppendError::Invalid(format!(
+                "its base offset is {}, and producers count from 0",
+                header.base_offset
+            )));
+        }
         if header.bytes > batch_bytes_max as usize {
             return Err(AppendError::TooLarge { bytes: header.bytes, bytes_max: batch_bytes_max });
         }
@@ -45,7 +52,8 @@ fn fields(header: &BatchHeader) -> Result<(), AppendError> {
         ));
     }
     if header.compression() > 4 {
-        return invalid(format!("compression codec {} is unknown", header.compression()));
+        let reason = format!("compression codec {} is unknown", header.compression());
+        return Err(AppendError::Undecodable(reason));
     }
     if header.control() {
         return invalid("clients may not write control batches".to_owned());
@@ -97,6 +105,12 @@ mod tests {
             old[16] = magic;
             assert!(matches!(headers(&old, 1000), Err(AppendError::Invalid(_))));
         }
+        let mut offset = batch();
+        offset[7] = 5;
+        assert!(matches!(headers(&offset, 1000), Err(AppendError::Invalid(_))));
+        let mut codec = batch();
+        codec[22] |= 5;
+        assert!(matches!(headers(&recrc(codec), 1000), Err(AppendError::Undecodable(_))));
         let mut count = batch();
         count[57..61].copy_from_slice(&3i32.to_be_bytes());
         assert!(matches!(headers(&recrc(count), 1000), Err(AppendError::Invalid(_))));

@@ -27,7 +27,9 @@ use crate::catalog::{Catalog, NewTopic};
 use crate::config::Config;
 use crate::group::Groups;
 use crate::log::batch::{self, NewRecord};
-use crate::log::{AppendOptions, Durable, Isolation, Logs, Partition, ReadRequest, records};
+use crate::log::{
+    AppendOptions, AppendOrigin, Durable, Isolation, Logs, Partition, ReadRequest, records,
+};
 use crate::metrics::Metrics;
 use crate::stream::checkpoint::transaction::TransactionalWriter;
 use crate::stream::graph::{
@@ -104,7 +106,7 @@ impl Broker {
         let options = AppendOptions {
             durable: Durable::Synced,
             batch_bytes_max: 1 << 20,
-            within_segment: false,
+            origin: AppendOrigin::Broker,
         };
         let log = self.logs_of(topic).swap_remove(partition);
         log.append(batch::encode(&records, None), options).await.unwrap();

@@ -79,7 +79,7 @@ mod tests {
     use crate::catalog::tests::journal::MemoryJournal;
     use crate::config::Config;
     use crate::log::batch::{self, NewRecord};
-    use crate::log::{AppendOptions, Durable, Logs};
+    use crate::log::{AppendOptions, AppendOrigin, Durable, Logs};
     use crate::metrics::Metrics;
     use crate::stream::checkpoint::record::{Commit, Ended, Event, StateManifest};
     use crate::types::{LeaderEpoch, LogId, ManualClock, Timestamp, TopicId};
@@ -115,7 +115,7 @@ mod tests {
             let options = AppendOptions {
                 durable: Durable::Synced,
                 batch_bytes_max: 1 << 20,
-                within_segment: false,
+                origin: AppendOrigin::Broker,
             };
             self.log.append(batch::encode(&records, None), options).await.unwrap();
         }

@@ -12,7 +12,9 @@ use tracing::debug;
 
 use super::record::Touched;
 use crate::log::batch::{self, NewRecord, Producer};
-use crate::log::{AppendError, AppendOptions, Durable, Marker, Partition, PendingAppend};
+use crate::log::{
+    AppendError, AppendOptions, AppendOrigin, Durable, Marker, Partition, PendingAppend,
+};
 use crate::stream::operator::Failure;
 use crate::types::{LogId, Offset, ProducerEpoch, ProducerId};
 
@@ -76,7 +78,7 @@ impl TransactionalWriter {
         let options = AppendOptions {
             durable: Durable::Synced,
             batch_bytes_max: self.batch_bytes_max,
-            within_segment: false,
+            origin: AppendOrigin::Broker,
         };
         let pending = self.runtime.block_on(log.enqueue(bytes, options));
         self.appends.push(EpochAppend { log: log.id(), producer: producer.id, pending });

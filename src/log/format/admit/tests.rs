@@ -1,10 +1,13 @@
 use super::*;
 use crate::config::Config;
 use crate::log::config::Compaction;
-use crate::log::format::batch::{NewRecord, Producer, encode};
+use crate::log::format::batch::{self, NewRecord, Producer, encode};
 use crate::log::format::records::decode;
 use crate::log::format::validate;
-use crate::types::{ProducerEpoch, ProducerId};
+use crate::log::outcome::Durable;
+use crate::types::{LeaderEpoch, ProducerEpoch, ProducerId};
+
+mod property;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 const BATCH_BYTES_MAX: u32 = 1 << 20;
@@ -49,9 +52,8 @@ fn header(batch: &Bytes) -> BatchHeader {
 
 /// The same records under `codec`.
 fn under(codec: Codec, batch: &Bytes) -> Bytes {
-    let header = header(batch);
-    let raw = RawBatch::open(&header, batch, 1 << 30).unwrap();
-    raw.recompress(codec, Changes::none(&header)).unwrap()
+    let (head, body) = batch.split_at(HEADER_BYTES);
+    raw_records::recompress(head, body, codec, Changes::none(&header(batch))).unwrap()
 }
 
 /// The same bytes under other header fields.
@@ -63,15 +65,40 @@ fn changed(batch: &Bytes, change: impl FnOnce(&mut Changes)) -> Bytes {
     Bytes::from(out)
 }
 
-/// What becomes of an append.
-fn admit(config: &LogConfig, batches: &Bytes) -> Result<Bytes, AppendError> {
-    let headers = validate::headers(batches, BATCH_BYTES_MAX)?;
-    if as_they_are(config, &headers, || NOW) {
-        return Ok(batches.clone());
+const CLIENT: AppendOptions = AppendOptions {
+    durable: Durable::Written,
+    batch_bytes_max: BATCH_BYTES_MAX,
+    origin: AppendOrigin::Client,
+};
+
+/// What is stored of an append: the bytes, and what the writer puts into them.
+fn admit_by(terms: &Terms<'_>, batches: &Bytes) -> Result<Bytes, AppendError> {
+    let sent = validate::headers(batches, BATCH_BYTES_MAX)?;
+    let mut headers = sent.clone();
+    let outcome = terms.admit(batches, &mut headers, Effort::Full);
+    let mut brief_headers = sent.clone();
+    match terms.admit(batches, &mut brief_headers, Effort::Brief) {
+        Err(Unadmitted::Later) => assert_eq!(brief_headers, sent),
+        brief => assert_eq!((&brief, &brief_headers), (&outcome, &headers)),
     }
-    let (stored, headers) = look(config, batches, &headers, NOW, BATCH_BYTES_MAX)?;
+    let stored = match outcome {
+        Ok(stored) => stored.unwrap_or_else(|| batches.clone()),
+        Err(Unadmitted::Refused(error)) => return Err(error),
+        Err(Unadmitted::Later) => panic!("a full effort is made at once"),
+    };
+    let mut stored = stored.to_vec();
+    let mut from = 0;
+    for header in &headers {
+        batch::put(&mut stored[from..], header, LeaderEpoch(-1));
+        from += header.bytes;
+    }
     assert_eq!(validate::headers(&stored, u32::MAX).unwrap(), headers);
-    Ok(stored)
+    Ok(Bytes::from(stored))
+}
+
+/// The same for a producer whose compressed batches are checked.
+fn admit(config: &LogConfig, batches: &Bytes) -> Result<Bytes, AppendError> {
+    admit_by(&Terms::new(config, CLIENT, true, NOW), batches)
 }
 
 fn fault_indexes(outcome: &Result<Bytes, AppendError>) -> Vec<i32> {
@@ -79,14 +106,35 @@ fn fault_indexes(outcome: &Result<Bytes, AppendError>) -> Vec<i32> {
 }
 
 #[test]
-fn a_topic_that_asks_for_nothing_takes_every_batch_by_its_header() {
+fn batches_that_are_what_they_say_are_stored_as_they_came() {
     for codec in CODECS {
-        let batch = under(codec, &batch(&[i64::MIN / 2, -1, i64::MAX / 4]));
-        let headers = [header(&batch)];
-        let asked = || unreachable!("the clock is not looked at");
-        assert!(as_they_are(&plain(), &headers, asked));
+        let batch = under(codec, &batch(&[-1, NOW.0 - 5, 0, NOW.0]));
+        assert_eq!(admit(&plain(), &batch).unwrap(), batch);
         let same = LogConfig { codec: Some(codec), ..plain() };
-        assert!(as_they_are(&same, &headers, asked));
+        assert_eq!(admit(&same, &batch).unwrap(), batch);
+    }
+}
+
+#[test]
+fn the_brokers_own_batches_and_compressed_ones_of_trusted_producers_are_believed() {
+    let config = LogConfig { timestamp_after_max: Some(Duration::from_secs(1)), ..plain() };
+    let broken = |codec| {
+        let mut sent = under(codec, &batch(&[1, 2, 3])).to_vec();
+        sent[HEADER_BYTES..].fill(0xee);
+        changed(&Bytes::from(sent), |_| {})
+    };
+    let own = AppendOptions { origin: AppendOrigin::Broker, ..CLIENT };
+    let own = Terms::new(&config, own, true, NOW);
+    let trusted = Terms::new(&config, CLIENT, false, NOW);
+    for codec in CODECS {
+        let sent = broken(codec);
+        assert_eq!(admit_by(&own, &sent).unwrap(), sent);
+        let outcome = admit_by(&trusted, &sent);
+        assert_eq!(outcome.is_ok(), codec != Codec::Uncompressed, "{codec:?}: {outcome:?}");
+        // A bound that the header breaks is looked into all the same.
+        let late = changed(&sent, |changes| changes.max_timestamp = Timestamp(i64::MAX));
+        assert!(admit_by(&trusted, &late).is_err(), "{codec:?}");
+        assert!(admit_by(&own, &late).is_err(), "{codec:?}");
     }
 }
 
@@ -143,8 +191,9 @@ fn a_bomb_is_refused_within_the_bound() {
     let config = LogConfig { codec: Some(Codec::Uncompressed), ..plain() };
     let bytes_max = BATCH_BYTES_MAX as usize - HEADER_BYTES;
     assert_eq!(admit(&config, &bomb), Err(AppendError::Inflates { bytes_max }));
-    // Nobody asks what is in it where its own codec is kept.
-    assert!(admit(&plain(), &bomb).is_ok());
+    // Where its own codec is kept, its records are checked, up to the same bound.
+    let refused = Err(AppendError::Inflates { bytes_max: INFLATED_BYTES_MAX });
+    assert_eq!(admit(&plain(), &bomb), refused);
 }
 
 #[test]
@@ -162,14 +211,30 @@ fn a_batch_that_grows_over_the_largest_size_is_refused() {
 }
 
 #[test]
-fn bodies_that_are_not_what_they_say_are_refused_where_they_are_looked_at() {
-    let config = LogConfig { codec: Some(Codec::Lz4), ..plain() };
-    for codec in CODECS.into_iter().filter(|codec| *codec != Codec::Lz4) {
-        let mut sent = under(codec, &batch(&[1, 2, 3])).to_vec();
-        sent[HEADER_BYTES..].fill(0xee);
-        let sent = changed(&Bytes::from(sent), |_| {});
-        assert!(matches!(admit(&config, &sent), Err(AppendError::Invalid(_))), "{codec:?}");
-        assert!(admit(&plain(), &sent).is_ok());
+fn bodies_that_the_codec_has_not_written_are_undecodable() {
+    for config in [plain(), LogConfig { codec: Some(Codec::Lz4), ..plain() }] {
+        for codec in CODECS {
+            let mut sent = under(codec, &batch(&[1, 2, 3])).to_vec();
+            sent[HEADER_BYTES..].fill(0xee);
+            let sent = changed(&Bytes::from(sent), |_| {});
+            let outcome = admit(&config, &sent);
+            assert!(matches!(outcome, Err(AppendError::Undecodable(_))), "{codec:?}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn a_record_at_fault_is_named_whatever_becomes_of_the_batch() {
+    for config in [plain(), LogConfig { codec: Some(Codec::Lz4), ..plain() }] {
+        for codec in CODECS {
+            let sent = under(codec, &batch(&[1, 2, 3]));
+            let count = changed(&sent, |changes| changes.record_count = 4);
+            let mut count = count.to_vec();
+            count[23..27].copy_from_slice(&3i32.to_be_bytes());
+            let count = changed(&Bytes::from(count), |_| {});
+            let expected = "record 3 of 4: the batch ends within it".to_owned();
+            assert_eq!(admit(&config, &count), Err(AppendError::Invalid(expected)), "{codec:?}");
+        }
     }
 }
 
@@ -234,31 +299,86 @@ fn a_compacted_topic_wants_keys() {
 }
 
 #[test]
-fn a_largest_timestamp_that_is_not_the_records_is_put_right_where_it_is_looked_at() {
-    let config = LogConfig { timestamp_after_max: Some(Duration::ZERO), ..plain() };
+fn a_largest_timestamp_that_is_not_the_records_is_put_right() {
+    let bounded = LogConfig { timestamp_after_max: Some(Duration::ZERO), ..plain() };
     for codec in CODECS {
         let right = under(codec, &batch(&[100, 300, 200]));
-        let wrong = changed(&right, |changes| changes.max_timestamp = Timestamp(NOW.0 + 1));
-        assert_eq!(admit(&config, &wrong).unwrap(), right);
+        // Old sarama's, the last record's, one that looks expired, and one of the future.
+        for wrong in [-1, 200, 0, NOW.0 + 1, i64::MIN, i64::MAX] {
+            let wrong = changed(&right, |changes| changes.max_timestamp = Timestamp(wrong));
+            assert_eq!(admit(&plain(), &wrong).unwrap(), right);
+            assert_eq!(admit(&bounded, &wrong).unwrap(), right);
+        }
+        // Records without a time leave none, and the broker's time is put in by the writer.
+        let timeless = under(codec, &batch(&[-1, -7]));
+        let wrong = changed(&timeless, |changes| changes.max_timestamp = Timestamp(9));
+        assert_eq!(admit(&plain(), &wrong).unwrap(), timeless);
+        let stamped = LogConfig { timestamp_type: TimestampType::LogAppendTime, ..plain() };
+        assert_eq!(admit(&stamped, &wrong).unwrap(), wrong);
     }
+}
+
+#[test]
+fn each_batch_of_an_append_gets_its_own_largest_timestamp() {
+    let right = [batch(&[100, 300]), under(Codec::Zstd(3), &batch(&[700, 200]))];
+    let wrong =
+        right.clone().map(|batch| changed(&batch, |changes| changes.max_timestamp = Timestamp(-1)));
+    let outcome = admit(&plain(), &Bytes::from(wrong.concat()));
+    assert_eq!(outcome.unwrap(), right.concat());
+}
+
+#[test]
+fn a_time_that_wraps_is_out_of_range() {
+    let config = LogConfig { timestamp_after_max: Some(Duration::from_secs(1)), ..plain() };
+    let wraps = changed(&batch(&[0, i64::MAX]), |changes| changes.base_timestamp = NOW);
+    assert_eq!(fault_indexes(&admit(&config, &wraps)), [1]);
 }
 
 #[test]
 fn a_claim_of_append_time_is_forgiven_where_producers_tell_the_time() {
     let claims = changed(&batch(&[100, 300, 200]), |changes| changes.log_append_time = true);
     assert_eq!(admit(&plain(), &claims).unwrap(), batch(&[100, 300, 200]));
+    // What it claims is not what the records say, which holds once the claim is gone.
+    let early = changed(&claims, |changes| changes.max_timestamp = Timestamp(5));
+    assert_eq!(admit(&plain(), &early).unwrap(), batch(&[100, 300, 200]));
+    let bounded = LogConfig { timestamp_after_max: Some(Duration::ZERO), ..plain() };
+    let late = changed(&claims, |changes| changes.max_timestamp = Timestamp(NOW.0 + 1));
+    assert_eq!(fault_indexes(&admit(&bounded, &late)), [0, 1, 2]);
     let timeless = changed(&batch(&[-1]), |changes| changes.log_append_time = true);
-    assert_eq!(admit(&plain(), &timeless), Err(AppendError::TimestampType));
+    let claims_of = |outcome: Result<Bytes, AppendError>| match outcome {
+        Err(AppendError::TimestampType { faults }) => faults.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(claims_of(admit(&plain(), &timeless)), 1);
     let stamped = LogConfig { timestamp_type: TimestampType::LogAppendTime, ..plain() };
-    assert_eq!(admit(&stamped, &claims), Err(AppendError::TimestampType));
+    assert_eq!(claims_of(admit(&stamped, &claims)), 3);
 }
 
 #[test]
-fn only_small_appends_without_compression_are_light() {
+fn what_takes_longer_than_a_network_thread_can_be_spared_is_left_for_later() {
+    let config = plain();
+    let is_later = |config: &LogConfig, batch: &Bytes| {
+        let terms = Terms::new(config, CLIENT, true, NOW);
+        let outcome = terms.admit(batch, &mut [header(batch)], Effort::Brief);
+        outcome == Err(Unadmitted::Later)
+    };
     let small = batch(&[1, 2, 3]);
-    assert!(is_light(&plain(), &[header(&small)]));
-    assert!(!is_light(&plain(), &[header(&under(Codec::Lz4, &small))]));
+    for codec in CODECS {
+        assert!(!is_later(&config, &under(codec, &small)), "{codec:?}");
+    }
     let compressing = LogConfig { codec: Some(Codec::Lz4), ..plain() };
-    assert!(!is_light(&compressing, &[header(&small)]));
-    assert!(!is_light(&plain(), &[header(&batch(&[0; 400]))]));
+    assert!(is_later(&compressing, &small));
+    // Few bytes that hold many.
+    let large = batch(&[1; 700]);
+    assert!(!is_later(&config, &large));
+    for codec in [Codec::Gzip(9), Codec::Lz4, Codec::Zstd(3)] {
+        let deflated = under(codec, &large);
+        assert!(deflated.len() < LIGHT_COMPRESSED_BYTES_MAX);
+        assert!(is_later(&config, &deflated), "{codec:?}");
+    }
+    // Many records, and many bytes.
+    let records = encode(&vec![NewRecord::default(); 20_000], None);
+    assert!(is_later(&config, &records));
+    let record = NewRecord { value: Some(vec![0; 2 << 20].into()), ..NewRecord::default() };
+    assert!(is_later(&config, &encode(&[record], None)));
 }

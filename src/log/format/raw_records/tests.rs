@@ -28,7 +28,7 @@ fn sample(codec: Codec) -> Bytes {
 
 fn recompressed(batch: &Bytes, codec: Codec) -> Bytes {
     let opened = open(batch);
-    opened.recompress(codec, Changes::none(&opened.header)).unwrap()
+    recompress(&opened.head, &opened.body, codec, Changes::none(&opened.header)).unwrap()
 }
 
 fn open(batch: &Bytes) -> RawBatch {

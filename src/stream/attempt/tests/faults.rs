@@ -189,7 +189,7 @@ async fn appends_still_queued_when_an_attempt_ends_leave_no_transaction_open() {
         let options = AppendOptions {
             durable: Durable::Synced,
             batch_bytes_max: 1 << 20,
-            within_segment: false,
+            origin: AppendOrigin::Broker,
         };
         for _ in 0..100 {
             let value = Some(Bytes::from(vec![b'x'; 100_000]));
