@@ -31,7 +31,7 @@ struct Everyday {
 
 impl Everyday {
     fn start(address: SocketAddr) -> Everyday {
-        let mut member = Member::at(address, "everyday", 3);
+        let mut member = Member::at(address, &crate::harness::unique("everyday"), 3);
         member.join();
         assert_eq!(member.sync(&[]).0, 0);
         let stop = Arc::new(AtomicBool::new(false));
@@ -116,6 +116,9 @@ fn announced_frames_that_stop_arriving_cost_what_has_arrived_and_delay_nobody() 
 #[test]
 fn half_arrived_frames_cost_bounded_memory_and_delay_no_small_request() {
     let mut besieged = besieged();
+    let everyday = Everyday::start(besieged.address());
+    std::thread::sleep(Duration::from_secs(2));
+    everyday.end("nobody else is there");
     let everyday = Everyday::start(besieged.address());
     let attackers = begin_frames(besieged.address(), FRAME_BYTES - 1);
     // A large request waits until frames that do not go on have given their memory back.

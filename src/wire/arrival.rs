@@ -48,7 +48,7 @@ pub(super) struct Arrival {
     waits_for: WaitsFor,
     /// Since when it waits for that, if that was asked.
     since: Option<Instant>,
-    /// How much of it was there at the beginning of the time over which its rate is taken now.
+    /// Since when its rate is taken, and how much of it was there then.
     calm: Option<Mark>,
     pressed: Option<Mark>,
 }
@@ -104,9 +104,12 @@ impl Arrival {
         match self.waits_for {
             WaitsFor::Client => {
                 let is_pressed = self.is_pressed();
-                let slow = is_slow(&mut self.pressed, bytes, patience.frame_pressed, patience, now);
-                if slow && is_pressed {
-                    return Wait::Over(FrameError::Stalled);
+                if is_slow(&mut self.pressed, bytes, patience.frame_pressed, patience, now) {
+                    if is_pressed {
+                        return Wait::Over(FrameError::Stalled);
+                    }
+                    // Others may come to wait later on.
+                    self.pressed = Some(Mark { at: now, bytes });
                 }
                 if is_slow(&mut self.calm, bytes, patience.frame, patience, now) {
                     return Wait::Over(FrameError::Slow);
@@ -128,8 +131,8 @@ impl Arrival {
     }
 }
 
-/// Whether a whole `time` since `mark` has passed and brought less than the slowest rate; the next one
-/// begins when it has passed.
+/// Whether less than the slowest rate came in a whole `time` since `mark`, which moves on as soon as
+/// enough has come.
 fn is_slow(
     mark: &mut Option<Mark>,
     bytes: usize,
@@ -138,11 +141,11 @@ fn is_slow(
     now: Instant,
 ) -> bool {
     let begun = *mark.get_or_insert(Mark { at: now, bytes });
-    if now < begun.at + time {
+    if bytes.saturating_sub(begun.bytes) >= patience.slowest_bytes_in(time) {
+        *mark = Some(Mark { at: now, bytes });
         return false;
     }
-    *mark = Some(Mark { at: now, bytes });
-    bytes - begun.bytes.min(bytes) < patience.slowest_bytes_in(time)
+    now >= begun.at + time
 }
 
 #[cfg(test)]

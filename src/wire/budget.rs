@@ -1,5 +1,6 @@
 //! How many bytes of requests may be in memory in the whole broker, so that no number of clients can
-//! fill it. Bytes are charged when they arrive: a length that a client announces costs nothing.
+//! fill it. A frame is charged for its room, which is at most eight times what of it has arrived
+//! (`frame.rs`): a length that a client announces costs nothing.
 //!
 //! Each connection has room for one small frame that arrives and for small requests in flight
 //! ([`SMALL_FRAME_BYTES_MAX`] each) without asking anybody, so a heartbeat never waits for memory.
@@ -189,15 +190,6 @@ impl Charge {
         self.bytes += std::mem::take(&mut self.wanted);
         Poll::Ready(())
     }
-
-    /// Gives back what it holds beyond `bytes`.
-    pub(super) fn lower(&mut self, bytes: usize) {
-        let less = self.bytes.saturating_sub(bytes);
-        if less > 0 {
-            self.bytes -= less;
-            self.pool.give_back(less);
-        }
-    }
 }
 
 impl Drop for Charge {
@@ -253,41 +245,45 @@ mod tests {
     #[test]
     fn memory_that_is_given_back_goes_to_the_oldest_frame_and_not_past_it() {
         let budgets = Budgets::new(16 * MIB);
-        let [mut first, mut second, mut third] = [0; 3].map(|_| budgets.charge(2 * MIB));
-        assert!(raise(&mut first, 2 * MIB) && raise(&mut second, 2 * MIB));
-        assert!(raise(&mut third, 3 * MIB));
+        let mut held: Vec<Charge> = (0..5).map(|_| budgets.charge(2 * MIB)).collect();
+        assert!(held.iter_mut().all(|charge| raise(charge, MIB)));
+        let [mut older, mut younger] = [0; 2].map(|_| budgets.charge(2 * MIB));
+        assert!(raise(&mut older, MIB) && raise(&mut younger, MIB));
         // The first to wait goes beyond the bound; nobody else does.
         let mut beyond = budgets.charge(2 * MIB);
         assert!(raise(&mut beyond, 2 * MIB));
-        assert!(!raise(&mut third, 4 * MIB) && !raise(&mut second, 3 * MIB));
-        assert!(second.is_pressed() && !second.try_raise(3 * MIB));
-        beyond.lower(0);
-        // The second is older than the third, although it came to wait later.
-        assert!(!raise(&mut third, 4 * MIB) && !budgets.charge(2 * MIB).try_raise(1));
-        first.lower(MIB);
-        assert!(!raise(&mut third, 4 * MIB) && raise(&mut second, 3 * MIB));
-        first.lower(0);
-        assert!(raise(&mut third, 4 * MIB) && !first.is_pressed());
-        assert_eq!((second.bytes(), third.bytes()), (3 * MIB, 4 * MIB));
+        assert!(!raise(&mut younger, 2 * MIB) && !raise(&mut older, 2 * MIB));
+        assert!(older.is_pressed() && !older.try_raise(2 * MIB));
+        drop(beyond);
+        // Now one of them may: the older, although it came to wait later.
+        assert!(!raise(&mut younger, 2 * MIB) && raise(&mut older, 2 * MIB));
+        // What is given back makes up for that first.
+        held.pop();
+        assert!(!raise(&mut younger, 2 * MIB) && !budgets.charge(2 * MIB).try_raise(1));
+        held.pop();
+        assert!(raise(&mut younger, 2 * MIB) && !older.is_pressed());
+        assert_eq!((older.bytes(), younger.bytes()), (2 * MIB, 2 * MIB));
     }
 
     #[test]
     fn a_frame_that_is_dropped_while_it_waits_leaves_nothing_behind() {
         let budgets = Budgets::new(16 * MIB);
         for is_given in [false, true] {
-            let [mut held, mut beyond, mut waiting] = [0; 3].map(|_| budgets.charge(2 * MIB));
-            assert!(raise(&mut held, 7 * MIB) && raise(&mut beyond, 1));
-            assert!(!raise(&mut waiting, MIB) && held.is_pressed());
+            let [mut held, mut more, mut beyond, mut waiting] =
+                [0; 4].map(|_| budgets.charge(2 * MIB));
+            assert!(raise(&mut held, 5 * MIB) && raise(&mut more, 2 * MIB));
+            assert!(raise(&mut beyond, 1) && !raise(&mut waiting, MIB) && held.is_pressed());
             if is_given {
-                held.lower(0);
+                drop(more);
                 assert!(!held.is_pressed());
             }
             drop((waiting, beyond, held));
             let pool = &budgets.ordinary;
-            assert_eq!((pool.used.load(SeqCst), pool.waiting.load(SeqCst)), (0, 0));
+            assert_eq!(pool.waiting.load(SeqCst), 0);
             let line = pool.line();
             assert!(line.waiters.is_empty() && line.overdrawn.is_none());
         }
+        assert_eq!(budgets.used(), 0);
     }
 
     #[test]

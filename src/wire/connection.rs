@@ -21,6 +21,7 @@ use super::budget::{Budgets, Charge, SMALL_FRAME_BYTES_MAX};
 use super::frame::{Frames, Front, STEP_BYTES};
 use super::outgoing::Outgoing;
 use super::socket::Socket;
+use super::turn::Turn;
 use crate::api::{self, Begun, Later, Order, Refusal, Reply, Session};
 
 /// Requests of one connection that wait for their answers. librdkafka sends as fast as it may.
@@ -104,6 +105,7 @@ struct Link {
     alarm: Alarm,
     frames: Frames,
     arrival: Arrival,
+    turn: Turn,
     /// In the order of their answers. Only the last one may be one that others wait for.
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
@@ -130,6 +132,7 @@ impl Link {
             alarm: Alarm::default(),
             frames: Frames::new(),
             arrival: Arrival::default(),
+            turn: Turn::default(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             own_bytes: 0,
@@ -209,7 +212,7 @@ impl Link {
                 // It waits for its turn; what is behind it is read to see a client leave.
                 Front::Whole(_) if may_begin || self.frames.is_full() => Poll::Pending,
                 Front::Coming(bytes) => self.poll_rest(bytes, cx),
-                _ => self.frames.poll_read(&mut self.socket, front, usize::MAX, is_busy, cx),
+                _ => self.frames.poll_read(&mut self.socket, front, is_busy, cx),
             };
             match read {
                 // A client that goes away, be it in the middle of a frame, is no event.
@@ -273,7 +276,7 @@ impl Link {
         false
     }
 
-    /// Reads on in the large frame of `bytes` at the front. What is read is charged before.
+    /// Reads on in the large frame of `bytes` at the front. Its room is charged before it gets it.
     fn poll_rest(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // It may not hold memory while it waits for a request that waits for others.
         if !self.may_begin() || !self.has_place(bytes) {
@@ -286,16 +289,23 @@ impl Link {
             return Poll::Pending;
         };
         readable?;
-        let charge = self.arrival.charge.get_or_insert_with(|| self.budget.charge(bytes));
-        if charge.poll_raise(self.frames.len_after_read(bytes), cx).is_pending() {
-            self.arrival.wait_for(WaitsFor::Memory);
+        if self.turn.poll(cx).is_pending() {
             return Poll::Pending;
         }
-        let (front, len_max) = (Front::Coming(bytes), charge.bytes());
-        let read = self.frames.poll_read(&mut self.socket, front, len_max, true, cx);
-        charge.lower(self.frames.len());
+        let charge = self.arrival.charge.get_or_insert_with(|| self.budget.charge(bytes));
+        if charge.bytes() <= self.frames.len() {
+            let room = self.frames.room(bytes, self.socket.queued());
+            if charge.poll_raise(room, cx).is_pending() {
+                self.arrival.wait_for(WaitsFor::Memory);
+                return Poll::Pending;
+            }
+            // Where it had to wait, this is the room that it asked for then.
+            self.frames.move_to(charge.bytes());
+        }
         self.arrival.wait_for(WaitsFor::Client);
-        read
+        let read = ready!(self.frames.poll_read_on(&mut self.socket, cx))?;
+        Turn::spend(read);
+        Poll::Ready(Ok(read))
     }
 
     /// Waits until the client may ask for more again.

@@ -24,11 +24,11 @@ const READ_BYTES_MIN: usize = 4 << 10;
 const SMALL_READS_MAX: u8 = 16;
 /// So much of a frame must be there before it gets room for more than its beginning.
 const EARNEST_BYTES: usize = 16 << 10;
-/// Room that one frame gets at once. It costs address space only: memory is used as bytes arrive. A
-/// larger frame moves once, when so much of it is there, to a buffer of its own size.
-const ROOM_BYTES_MAX: usize = 2 << 20;
-/// How much of a large frame is read with one system call, having been charged before.
-pub(super) const STEP_BYTES: usize = 256 << 10;
+/// A large frame gets room for so many times what of it has come, and moves to a larger buffer where that
+/// does not suffice. A client that sends fast has mostly sent enough for the whole by then.
+const ROOM_TIMES_ARRIVED: usize = 8;
+/// How much of a large frame is read with one system call.
+pub(super) const STEP_BYTES: usize = 128 << 10;
 
 /// Why no frame can be read any more.
 #[derive(Debug, Error)]
@@ -126,18 +126,39 @@ impl Frames {
         self.buffer.len()
     }
 
-    /// How many bytes there will be after the next read of a large frame of `bytes`, at most.
-    pub(super) fn len_after_read(&self, bytes: usize) -> usize {
-        (LENGTH_BYTES + bytes).min(self.buffer.len() + STEP_BYTES)
+    /// How many bytes the buffer of the large frame of `bytes` at the front may have, if `queued` more of
+    /// it have come than were read.
+    pub(super) fn room(&self, bytes: usize, queued: usize) -> usize {
+        let arrived = self.buffer.len().saturating_add(queued);
+        (LENGTH_BYTES + bytes).min(arrived.saturating_mul(ROOM_TIMES_ARRIVED))
+    }
+
+    /// Moves the frame at the front to a buffer of its own with `room` bytes in all.
+    pub(super) fn move_to(&mut self, room: usize) {
+        // Not `reserve`, which may double what is there.
+        let mut own = BytesMut::with_capacity(room);
+        own.extend_from_slice(&self.buffer);
+        self.buffer = own;
+    }
+
+    /// Reads once to the room that a large frame has; 0 when the client has closed.
+    pub(super) fn poll_read_on(
+        &mut self,
+        socket: &mut Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        // What the next large frame begins with will be copied to a buffer of its own.
+        self.read_bytes = LENGTH_BYTES + EARNEST_BYTES;
+        let room = (self.buffer.capacity() - self.buffer.len()).min(STEP_BYTES);
+        socket.poll_read(&mut (&mut self.buffer).limit(room), cx)
     }
 
     /// Reads once, with room for what `front` needs next; 0 when the client has closed. `is_busy` says
-    /// that requests are being answered. Of a large frame no more is read than makes `len_max`.
+    /// that requests are being answered. Large frames are read by [`Frames::poll_read_on`].
     pub(super) fn poll_read(
         &mut self,
         socket: &mut Socket,
         front: Front,
-        len_max: usize,
         is_busy: bool,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
@@ -149,16 +170,12 @@ impl Frames {
         ready!(socket.poll_readable(cx))?;
         self.make_room(match front {
             Front::Nothing => LENGTH_BYTES,
-            Front::Beginning(bytes) => bytes,
-            Front::Coming(bytes) => room_for(LENGTH_BYTES + bytes, self.buffer.len()),
+            Front::Beginning(bytes) | Front::Coming(bytes) => bytes,
             Front::Whole(_) => self.buffer.len() + LENGTH_BYTES,
         });
-        let room = (self.buffer.capacity() - self.buffer.len()).min(len_max - self.buffer.len());
-        let read = ready!(socket.poll_read(&mut (&mut self.buffer).limit(room), cx))?;
-        if matches!(front, Front::Coming(_)) {
-            // What the next large frame begins with will be copied to a buffer of its own.
-            self.read_bytes = LENGTH_BYTES + EARNEST_BYTES;
-        } else if read == room {
+        let room = self.buffer.capacity() - self.buffer.len();
+        let read = ready!(socket.poll_read(&mut self.buffer, cx))?;
+        if read == room {
             self.read_bytes = (2 * self.read_bytes).min(READ_BYTES_MAX);
         }
         let is_small = read < room && read < self.read_bytes / 4;
@@ -169,34 +186,20 @@ impl Frames {
         Poll::Ready(Ok(read))
     }
 
-    /// Gives the buffer room for `wanted` bytes in all, once for a frame: what is in it may move. A
-    /// large frame gets no more than its own size, so that nothing behind it is copied for the next.
+    /// Gives the buffer room for `wanted` bytes in all, or for a read if that is more: what is in it may
+    /// move.
     fn make_room(&mut self, wanted: usize) {
         let rest = wanted.saturating_sub(self.buffer.len());
         let room = self.buffer.capacity() - self.buffer.len();
-        // A large frame ends with its buffer, however little of it is still to come.
+        // A frame that is larger than a read ends with its buffer, however little is still to come.
         let least = if wanted > self.read_bytes { rest } else { rest.max(READ_BYTES_MIN) };
-        if room >= least {
-            return;
+        if room < least {
+            if rest <= self.read_bytes {
+                self.buffer.reserve(self.read_bytes);
+            } else {
+                self.move_to(wanted);
+            }
         }
-        if rest <= self.read_bytes {
-            self.buffer.reserve(self.read_bytes);
-        } else {
-            // Not `reserve`, which may double what is there: the rest of it would outlive the frame.
-            let mut own = BytesMut::with_capacity(wanted);
-            own.extend_from_slice(&self.buffer);
-            self.buffer = own;
-        }
-    }
-}
-
-/// Room for a large frame of `whole` bytes with its length, of which `there` are there.
-fn room_for(whole: usize, there: usize) -> usize {
-    // Not moved for a little more.
-    if whole <= ROOM_BYTES_MAX + READ_BYTES_MAX || there >= ROOM_BYTES_MAX {
-        whole
-    } else {
-        ROOM_BYTES_MAX
     }
 }
 
@@ -210,9 +213,31 @@ mod tests {
     use super::*;
     use crate::api::tests::fixture::session;
 
+    /// Reads once as a connection does. `room` is what the large frame at the front has.
+    async fn read(
+        frames: &mut Frames,
+        socket: &mut Socket,
+        front: Front,
+        room: &mut usize,
+    ) -> usize {
+        poll_fn(|cx| {
+            let Front::Coming(bytes) = front else {
+                return frames.poll_read(socket, front, true, cx);
+            };
+            ready!(socket.poll_readable(cx))?;
+            if *room <= frames.len() {
+                *room = frames.room(bytes, socket.queued());
+                frames.move_to(*room);
+            }
+            frames.poll_read_on(socket, cx)
+        })
+        .await
+        .unwrap()
+    }
+
     /// The size of the next frame, which is taken off.
     async fn next(frames: &mut Frames, socket: &mut Socket) -> usize {
-        let config = Config::default();
+        let (config, mut room) = (Config::default(), 0);
         loop {
             let front = frames.front(&config, &session()).unwrap();
             if let Front::Whole(bytes) = front {
@@ -221,8 +246,7 @@ mod tests {
                 assert!(bytes <= READ_BYTES_MAX || frame.is_unique());
                 return frame.len();
             }
-            let read =
-                poll_fn(|cx| frames.poll_read(socket, front, usize::MAX, true, cx)).await.unwrap();
+            let read = read(frames, socket, front, &mut room).await;
             assert!(read > 0, "closed in the middle of a frame");
         }
     }
@@ -246,9 +270,7 @@ mod tests {
         assert!(frames.buffer.capacity() <= READ_BYTES_MAX, "{}", frames.buffer.capacity());
         let _client = sent.await.unwrap();
         let idle = poll_fn(|cx| {
-            Poll::Ready(
-                frames.poll_read(&mut socket, Front::Nothing, usize::MAX, false, cx).is_pending(),
-            )
+            Poll::Ready(frames.poll_read(&mut socket, Front::Nothing, false, cx).is_pending())
         });
         assert!(idle.await);
         assert_eq!(frames.buffer.capacity(), 0, "an idle connection keeps no buffer");
@@ -258,11 +280,11 @@ mod tests {
     async fn the_end_of_a_large_frame_needs_no_more_room_than_it_has() {
         let (mut client, stream) = pair().await;
         let mut socket = Socket::Plain(stream);
-        let (mut frames, config) = (Frames::new(), Config::default());
+        let (mut frames, config, mut room) = (Frames::new(), Config::default(), 0);
         let large = [&(1u32 << 20).to_be_bytes()[..], &[0; 1 << 20]].concat();
         let (most, rest) = large.split_at(large.len() - 100);
         for part in [most, rest] {
-            let read = async {
+            let reading = async {
                 loop {
                     let front = frames.front(&config, &session()).unwrap();
                     assert!(!matches!(front, Front::Whole(_)) || part.len() == 100);
@@ -270,12 +292,10 @@ mod tests {
                     if frames.buffer.len() == there {
                         break;
                     }
-                    poll_fn(|cx| frames.poll_read(&mut socket, front, usize::MAX, true, cx))
-                        .await
-                        .unwrap();
+                    read(&mut frames, &mut socket, front, &mut room).await;
                 }
             };
-            let (_, sent) = tokio::join!(read, client.write_all(part));
+            let (_, sent) = tokio::join!(reading, client.write_all(part));
             sent.unwrap();
         }
         assert_eq!(frames.buffer.capacity(), large.len());
@@ -321,5 +341,16 @@ mod tests {
         assert_eq!(front(&large), Front::Whole(1 << 20));
         assert_eq!(front(&[0, 0, 0, 5, 0, 0, 0, 9]), Front::Beginning(9));
         assert_eq!(front(&[0, 0, 0, 5, 0, 0, 0, 9, 1, 7]), Front::Whole(5));
+    }
+
+    #[test]
+    fn a_frame_has_room_for_a_multiple_of_what_has_come_and_never_for_more_than_itself() {
+        let mut frames = Frames::new();
+        frames.buffer.extend_from_slice(&[0; 20_000]);
+        assert_eq!(frames.room(100 << 20, 0), 8 * 20_000);
+        assert_eq!(frames.room(100 << 20, 30_000), 8 * 50_000);
+        assert_eq!(frames.room(100_000, 30_000), LENGTH_BYTES + 100_000);
+        frames.move_to(8 * 20_000);
+        assert_eq!((frames.buffer.capacity(), frames.len()), (8 * 20_000, 20_000));
     }
 }

@@ -9,6 +9,7 @@ mod listener;
 mod outgoing;
 mod socket;
 mod threads;
+mod turn;
 
 pub use listener::{Listener, Running, serve};
 

@@ -50,6 +50,13 @@ impl Socket {
         }
     }
 
+    /// How many bytes have come and were not read, 0 where that cannot be told.
+    pub(super) fn queued(&self) -> usize {
+        let Socket::Plain(stream) = self;
+        let queued = rustix::io::ioctl_fionread(stream).unwrap_or(0);
+        usize::try_from(queued).unwrap_or(0)
+    }
+
     /// Writes what the socket takes now; `WouldBlock` when that is nothing.
     pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
@@ -119,8 +126,10 @@ mod tests {
         use tokio::io::AsyncWriteExt;
         let (mut client, stream) = pair().await;
         let mut socket = Socket::Plain(stream);
+        assert_eq!(socket.queued(), 0);
         client.write_all(b"unread").await.unwrap();
         std::future::poll_fn(|cx| socket.poll_readable(cx)).await.unwrap();
+        assert_eq!(socket.queued(), 6);
         assert!(!socket.is_hung_up());
         drop(client);
         // The runtime hears of it on its own.
