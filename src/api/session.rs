@@ -40,7 +40,7 @@ pub enum Authentication {
     /// The listener asks for none: every client is [`Principal::ANONYMOUS`].
     NotRequired,
     /// It is asked for and has not been given: only the APIs that the table marks
-    /// [`before_authentication`](super::call::Api) are served.
+    /// `Api::before_authentication` are served.
     Awaited,
     /// It was given, and holds until `expires`, if that is set (KIP-368).
     Given {
@@ -52,7 +52,7 @@ pub enum Authentication {
 /// What a client says it runs, from ApiVersions v3 on (KIP-511).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientSoftware {
-    /// `client.software.name`, such as `librdkafka`; at most [`SOFTWARE_BYTES_MAX`] bytes of it.
+    /// `client.software.name`, such as `librdkafka`; at most `SOFTWARE_BYTES_MAX` bytes of it.
     pub name: Box<str>,
     /// `client.software.version`, to the same bound.
     pub version: Box<str>,
