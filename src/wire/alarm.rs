@@ -62,9 +62,10 @@ mod tests {
     #[tokio::test]
     async fn a_deadline_that_moves_on_is_kept_and_one_that_comes_nearer_too() {
         let (mut alarm, begun) = (Alarm::default(), Instant::now());
-        let mut dues = [30, 50, 40].map(|ms| begun + Duration::from_millis(ms)).into_iter();
+        // Far apart, so that a thread that is held up for a moment does not change their order.
+        let mut dues = [300, 900, 600].map(|ms| begun + Duration::from_millis(ms)).into_iter();
         let mut due = dues.next().unwrap();
-        // The first poll asks for 30 ms, then for 50; when the first rings, the third is 40.
+        // The first poll asks for 300 ms, then for 900; when the first rings, the third is 600.
         poll_fn(|cx| {
             for _ in 0..2 {
                 if alarm.is_due(due, cx) {
@@ -75,8 +76,8 @@ mod tests {
             Poll::Pending
         })
         .await;
-        assert_eq!(due, begun + Duration::from_millis(40));
+        assert_eq!(due, begun + Duration::from_millis(600));
         assert_eq!(alarm.timer.unwrap().deadline(), due);
-        assert!(begun.elapsed() >= Duration::from_millis(40));
+        assert!(begun.elapsed() >= Duration::from_millis(600));
     }
 }
