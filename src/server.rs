@@ -112,7 +112,7 @@ impl Server {
             meter: Meter::register(&metrics)?,
             answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics)?,
         };
-        let kafka = wire::serve(kafka, Arc::new(context))
+        let kafka = wire::serve(kafka, Arc::new(context), wire::Budgets::register(&metrics)?)
             .context("the network threads cannot be started")?;
         // Jobs can be seen and cancelled while they are being restarted.
         let planner = gateway.planner();

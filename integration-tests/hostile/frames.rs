@@ -23,14 +23,14 @@ const CONNECTION_BYTES_MAX: u64 = 192 << 10;
 const FREED_BYTES_MAX: u64 = 96 << 20;
 
 /// A group member and a newcomer that ask small things all the time, on a thread of their own.
-struct Everyday {
+pub struct Everyday {
     stop: Arc<AtomicBool>,
     /// The longest that a heartbeat and an ApiVersions on a new connection took.
     asking: JoinHandle<(usize, [Duration; 2])>,
 }
 
 impl Everyday {
-    fn start(address: SocketAddr) -> Everyday {
+    pub fn start(address: SocketAddr) -> Everyday {
         let mut member = Member::at(address, &crate::harness::unique("everyday"), 3);
         member.join();
         assert_eq!(member.sync(&[]).0, 0);
@@ -53,7 +53,7 @@ impl Everyday {
         Everyday { stop, asking }
     }
 
-    fn end(self, during: &str) {
+    pub fn end(self, during: &str) {
         self.stop.store(true, Ordering::Relaxed);
         let (rounds, [heartbeat, api_versions]) =
             self.asking.join().expect("everyday requests are answered");
@@ -95,22 +95,50 @@ fn besieged() -> Besieged {
     Besieged::start(Options::new().set("group.initial.rebalance.delay.ms", 0))
 }
 
+/// Whether the broker has neither answered nor closed the connection.
+fn is_parked(attacker: &TcpStream) -> bool {
+    let peeked = attacker.peek(&mut [0]);
+    matches!(peeked, Err(error) if error.kind() == ErrorKind::WouldBlock)
+}
+
 #[test]
 fn announced_frames_that_stop_arriving_cost_what_has_arrived_and_delay_nobody() {
-    let mut besieged = besieged();
-    let everyday = Everyday::start(besieged.address());
-    let attackers = begin_frames(besieged.address(), 16 << 10);
-    // Requests that need memory themselves, but for ordinary frames, are served, too.
-    let topic = Topic::create(&mut besieged.bystander);
-    for offset in 0..20 {
-        let batch = Batch::of_size(900_000);
-        assert_eq!(append(&mut besieged.bystander, &topic, &batch), (0, offset));
+    // The first come just short of being charged; of the others each is.
+    for (bytes, charged) in [(16 << 10, 0), (20 << 10, ATTACKERS * (20 << 10))] {
+        let mut besieged = besieged();
+        let everyday = Everyday::start(besieged.address());
+        let attackers = begin_frames(besieged.address(), bytes);
+        let in_use = || besieged.broker.metric("ottla_request_bytes");
+        until("the frames to be charged", PATIENCE, || match in_use() {
+            bytes if bytes >= charged as f64 => Ok(()),
+            bytes => Err(format!("{bytes} bytes")),
+        });
+        // Beside the frames, not behind them.
+        besieged.bystander.api_versions();
+        assert_eq!(describe(&mut besieged.bystander, &besieged.topic.name).error_code, 0);
+        let mut newcomer = Client::connect(besieged.address());
+        newcomer.api_versions();
+        assert_eq!(describe(&mut newcomer, &besieged.topic.name).error_code, 0);
+        assert!(attackers.iter().all(is_parked), "frames were given up");
+        assert!(in_use() >= charged as f64);
+        // Requests that need memory themselves, but for ordinary frames, are served, too.
+        let topic = Topic::create(&mut besieged.bystander);
+        for offset in 0..20 {
+            let batch = Batch::of_size(900_000);
+            assert_eq!(append(&mut besieged.bystander, &topic, &batch), (0, offset));
+        }
+        let peak = peak_resident_bytes(besieged.broker.id());
+        everyday.end(&format!("300 frames of 2 MiB, of which {} KiB arrive", bytes >> 10));
+        println!("memory: {} before, {peak} at most", besieged.resident_before);
+        besieged.stands("announced frames");
+        drop(attackers);
+        until("the memory to be given back", PATIENCE, || {
+            match besieged.broker.metric("ottla_request_bytes") {
+                0.0 => Ok(()),
+                bytes => Err(format!("{bytes} bytes are held")),
+            }
+        });
     }
-    let peak = peak_resident_bytes(besieged.broker.id());
-    everyday.end("300 frames of 2 MiB, of which 16 KiB arrive");
-    println!("memory: {} before, {peak} at most", besieged.resident_before);
-    besieged.stands("announced frames");
-    drop(attackers);
 }
 
 #[test]

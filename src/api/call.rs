@@ -43,10 +43,26 @@ pub(super) struct Api {
     pub before_authentication: bool,
     /// See [`Order`].
     pub order: Order,
-    /// Its answers are small, and clients lose their places where they come late: they wait for no
-    /// room in the budget of answers.
-    pub is_urgent: bool,
+    /// See [`LargeAnswer`].
+    pub large_answer: LargeAnswer,
 }
+
+/// What becomes of an answer without records that is larger than 64 KiB while clients have left no
+/// room for it. Smaller ones never wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LargeAnswer {
+    /// It is sent all the same: clients lose their places where it comes late.
+    Sent,
+    /// It is dropped, and made again once there is room: its request changes nothing that it does
+    /// not find changed the second time.
+    MadeAgain,
+    /// Its request is not carried out before there is some room. That can be told of a large request
+    /// only: a small one is carried out at once.
+    Awaited,
+}
+
+/// Requests of up to this size have small answers, where these grow with the request.
+const SMALL_REQUEST_BYTES_MAX: usize = 512;
 
 impl Api {
     /// An API whose requests run one after the other.
@@ -66,7 +82,8 @@ impl Api {
 
     const fn new(key: ApiKey, versions: RangeInclusive<i16>, order: Order) -> Api {
         let advertised_min = *versions.start();
-        Api { key, versions, advertised_min, before_authentication: false, order, is_urgent: false }
+        let large_answer = LargeAnswer::Awaited;
+        Api { key, versions, advertised_min, before_authentication: false, order, large_answer }
     }
 
     /// Shows `min` in ApiVersions although versions below the served ones are refused.
@@ -75,9 +92,15 @@ impl Api {
         self
     }
 
-    /// Does not wait until clients have read what takes the room of its answer.
+    /// Its large answers do not wait until clients have left room for them.
     pub(super) const fn urgent(mut self) -> Api {
-        self.is_urgent = true;
+        self.large_answer = LargeAnswer::Sent;
+        self
+    }
+
+    /// Its requests may be carried out twice.
+    pub(super) const fn repeatable(mut self) -> Api {
+        self.large_answer = LargeAnswer::MadeAgain;
         self
     }
 
@@ -213,8 +236,17 @@ pub(super) struct Call {
 impl Call {
     /// Decodes the body. Bytes behind it are ignored, as Kafka does.
     pub(super) fn decode<Q: Decodable>(&mut self) -> Result<Q, Refusal> {
-        let version = self.request.version;
-        Q::decode(&mut self.take_body(), version).map_err(|reason| self.malformed(reason))
+        let body = self.take_body();
+        self.decode_from(body)
+    }
+
+    /// Decodes the body, and keeps it for another time.
+    pub(super) fn decode_kept<Q: Decodable>(&self) -> Result<Q, Refusal> {
+        self.decode_from(self.body.clone())
+    }
+
+    fn decode_from<Q: Decodable>(&self, mut body: Bytes) -> Result<Q, Refusal> {
+        Q::decode(&mut body, self.request.version).map_err(|reason| self.malformed(reason))
     }
 
     /// The body, for those that decode it by hand.
@@ -227,25 +259,66 @@ impl Call {
         Refusal::Body { api: self.api, version: self.request.version, reason: reason.to_string() }
     }
 
-    /// Encodes `response` behind its header and counts it.
-    pub(super) fn answer<R: Encodable + Outcome>(self, response: &R) -> Reply {
-        let version = self.request.version;
-        let mut frame = self.frame_start();
-        match response.encode(&mut frame, version) {
-            Ok(()) => {
-                let held = match frame.len() {
-                    ..=SMALL_BYTES_MAX => Held::default(),
-                    bytes => self.ctx.answers.charge(bytes),
-                };
+    /// Waits for room in the budget of answers where the answer to a request like this may be large and
+    /// cannot be made again.
+    pub(super) async fn wait_for_room(&self, large_answer: LargeAnswer, body_bytes: usize) {
+        if large_answer == LargeAnswer::Awaited && body_bytes > SMALL_REQUEST_BYTES_MAX {
+            self.ctx.answers.any_plain().await;
+        }
+    }
+
+    /// How many bytes the body has.
+    pub(super) fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Encodes `response` behind its header, charges it as far as there is room, and counts it.
+    pub(super) fn answer<R: Encodable + Outcome>(&self, response: &R) -> Reply {
+        match self.encode(response) {
+            Ok(frame) => {
+                let mut held = Held::default();
+                if frame.len() > SMALL_BYTES_MAX {
+                    held.resize_plain(frame.len(), &self.ctx.answers);
+                }
                 self.finish(frame, Vec::new(), held, response.error())
             }
-            Err(reason) => {
-                // A field is set that this version lacks: a fault of ours, and no answer is better
-                // than a wrong one.
-                tracing::error!(api = ?self.api, version, %reason, "response does not encode");
-                Reply::Close(format!("{:?} version {version} could not be answered", self.api))
-            }
+            Err(closed) => closed,
         }
+    }
+
+    /// Like `answer`, if it is small or there is room for all of it, or `held` is room that was waited
+    /// for. Otherwise how much room it needs.
+    pub(super) fn answer_if_room<R: Encodable + Outcome>(
+        &self,
+        response: &R,
+        mut held: Held,
+    ) -> Result<Reply, usize> {
+        let frame = match self.encode(response) {
+            Ok(frame) => frame,
+            Err(closed) => return Ok(closed),
+        };
+        let bytes = frame.len();
+        if bytes <= SMALL_BYTES_MAX {
+            held = Held::default();
+        } else if held.bytes() > 0 {
+            held.resize_plain(bytes, &self.ctx.answers);
+        } else {
+            held = self.ctx.answers.try_take_plain(bytes).ok_or(bytes)?;
+        }
+        Ok(self.finish(frame, Vec::new(), held, response.error()))
+    }
+
+    /// The frame of an answer; or the end of the connection, where it cannot be encoded.
+    fn encode<R: Encodable>(&self, response: &R) -> Result<BytesMut, Reply> {
+        let version = self.request.version;
+        let mut frame = self.frame_start();
+        response.encode(&mut frame, version).map_err(|reason| {
+            // A field is set that this version lacks: a fault of ours, and no answer is better
+            // than a wrong one.
+            tracing::error!(api = ?self.api, version, %reason, "response does not encode");
+            Reply::Close(format!("{:?} version {version} could not be answered", self.api))
+        })?;
+        Ok(frame)
     }
 
     /// The `throttle_time_ms` of the answer: how long its client is asked to send nothing, and is not
@@ -269,7 +342,7 @@ impl Call {
     /// Ends a frame that began with `frame_start`: `more` follows it on the wire, `held` is charged for
     /// it.
     pub(super) fn finish(
-        self,
+        &self,
         mut frame: BytesMut,
         more: Vec<Bytes>,
         held: Held,
@@ -307,9 +380,13 @@ pub(super) fn first_error(codes: impl IntoIterator<Item = i16>) -> i16 {
 mod tests {
     use std::time::Duration;
 
+    use futures_util::FutureExt;
+    use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
     use kafka_protocol::messages::{
-        ApiVersionsRequest, FetchRequest, MetadataRequest, ProduceRequest,
+        ApiVersionsRequest, DeleteTopicsRequest, FetchRequest, ListOffsetsRequest, MetadataRequest,
+        ProduceRequest,
     };
+    use kafka_protocol::protocol::StrBytes;
 
     use super::*;
     use crate::api::tests::fixture::Bench;
@@ -338,6 +415,55 @@ mod tests {
         let expires = None;
         bench.session.identify(identity(Authentication::Given { expires }));
         assert_eq!(bench.call(1, MetadataRequest::default()).await.topics.len(), 0);
+    }
+
+    /// As many unknown partitions, each of which has an answer.
+    fn list_offsets(partitions: i32) -> ListOffsetsRequest {
+        let partitions = (0..partitions)
+            .map(|index| ListOffsetsPartition::default().with_partition_index(index))
+            .collect();
+        let topic = ListOffsetsTopic::default().with_partitions(partitions);
+        ListOffsetsRequest::default().with_topics(vec![topic])
+    }
+
+    #[tokio::test]
+    async fn small_answers_never_wait_behind_unread_ones_and_large_ones_until_there_is_room() {
+        let bench = Bench::start().await;
+        bench.topic("clicks", 1).await;
+        let answers = &bench.ctx.answers;
+        let unread = [answers.take_all_of_records(), answers.take_all_of_plain()];
+        let metadata = bench.call(12, MetadataRequest::default().with_topics(None)).await;
+        assert!(!metadata.topics.is_empty());
+        assert_eq!(bench.call(7, list_offsets(10)).await.topics[0].partitions.len(), 10);
+        bench.topic("views", 1).await;
+        // A request that changes something and may have a large answer.
+        let many = (0..100).map(|at| StrBytes::from_string(format!("unknown-{at}")).into());
+        let many = many.collect();
+        let many = DeleteTopicsRequest::default().with_topic_names(many).with_timeout_ms(1_000);
+        let mut deleting = Box::pin(bench.call(5, many));
+        let mut listing = Box::pin(bench.call(7, list_offsets(10_000)));
+        while answers.waiting() < 2 {
+            assert!((&mut deleting).now_or_never().is_none());
+            assert!((&mut listing).now_or_never().is_none());
+        }
+        // Nothing of it is in memory, nor carried out, before what others did not read is gone.
+        let [records, mut plain] = unread;
+        drop(records);
+        plain.release(1_000);
+        assert_eq!(deleting.await.responses.len(), 100);
+        assert!((&mut listing).now_or_never().is_none());
+        drop(plain);
+        assert_eq!(listing.await.topics[0].partitions.len(), 10_000);
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_without_records_is_charged_until_it_is_written() {
+        let bench = Bench::start().await;
+        let reply = bench.send(7, &list_offsets(10_000)).await.unwrap();
+        let Reply::Frame(frame, _, held) = &reply else { panic!("no answer but {reply:?}") };
+        assert_eq!(held.bytes(), frame.len());
+        let reply = bench.send(7, &list_offsets(10)).await.unwrap();
+        assert!(matches!(reply, Reply::Frame(_, _, held) if held.bytes() == 0));
     }
 
     #[tokio::test]

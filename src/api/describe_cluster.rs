@@ -12,7 +12,7 @@ use super::call::{Api, Outcome};
 use super::metadata::CLUSTER_OPERATIONS;
 use super::{Context, Request, wire_text};
 
-pub(super) const API: Api = Api::ordered(ApiKey::DescribeCluster, 0..=2);
+pub(super) const API: Api = Api::ordered(ApiKey::DescribeCluster, 0..=2).repeatable();
 
 /// Kafka's `EndpointType`.
 const BROKERS: i8 = 1;

@@ -22,7 +22,7 @@ use crate::catalog::{CatalogError, Topic};
 use crate::config::ConfigType;
 use crate::types::TopicName;
 
-pub(super) const API: Api = Api::ordered(ApiKey::DescribeConfigs, 1..=4);
+pub(super) const API: Api = Api::ordered(ApiKey::DescribeConfigs, 1..=4).repeatable();
 
 /// Kafka's `ConfigResource.Type`.
 const TOPIC: i8 = 2;

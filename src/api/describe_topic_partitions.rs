@@ -21,7 +21,7 @@ use super::{Context, Request, wire_name, wire_text};
 use crate::catalog::Topic;
 use crate::types::{LogId, PartitionId, TopicName};
 
-pub(super) const API: Api = Api::ordered(ApiKey::DescribeTopicPartitions, 0..=0);
+pub(super) const API: Api = Api::ordered(ApiKey::DescribeTopicPartitions, 0..=0).repeatable();
 
 const PARTITIONS_MAX: u32 = 2000;
 

@@ -15,7 +15,7 @@ use super::error::Refused;
 use super::{Context, Request, wire_text};
 use crate::catalog::placement::{Broker, CoordinatorKind};
 
-pub(super) const API: Api = Api::ordered(ApiKey::FindCoordinator, 0..=6).urgent();
+pub(super) const API: Api = Api::ordered(ApiKey::FindCoordinator, 0..=6).repeatable();
 
 impl Outcome for FindCoordinatorResponse {
     fn error(&self) -> i16 {

@@ -10,7 +10,7 @@ use super::call::{Api, Outcome};
 use super::{Context, Request, wire_text};
 use crate::group::GroupListing;
 
-pub(super) const API: Api = Api::ordered(ApiKey::ListGroups, 0..=5);
+pub(super) const API: Api = Api::ordered(ApiKey::ListGroups, 0..=5).repeatable();
 
 /// The type of all groups so far.
 const CLASSIC: &str = "classic";

@@ -21,7 +21,7 @@ use crate::catalog::Topic;
 use crate::log::{Isolation, Partition, ReadError};
 use crate::types::{LeaderEpoch, Offset, Timestamp};
 
-pub(super) const API: Api = Api::ordered(ApiKey::ListOffsets, 1..=10);
+pub(super) const API: Api = Api::ordered(ApiKey::ListOffsets, 1..=10).repeatable();
 
 impl Outcome for ListOffsetsResponse {
     fn error(&self) -> i16 {

@@ -23,7 +23,7 @@ use crate::catalog::placement::Broker;
 use crate::catalog::{CatalogError, NewTopic, Topic};
 use crate::types::{LogId, PartitionId, TopicId, TopicName};
 
-pub(super) const API: Api = Api::ordered(ApiKey::Metadata, 0..=13);
+pub(super) const API: Api = Api::ordered(ApiKey::Metadata, 0..=13).repeatable();
 
 /// Operations on a topic, as bits of Kafka's `AclOperation` codes: read, write, create, delete,
 /// alter, describe, describe configs, alter configs.

@@ -21,7 +21,7 @@ use crate::catalog::Snapshot;
 use crate::group::CommittedOffset;
 use crate::types::{PartitionId, TopicId};
 
-pub(super) const API: Api = Api::ordered(ApiKey::OffsetFetch, 1..=9);
+pub(super) const API: Api = Api::ordered(ApiKey::OffsetFetch, 1..=9).repeatable();
 
 impl Outcome for OffsetFetchResponse {
     fn error(&self) -> i16 {

@@ -19,7 +19,7 @@ use crate::catalog::Topic;
 use crate::log::{Partition, ReadError};
 use crate::types::{LeaderEpoch, Offset};
 
-pub(super) const API: Api = Api::ordered(ApiKey::OffsetForLeaderEpoch, 2..=4);
+pub(super) const API: Api = Api::ordered(ApiKey::OffsetForLeaderEpoch, 2..=4).repeatable();
 
 impl Outcome for OffsetForLeaderEpochResponse {
     fn error(&self) -> i16 {

@@ -3,7 +3,8 @@
 use kafka_protocol::messages;
 use kafka_protocol::messages::ApiKey;
 
-use super::call::{Api, Call, Reply};
+use super::answers::Held;
+use super::call::{Api, Call, LargeAnswer, Reply};
 use super::{Later, Refusal, fetch, produce};
 
 /// A row of the table and how its requests begin.
@@ -22,20 +23,40 @@ pub(super) enum Begin {
 }
 
 /// A row for a file with `API` and `async fn handle(&Context, &Request, body) -> response`: decoded
-/// in request order, handled when its turn comes and clients have left room for its answer.
+/// in request order, handled when its turn comes. See [`LargeAnswer`] for when it waits.
 macro_rules! row {
     ($file:ident, $request:ident) => {
         Route {
             api: super::$file::API,
             begin: Begin::Decode(|mut call| {
-                let body: messages::$request = call.decode()?;
+                const LARGE_ANSWER: LargeAnswer = super::$file::API.large_answer;
+                let body_bytes = call.body_bytes();
+                let mut body: messages::$request = match LARGE_ANSWER {
+                    LargeAnswer::MadeAgain => call.decode_kept()?,
+                    _ => call.decode()?,
+                };
                 Ok(Box::pin(async move {
-                    if !super::$file::API.is_urgent {
-                        call.ctx.answers.any().await;
+                    call.wait_for_room(LARGE_ANSWER, body_bytes).await;
+                    let mut held = Held::default();
+                    loop {
+                        let answering = super::$file::handle(&call.ctx, &call.request, body);
+                        let mut response = answering.await;
+                        response.throttle_time_ms = call.throttle_time_ms();
+                        if LARGE_ANSWER != LargeAnswer::MadeAgain {
+                            break call.answer(&response);
+                        }
+                        let bytes = match call.answer_if_room(&response, held) {
+                            Ok(reply) => break reply,
+                            Err(bytes) => bytes,
+                        };
+                        // It does not take memory while it waits for room in memory.
+                        drop(response);
+                        held = call.ctx.answers.take_plain(bytes).await;
+                        body = match call.decode_kept() {
+                            Ok(body) => body,
+                            Err(refusal) => break Reply::Close(refusal.to_string()),
+                        };
                     }
-                    let mut response = super::$file::handle(&call.ctx, &call.request, body).await;
-                    response.throttle_time_ms = call.throttle_time_ms();
-                    call.answer(&response)
                 }))
             }),
         }

@@ -239,8 +239,9 @@ pub(super) const KEYS: &[Key] = keys! {
         "socket.request.max.bytes" => socket_request_max_bytes: integer(64 << 10, INT_MAX),
             "Largest request. Requests that carry no records have a lower bound of their own.";
         "queued.max.response.bytes" => queued_max_response_bytes: integer(16 << 20, 1 << 40),
-            "Bytes of answers in memory that clients have not read yet. An answer gets at most a sixteenth of what is \
-             free; when nothing is free, fetches wait, and clients that read nothing for 10 seconds are disconnected.";
+            "Bytes of answers in memory that clients have not read yet; a sixteenth is for answers without records. A \
+             fetch gets at most a sixteenth of what is free. When nothing is free, large answers wait, and clients \
+             are disconnected that read nothing for 10 seconds, or less than 64 KiB/s for 30 seconds.";
     }
     "Streaming SQL" {
         "stream.checkpoint.interval.ms" => stream_checkpoint_interval: integer(10, DAY_MS),

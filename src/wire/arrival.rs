@@ -5,6 +5,7 @@ use tokio::time::{Duration, Instant};
 
 use super::budget::Charge;
 use super::frame::FrameError;
+use super::pace::Pace;
 
 /// How long clients may take.
 #[derive(Clone, Copy, Debug)]
@@ -16,16 +17,21 @@ pub(super) struct Patience {
     pub frame: Duration,
     /// The time over which a large frame's rate is taken while others wait for memory.
     pub frame_pressed: Duration,
-    /// The slowest rate at which a large frame may come.
+    /// For which a client may read nothing of its answers while others wait for the room that they
+    /// take.
+    pub unread: Duration,
+    /// The slowest rate at which a large frame may come, and at which answers may be read whose room
+    /// others wait for.
     pub slowest_bytes_per_second: usize,
     /// How often a connection that reads nothing for now looks whether its client has hung up.
     pub look: Duration,
 }
 
 impl Patience {
-    fn slowest_bytes_in(&self, time: Duration) -> usize {
+    /// How many bytes come in `time` at the slowest rate.
+    pub(super) fn slowest_bytes_in(&self, time: Duration) -> u64 {
         let bytes = self.slowest_bytes_per_second as f64 * time.as_secs_f64();
-        bytes as usize
+        bytes as u64
     }
 }
 
@@ -48,16 +54,9 @@ pub(super) struct Arrival {
     waits_for: WaitsFor,
     /// Since when it waits for that, if that was asked.
     since: Option<Instant>,
-    /// Since when its rate is taken, and how much of it was there then.
-    calm: Option<Mark>,
-    pressed: Option<Mark>,
-}
-
-/// How much of a frame was there, and when.
-#[derive(Clone, Copy)]
-struct Mark {
-    at: Instant,
-    bytes: usize,
+    /// Its rate at all times, and while others wait for memory.
+    calm: Pace,
+    pressed: Pace,
 }
 
 /// How long a frame may still be waited for.
@@ -79,7 +78,7 @@ impl Arrival {
 
     /// The time that passed was not the client's: it has all of its time again.
     pub(super) fn excuse(&mut self) {
-        (self.since, self.calm, self.pressed) = (None, None, None);
+        (self.since, self.calm, self.pressed) = (None, Pace::default(), Pace::default());
     }
 
     /// Whether it holds memory that others wait for.
@@ -104,19 +103,19 @@ impl Arrival {
         match self.waits_for {
             WaitsFor::Client => {
                 let is_pressed = self.is_pressed();
-                if is_slow(&mut self.pressed, bytes, patience.frame_pressed, patience, now) {
+                let bytes = bytes as u64;
+                let (calm, pressed) = (patience.frame, patience.frame_pressed);
+                if self.pressed.is_slow(bytes, patience.slowest_bytes_in(pressed), pressed, now) {
                     if is_pressed {
                         return Wait::Over(FrameError::Stalled);
                     }
                     // Others may come to wait later on.
-                    self.pressed = Some(Mark { at: now, bytes });
+                    self.pressed.begin(bytes, now);
                 }
-                if is_slow(&mut self.calm, bytes, patience.frame, patience, now) {
+                if self.calm.is_slow(bytes, patience.slowest_bytes_in(calm), calm, now) {
                     return Wait::Over(FrameError::Slow);
                 }
-                let ends = [(self.calm, patience.frame), (self.pressed, patience.frame_pressed)];
-                let ends = ends.map(|(mark, time)| mark.map_or(now, |mark| mark.at) + time);
-                Wait::Until(ends[0].min(ends[1]))
+                Wait::Until(self.calm.end(calm, now).min(self.pressed.end(pressed, now)))
             }
             // What holds memory and cannot go on keeps others from it.
             WaitsFor::Memory if holds => {
@@ -131,23 +130,6 @@ impl Arrival {
     }
 }
 
-/// Whether less than the slowest rate came in a whole `time` since `mark`, which moves on as soon as
-/// enough has come.
-fn is_slow(
-    mark: &mut Option<Mark>,
-    bytes: usize,
-    time: Duration,
-    patience: &Patience,
-    now: Instant,
-) -> bool {
-    let begun = *mark.get_or_insert(Mark { at: now, bytes });
-    if bytes.saturating_sub(begun.bytes) >= patience.slowest_bytes_in(time) {
-        *mark = Some(Mark { at: now, bytes });
-        return false;
-    }
-    now >= begun.at + time
-}
-
 #[cfg(test)]
 mod tests {
     use std::task::{Context, Waker};
@@ -159,6 +141,7 @@ mod tests {
         idle: Duration::from_secs(600),
         frame: Duration::from_secs(30),
         frame_pressed: Duration::from_secs(5),
+        unread: Duration::from_secs(10),
         slowest_bytes_per_second: 1_000,
         look: Duration::from_secs(5),
     };

@@ -17,19 +17,39 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use prometheus::IntGauge;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+
+use crate::metrics::Metrics;
+
+/// Request bytes of all connections in memory.
+const REQUEST_BYTES_MAX: usize = 512 << 20;
 /// The largest frame that waits for nobody's memory.
 pub(super) const SMALL_FRAME_BYTES_MAX: usize = 64 << 10;
 /// The largest frame that counts as ordinary: a producer's default `max.request.size`, and some.
 const ORDINARY_FRAME_BYTES_MAX: usize = 2 << 20;
 
 /// The broker's budget for requests.
-pub(super) struct Budgets {
+pub struct Budgets {
     small: Arc<Pool>,
     ordinary: Arc<Pool>,
     large: Arc<Pool>,
 }
 
 impl Budgets {
+    /// Budgets of 512 MiB in all, and their metric.
+    pub fn register(metrics: &Metrics) -> Result<Arc<Budgets>, prometheus::Error> {
+        let budgets = Arc::new(Budgets::new(REQUEST_BYTES_MAX));
+        let gauge = IntGauge::new(
+            "ottla_request_bytes",
+            "Bytes of memory for requests that were read in part, or wait for their answers.",
+        )?;
+        let in_use = BytesInUse { gauge, budgets: budgets.clone() };
+        metrics.registry().register(Box::new(in_use))?;
+        Ok(budgets)
+    }
+
     /// An eighth of `bytes` for small requests, half of the rest for ordinary and for large ones.
     pub(super) fn new(bytes: usize) -> Budgets {
         let small = bytes / 8;
@@ -49,13 +69,27 @@ impl Budgets {
         };
         Charge { pool: pool.clone(), bytes: 0, wanted: 0, age: None, is_overdrawn: false }
     }
-}
 
-#[cfg(test)]
-impl Budgets {
     /// What all frames hold together.
     pub(super) fn used(&self) -> usize {
         [&self.small, &self.ordinary, &self.large].map(|pool| pool.used.load(SeqCst)).iter().sum()
+    }
+}
+
+/// The gauge, read when Prometheus asks for it.
+struct BytesInUse {
+    gauge: IntGauge,
+    budgets: Arc<Budgets>,
+}
+
+impl Collector for BytesInUse {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.gauge.set(i64::try_from(self.budgets.used()).unwrap_or(i64::MAX));
+        self.gauge.collect()
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::alarm::Alarm;
 use super::arrival::{Arrival, Patience, Wait, WaitsFor};
 use super::budget::{Budgets, Charge, SMALL_FRAME_BYTES_MAX};
+use super::departure::{Departure, Holds, Reading};
 use super::frame::{Frames, Front, STEP_BYTES};
 use super::outgoing::Outgoing;
 use super::socket::Socket;
@@ -29,12 +30,10 @@ const IN_FLIGHT_MAX: usize = 256;
 /// Request bytes of one connection in memory; a single larger request has it for itself.
 const IN_FLIGHT_BYTES_MAX: usize = 32 << 20;
 
-/// How long a client may read nothing of what it is sent while others wait for the room that it takes.
-const UNREAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// Why a connection is closed whose client does not read.
 const STALLED: &str = "client does not read its answers";
-const UNREAD: &str = "client read nothing of its answers for 10 s while others waited for their room \
-                      (queued.max.response.bytes)";
+const UNREAD: &str = "client read nothing of its answers for 10 s, or less than 64 KiB/s for 30 s, while \
+                      others waited for their room (queued.max.response.bytes)";
 
 /// What all connections of a listener share.
 #[derive(Clone)]
@@ -112,8 +111,7 @@ struct Link {
     /// Of these, what is not charged to the broker's budget.
     own_bytes: usize,
     out: Outgoing,
-    /// When it was last looked whether others wait for the room of answers that are not read here.
-    room_looked_at: Option<Instant>,
+    departure: Departure,
     /// Since when nothing was asked and nothing is owed.
     idle_since: Option<Instant>,
     /// No more is read: the client has closed, broken the protocol, or the broker stops.
@@ -137,7 +135,7 @@ impl Link {
             in_flight_bytes: 0,
             own_bytes: 0,
             out: Outgoing::default(),
-            room_looked_at: None,
+            departure: Departure::default(),
             idle_since: None,
             ended: None,
         }
@@ -493,7 +491,10 @@ impl Link {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
         match self.out.poll_write(&mut self.socket, cx) {
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(())) => {
+                self.departure = Departure::default();
+                Poll::Ready(Ok(()))
+            }
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 Poll::Ready(Err(Some(STALLED.to_owned())))
             }
@@ -503,34 +504,29 @@ impl Link {
         }
     }
 
-    /// Waits for a client to read its answers: as long as for an idle one, but less while answers to
-    /// others find no room for those that it does not read.
+    /// Waits for a client to read its answers: as long as for an idle one, but less while others wait
+    /// for what it holds.
     fn poll_unread(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Reason>> {
-        let since = self.out.stalled_since().unwrap_or_else(Instant::now);
-        if self.alarm.is_due(since + self.patience.idle, cx) {
-            return Poll::Ready(Err(Some(STALLED.to_owned())));
-        }
-        // A frame behind these answers has not so long to hold memory that others wait for.
-        if self.arrival.charge.is_some() {
-            let (now, pressed) = (Instant::now(), self.patience.frame_pressed);
-            if self.arrival.is_pressed() && now >= since + pressed {
-                return Poll::Ready(Err(Some(STALLED.to_owned())));
-            }
-            // Others may come to wait later on.
-            self.alarm.is_due(now + pressed, cx);
-        }
-        let looked = self.room_looked_at.map_or(since, |looked| looked.max(since));
-        if self.out.holds_room() && self.alarm.is_due(looked + UNREAD_TIME_MAX, cx) {
-            if self.ctx.answers.is_short() {
+        let held = self.out.held();
+        let answers = match held.bytes() {
+            0 => Holds::Nothing,
+            _ if self.ctx.answers.is_short_of(held) => Holds::Wanted,
+            _ => Holds::Spare,
+        };
+        let frame = match self.arrival.charge {
+            None => Holds::Nothing,
+            Some(_) if self.arrival.is_pressed() => Holds::Wanted,
+            Some(_) => Holds::Spare,
+        };
+        let taken = self.out.taken_bytes();
+        match self.departure.wait(taken, [answers, frame], &self.patience, Instant::now()) {
+            Reading::Until(due) => self.poll_alarm(due, cx),
+            Reading::Stalled => Poll::Ready(Err(Some(STALLED.to_owned()))),
+            Reading::Unread => {
                 self.ctx.answers.note_closed();
-                return Poll::Ready(Err(Some(UNREAD.to_owned())));
+                Poll::Ready(Err(Some(UNREAD.to_owned())))
             }
-            let now = Instant::now();
-            self.room_looked_at = Some(now);
-            // Not due yet: this sets the alarm.
-            self.alarm.is_due(now + UNREAD_TIME_MAX, cx);
         }
-        Poll::Pending
     }
 }
 

@@ -20,13 +20,13 @@ use crate::api::{Context, Session};
 use crate::config;
 use crate::types::ListenerName;
 
-/// Request bytes of all connections in memory.
-const REQUEST_BYTES_MAX: usize = 512 << 20;
 /// A small frame that has begun must be whole after this time; a large one must come at the slowest
 /// rate, taken over this time.
 const FRAME_TIME_MAX: Duration = Duration::from_secs(30);
 /// Over this time while others wait for the memory that the frame holds.
 const FRAME_TIME_PRESSED: Duration = Duration::from_secs(5);
+/// How long a client may read nothing of what it is sent while others wait for the room that it takes.
+const UNREAD_TIME_MAX: Duration = Duration::from_secs(10);
 const SLOWEST_BYTES_PER_SECOND: usize = 64 << 10;
 /// How often a connection that has read all it may looks whether its client has hung up.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -92,26 +92,31 @@ async fn bind_every_address(port: u16) -> io::Result<TcpListener> {
 }
 
 /// Begins to serve: accepts on the runtime of the caller, and drives the connections of all
-/// listeners on the same network threads, which may not be had.
-pub fn serve(listeners: Vec<Listener>, ctx: Arc<Context>) -> io::Result<Running> {
+/// listeners on the same network threads, which may not be had. `budgets` are for their requests.
+pub fn serve(
+    listeners: Vec<Listener>,
+    ctx: Arc<Context>,
+    budgets: Arc<Budgets>,
+) -> io::Result<Running> {
     let patience = Patience {
         idle: ctx.config.connections_max_idle,
         frame: FRAME_TIME_MAX,
         frame_pressed: FRAME_TIME_PRESSED,
+        unread: UNREAD_TIME_MAX,
         slowest_bytes_per_second: SLOWEST_BYTES_PER_SECOND,
         look: LOOK_EVERY,
     };
-    serve_with(listeners, ctx, patience)
+    serve_with(listeners, ctx, budgets, patience)
 }
 
 pub(super) fn serve_with(
     listeners: Vec<Listener>,
     ctx: Arc<Context>,
+    budget: Arc<Budgets>,
     patience: Patience,
 ) -> io::Result<Running> {
     let (stop, stopping) = watch::channel(false);
     let places = semaphore(ctx.config.max_connections);
-    let budget = Arc::new(Budgets::new(REQUEST_BYTES_MAX));
     let shared = Shared { ctx, patience, budget, stop: stopping };
     let threads = Arc::new(Threads::start()?);
     let accepting = listeners.into_iter().map(|listener| {

@@ -4,13 +4,16 @@ mod alarm;
 mod arrival;
 mod budget;
 mod connection;
+mod departure;
 mod frame;
 mod listener;
 mod outgoing;
+mod pace;
 mod socket;
 mod threads;
 mod turn;
 
+pub use budget::Budgets;
 pub use listener::{Listener, Running, serve};
 
 #[cfg(test)]

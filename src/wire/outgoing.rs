@@ -6,7 +6,6 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::time::Instant;
 
 use super::socket::Socket;
 use crate::api::Held;
@@ -25,7 +24,8 @@ pub(super) struct Outgoing {
     /// What has no records, one behind the other.
     small: BytesMut,
     bytes: usize,
-    stalled_since: Option<Instant>,
+    /// Bytes that the socket has taken since the connection began.
+    taken_bytes: u64,
     /// What is charged for them.
     held: Held,
     /// Bytes of the first chunk that are written.
@@ -72,7 +72,10 @@ impl Outgoing {
         if self.chunks.is_empty() {
             // By far the most answers: one piece that fits the socket's buffer.
             match socket.try_write(&self.small) {
-                Ok(written) => self.small.advance(written),
+                Ok(written) => {
+                    self.taken_bytes += written as u64;
+                    self.small.advance(written);
+                }
                 Err(full) if full.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -86,19 +89,18 @@ impl Outgoing {
             match socket.try_write_vectored(&slices) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(written) => {
-                    self.stalled_since = None;
+                    self.taken_bytes += written as u64;
                     self.advance(written);
                 }
                 Err(full) if full.kind() == io::ErrorKind::WouldBlock => {
                     if socket.poll_writable(cx)?.is_pending() {
-                        self.stalled_since.get_or_insert_with(Instant::now);
                         return Poll::Pending;
                     }
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        (self.bytes, self.stalled_since) = (0, None);
+        self.bytes = 0;
         self.held = Held::default();
         self.small.clear();
         if self.small.capacity() > KEPT_BYTES_MAX {
@@ -107,14 +109,14 @@ impl Outgoing {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether others may be waiting for the room of what is not written yet.
-    pub(super) fn holds_room(&self) -> bool {
-        self.held.bytes() > 0
+    /// What is charged for what is not written yet.
+    pub(super) fn held(&self) -> &Held {
+        &self.held
     }
 
-    /// Since when the socket takes nothing, if a write waits for it.
-    pub(super) fn stalled_since(&self) -> Option<Instant> {
-        self.stalled_since
+    /// How many bytes the socket has taken since the connection began.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
     }
 
     fn advance(&mut self, mut written: usize) {

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::arrival::Patience;
 use super::listener::serve_with;
-use super::{Listener, Running};
+use super::{Budgets, Listener, Running};
 use crate::api::tests::fixture::{Bench, Client, sample};
 use crate::config::{self, Endpoint};
 use crate::types::ListenerName;
@@ -18,6 +18,7 @@ pub(super) const PATIENT: Patience = Patience {
     idle: Duration::from_secs(60),
     frame: Duration::from_secs(60),
     frame_pressed: Duration::from_secs(60),
+    unread: Duration::from_secs(60),
     slowest_bytes_per_second: 1 << 20,
     look: Duration::from_millis(20),
 };
@@ -38,6 +39,11 @@ async fn listener(name: &str, connections_max: Option<usize>) -> Listener {
     Listener::bind(&listener).await.unwrap()
 }
 
+/// Room for any request.
+fn budgets() -> Arc<Budgets> {
+    Arc::new(Budgets::new(512 << 20))
+}
+
 struct Port {
     bench: Bench,
     running: Running,
@@ -48,7 +54,7 @@ impl Port {
     async fn open(bench: Bench, patience: Patience) -> Port {
         let listener = listener("PLAINTEXT", None).await;
         let address = listener.local_addr();
-        let running = serve_with(vec![listener], bench.ctx.clone(), patience).unwrap();
+        let running = serve_with(vec![listener], bench.ctx.clone(), budgets(), patience).unwrap();
         Port { bench, running, address }
     }
 
@@ -175,7 +181,7 @@ async fn a_full_listener_leaves_the_places_of_all_to_the_others() {
     let bench = Bench::with(|config| config.max_connections = 2).await;
     let listeners = vec![listener("LAN", Some(1)).await, listener("PLAINTEXT", None).await];
     let [lan, plain] = [listeners[0].local_addr(), listeners[1].local_addr()];
-    let running = serve_with(listeners, bench.ctx.clone(), PATIENT).unwrap();
+    let running = serve_with(listeners, bench.ctx.clone(), budgets(), PATIENT).unwrap();
     let (_, mut first) = is_served(lan).await;
     let (second_is_served, mut second) = is_served(lan).await;
     assert!(!second_is_served, "above the limit of its listener");
@@ -197,7 +203,7 @@ async fn the_only_place_is_for_whichever_listener_has_a_client() {
     let bench = Bench::with(|config| config.max_connections = 1).await;
     let listeners = vec![listener("LAN", None).await, listener("PLAINTEXT", None).await];
     let addresses = [listeners[0].local_addr(), listeners[1].local_addr()];
-    let _running = serve_with(listeners, bench.ctx.clone(), PATIENT).unwrap();
+    let _running = serve_with(listeners, bench.ctx.clone(), budgets(), PATIENT).unwrap();
     for address in [addresses, addresses].concat() {
         let mut client = Client::new(TcpStream::connect(address).await.unwrap());
         client.send(1, sample::api_versions()).await;
