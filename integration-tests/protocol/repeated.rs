@@ -1,5 +1,7 @@
 //! Requests that name a thing twice, or ask for too much in all.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::delete_records_request::{
@@ -7,16 +9,18 @@ use kafka_protocol::messages::delete_records_request::{
 };
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     CreatePartitionsRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteRecordsRequest,
-    DeleteTopicsRequest, GroupId, ListOffsetsRequest,
+    DeleteTopicsRequest, DescribeGroupsRequest, GroupId, ListOffsetsRequest, ProduceRequest,
 };
 use uuid::Uuid;
 
+use super::batch::Batch;
 use super::client::{Client, text};
-use super::groups::wait_for_coordinator;
+use super::groups::{Member, wait_for_coordinator};
 use super::requests::{
-    Topic, append_values, creatable, create_topics, describe, offset_of, topic_name,
+    Topic, append_values, creatable, create_topics, describe, offset_of, read_partition, topic_name,
 };
 use super::{broker, code};
 use crate::harness::{PATIENCE, unique, until};
@@ -208,4 +212,92 @@ fn a_group_that_is_named_twice_is_answered_once() {
             client.call(version, &request).results.iter().map(|it| it.error_code).collect();
         if told == [code::GROUP_ID_NOT_FOUND] { Ok(()) } else { Err(format!("{told:?}")) }
     });
+}
+
+/// A Produce request of several batches, each for the partition given, in entries of their own.
+fn produce_all(version: i16, topic: &Topic, entries: &[&[(i32, &str)]]) -> ProduceRequest {
+    let topics = entries.iter().map(|partitions| {
+        let partitions = partitions.iter().map(|(index, value)| {
+            PartitionProduceData::default()
+                .with_index(*index)
+                .with_records(Some(Batch::of([value]).encode()))
+        });
+        let data = TopicProduceData::default().with_partition_data(partitions.collect());
+        match version {
+            13.. => data.with_topic_id(topic.id),
+            _ => data.with_name(topic.topic_name()),
+        }
+    });
+    ProduceRequest::default()
+        .with_acks(-1)
+        .with_timeout_ms(30_000)
+        .with_topic_data(topics.collect())
+}
+
+#[test]
+fn the_last_batch_counts_of_a_partition_that_a_produce_request_names_twice() {
+    let broker = broker();
+    let mut client = broker.connect();
+    for version in client.versions::<ProduceRequest>() {
+        for entries in [
+            &[&[(0, "a"), (0, "b")][..]][..],
+            &[&[(0, "a")], &[(0, "b")]],
+            &[&[(1, "x"), (0, "a"), (1, "y"), (0, "b")]],
+            &[&[(0, "a"), (1, "x")], &[(1, "y")], &[(0, "b")]],
+            &[&[(0, "a"), (7, "x"), (7, "y")], &[(0, "b")]],
+        ] {
+            let topic = Topic::create_with(&mut client, 2);
+            let answer = client.call(version, &produce_all(version, &topic, entries));
+            assert_eq!(answer.responses.len(), 1, "v{version} {entries:?}");
+            let answers = answer.responses[0].partition_responses.iter();
+            let told: BTreeMap<i32, (i16, i64)> = answers
+                .clone()
+                .map(|partition| (partition.index, (partition.error_code, partition.base_offset)))
+                .collect();
+            assert_eq!(told.len(), answers.len(), "v{version} {entries:?}");
+            let mut expected = BTreeMap::new();
+            for (index, value) in entries.iter().copied().flatten() {
+                expected.insert(*index, *value);
+            }
+            for (index, value) in expected {
+                if index == 7 {
+                    assert_eq!(told[&index].0, code::UNKNOWN_TOPIC_OR_PARTITION);
+                    continue;
+                }
+                assert_eq!(told[&index], (code::NONE, 0), "v{version} {entries:?}");
+                let kept = read_partition(&mut client, &topic, index, 0);
+                let kept: Vec<_> = kept.iter().map(|record| &record.value[..]).collect();
+                assert_eq!(kept, [value.as_bytes()], "v{version} {entries:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_group_that_is_named_twice_is_described_twice() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let known = unique("described");
+    let mut member = Member::new(&broker, &known, 3);
+    member.join();
+    assert_eq!(member.sync(&[]).0, code::NONE);
+    for version in client.versions::<DescribeGroupsRequest>() {
+        let named = ["nobody", known.as_str(), "nobody", known.as_str(), known.as_str()];
+        let groups = named.iter().map(|name| GroupId(text(name))).collect();
+        let request = DescribeGroupsRequest::default().with_groups(groups);
+        let mut told: Vec<_> = client
+            .call(version, &request)
+            .groups
+            .into_iter()
+            .map(|group| {
+                (group.group_id.as_str() == "nobody", group.error_code, group.members.len())
+            })
+            .collect();
+        told.sort_unstable();
+        let unknown = if version >= 6 { code::GROUP_ID_NOT_FOUND } else { code::NONE };
+        let (present, absent) = ((false, code::NONE, 1), (true, unknown, 0));
+        assert_eq!(told, [present, present, present, absent, absent], "v{version}");
+    }
+    let id = member.id.clone();
+    assert_eq!(member.leave_as(&id), code::NONE);
 }

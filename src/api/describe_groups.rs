@@ -1,23 +1,27 @@
 //! DescribeGroups (key 15), v0-6: groups with their members.
 //!
 //! v3 adds authorized operations, v4 static members, v6 error 69 for unknown groups (KIP-1043);
-//! before, they are described as dead. Gaps: without ACLs every operation is authorized.
+//! before, they are described as dead. A group that is named more than once is described as often,
+//! while what is repeated takes no more than 1 MiB. Gaps: without ACLs every operation is authorized.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::call::{Api, Outcome, first_error};
 use super::{Context, Request, wire_text};
 use crate::group::{GroupDescription, MemberDescription};
 
-pub(super) const API: Api = Api::ordered(ApiKey::DescribeGroups, 0..=6);
+pub(super) const API: Api = Api::ordered(ApiKey::DescribeGroups, 0..=6).repeatable();
 
 /// READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS: what Kafka knows of groups.
 const ALL_OPERATIONS: i32 = super::metadata::bits(&[3, 6, 8, 10, 11]);
+
+/// Of what an answer has more than once.
+const REPEATED_BYTES_MAX: usize = 1 << 20;
 
 impl Outcome for DescribeGroupsResponse {
     fn error(&self) -> i16 {
@@ -30,13 +34,20 @@ pub(super) async fn handle(
     request: &Request,
     body: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
-    // Each group once: a repeated name costs few bytes, and its members many.
-    let mut seen = HashSet::new();
-    let mut groups = Vec::new();
+    // A repeated name costs few bytes, and the group's members many.
+    let (mut first_at, mut repeated_bytes) = (HashMap::new(), 0_usize);
+    let mut groups: Vec<DescribedGroup> = Vec::new();
     for id in body.groups {
-        if !seen.insert(id.clone()) {
+        if let Some(at) = first_at.get(&id) {
+            let known: &DescribedGroup = &groups[*at];
+            let bytes = known.compute_size(request.version).unwrap_or(REPEATED_BYTES_MAX);
+            repeated_bytes = repeated_bytes.saturating_add(bytes);
+            if repeated_bytes <= REPEATED_BYTES_MAX {
+                groups.push(known.clone());
+            }
             continue;
         }
+        first_at.insert(id.clone(), groups.len());
         let mut described = match ctx.groups.describe(id.as_str()).await {
             Some(group) => describe(request.version, id, group),
             None => unknown(request.version, id),
@@ -102,6 +113,18 @@ mod tests {
             .with_generation_id_or_member_epoch(-1)
             .with_topics(vec![topic]);
         bench.call(9, request).await
+    }
+
+    #[tokio::test]
+    async fn a_group_that_is_named_very_often_is_not_described_as_often() {
+        let bench = Bench::start().await;
+        for version in [0, 6] {
+            let groups = vec![wire_text("nobody").into(); 100_000];
+            let request = DescribeGroupsRequest::default().with_groups(groups);
+            let answer = bench.call(version, request).await;
+            let bytes = answer.compute_size(version).unwrap();
+            assert!((REPEATED_BYTES_MAX / 2..2 * REPEATED_BYTES_MAX).contains(&bytes), "{bytes}");
+        }
     }
 
     #[tokio::test]

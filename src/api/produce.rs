@@ -5,7 +5,7 @@
 //! as with Kafka. Appends take their places in request order and are answered when they are
 //! written (`acks=1`) or on the disk (`acks=all`). `timeout_ms` is not needed: no replica is waited for.
 //! Decoded and encoded by hand: it is what comes most often. A request names at most 65,536 topics
-//! and partitions. Gaps: transactional producers are refused; current leaders (KIP-951) are left out.
+//! and partitions; of a partition that it names more than once the last batch counts. Gaps: transactional producers are refused; current leaders (KIP-951) are left out.
 
 mod request;
 mod response;
@@ -137,8 +137,9 @@ async fn append_all(ctx: &Context, body: ProduceRequest) -> Vec<Produced> {
     };
     let durable = if body.acks == -1 { Durable::Synced } else { Durable::Written };
     let snapshot = ctx.catalog.snapshot();
-    let mut produced = Vec::with_capacity(body.topics.len());
-    for asked in body.topics {
+    let topics = request::last_of_each(body.topics);
+    let mut produced = Vec::with_capacity(topics.len());
+    for asked in topics {
         let topic = match &asked.name {
             TopicName::Id(id) => snapshot.topic_by_id(TopicId(*id)).ok_or(ProduceError::Refused(
                 ResponseError::UnknownTopicId,

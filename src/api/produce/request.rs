@@ -1,6 +1,8 @@
 //! The produce request, decoded by hand: it is what comes most often. Nothing is appended before all
 //! of it is known to be well formed.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 
 use bytes::Bytes;
@@ -31,6 +33,7 @@ pub(super) struct AskedTopic {
 }
 
 /// How a client names a topic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum TopicName {
     Text(StrBytes),
     /// From v13 on.
@@ -81,6 +84,44 @@ pub(super) fn decode(body: Bytes, version: i16) -> Result<ProduceRequest, Malfor
     Ok(ProduceRequest { is_transactional, acks, topics })
 }
 
+/// Each topic and partition once. Of a partition that is named more than once the last batch counts,
+/// as in Kafka; the others are neither appended nor answered.
+pub(super) fn last_of_each(topics: Vec<AskedTopic>) -> Vec<AskedTopic> {
+    let indexes = |topic: &AskedTopic| are_unique(topic.partitions.iter().map(|(index, _)| *index));
+    if are_unique(topics.iter().map(|topic| &topic.name)) && topics.iter().all(indexes) {
+        return topics;
+    }
+    let mut each: Vec<AskedTopic> = Vec::new();
+    let mut topic_at = HashMap::new();
+    let mut partition_at: HashMap<(usize, i32), usize> = HashMap::new();
+    for AskedTopic { name, partitions } in topics {
+        let at = *topic_at.entry(name.clone()).or_insert_with(|| {
+            each.push(AskedTopic { name, partitions: Vec::new() });
+            each.len() - 1
+        });
+        let kept = &mut each[at].partitions;
+        for (index, records) in partitions {
+            match partition_at.entry((at, index)) {
+                Entry::Occupied(place) => kept[*place.get()].1 = records,
+                Entry::Vacant(place) => {
+                    place.insert(kept.len());
+                    kept.push((index, records));
+                }
+            }
+        }
+    }
+    each
+}
+
+fn are_unique<T: Ord>(items: impl ExactSizeIterator<Item = T>) -> bool {
+    if items.len() < 2 {
+        return true;
+    }
+    let mut items: Vec<T> = items.collect();
+    items.sort_unstable();
+    items.is_sorted_by(|a, b| a < b)
+}
+
 /// Records that the log would keep in the buffer that they came in, but which are less than half of it,
 /// get one of their own.
 fn own(records: Bytes, frame_bytes: usize) -> Bytes {
@@ -106,6 +147,40 @@ mod tests {
         assert_eq!(decoded(1 << 16), Ok(1 << 16));
         assert_eq!(decoded((1 << 16) + 1), Err(Malformed::Length));
         assert_eq!(decoded(i32::MAX), Err(Malformed::Length));
+    }
+
+    #[test]
+    fn the_last_batch_of_each_partition_counts_and_each_topic_is_there_once() {
+        let topic = |name: &'static str, partitions: &[(i32, &'static str)]| AskedTopic {
+            name: TopicName::Text(StrBytes::from_static_str(name)),
+            partitions: partitions.iter().map(|(at, value)| (*at, Bytes::from(*value))).collect(),
+        };
+        for (asked, expected) in [
+            (vec![], "[]"),
+            (vec![topic("t", &[(1, "a"), (0, "b")])], r#"[t: [(1, b"a"), (0, b"b")]]"#),
+            (
+                vec![topic("t", &[(0, "a")]), topic("s", &[(0, "b")])],
+                r#"[t: [(0, b"a")], s: [(0, b"b")]]"#,
+            ),
+            (
+                vec![topic("t", &[(1, "x"), (0, "a"), (1, "y"), (0, "b"), (0, "c")])],
+                r#"[t: [(1, b"y"), (0, b"c")]]"#,
+            ),
+            (
+                vec![
+                    topic("t", &[(0, "a")]),
+                    topic("s", &[(0, "b")]),
+                    topic("t", &[(1, "c"), (0, "d")]),
+                ],
+                r#"[t: [(0, b"d"), (1, b"c")], s: [(0, b"b")]]"#,
+            ),
+        ] {
+            let told: Vec<String> = last_of_each(asked)
+                .iter()
+                .map(|topic| format!("{}: {:?}", topic.name, topic.partitions))
+                .collect();
+            assert_eq!(format!("[{}]", told.join(", ")), expected);
+        }
     }
 
     #[test]
