@@ -7,7 +7,8 @@ use kafka_protocol::messages::offset_fetch_request::{
     OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
 };
 use kafka_protocol::messages::{
-    DeleteGroupsRequest, GroupId, JoinGroupRequest, OffsetCommitRequest, OffsetFetchRequest,
+    DeleteGroupsRequest, DescribeGroupsRequest, GroupId, JoinGroupRequest, ListGroupsRequest,
+    OffsetCommitRequest, OffsetFetchRequest,
 };
 
 use super::client::{Client, text};
@@ -253,7 +254,47 @@ fn offsets_are_kept_for_as_long_as_their_client_says() {
         for group in [&kept, &longer] {
             assert_eq!(committed(&mut client, 8, group, None), [(0, 7, String::new())]);
         }
+        // A group goes with its last offset.
+        until("the group to go", PATIENCE, || {
+            let listed = client.call(3, &ListGroupsRequest::default()).groups;
+            let is_listed = |name: &str| listed.iter().any(|group| group.group_id.as_str() == name);
+            assert!(is_listed(&kept) && is_listed(&longer));
+            if is_listed(&shortly) { Err("it is listed".to_owned()) } else { Ok(()) }
+        });
     }
+}
+
+#[test]
+fn a_group_that_is_left_goes_if_it_has_no_offsets_and_stays_with_those_it_has() {
+    let broker = broker();
+    let mut client = broker.connect();
+    let topic = Topic::create(&mut client);
+    let version = client.latest::<JoinGroupRequest>();
+    let [without, with] = [false, true].map(|commits| {
+        let group = unique("left");
+        let mut member = Member::new(&broker, &group, version);
+        member.join();
+        let id = member.id.clone();
+        assert_eq!(member.sync(&[(&id, "mine")]).0, code::NONE);
+        if commits {
+            let who = Committer { group: &group, generation: member.generation, member: &id };
+            assert_eq!(commit(&mut client, 8, &who, &topic, 0, (7, "")), code::NONE);
+        }
+        assert_eq!(member.leave_as(&id), code::NONE);
+        group
+    });
+    let describe = |client: &mut Client, group: &str| {
+        let groups = vec![GroupId(text(group))];
+        let answer = client.call(6, &DescribeGroupsRequest::default().with_groups(groups));
+        let group = &answer.groups[0];
+        (group.error_code, group.group_state.to_string())
+    };
+    until("the group without offsets to go", PATIENCE, || match describe(&mut client, &without) {
+        (code::GROUP_ID_NOT_FOUND, _) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(describe(&mut client, &with), (code::NONE, "Empty".to_owned()));
+    assert_eq!(committed(&mut client, 8, &with, None), [(0, 7, String::new())]);
 }
 
 #[test]

@@ -139,6 +139,8 @@ pub struct Config {
     pub log_scrub_interval: Duration,
     /// `offsets.topic.num.partitions`.
     pub offsets_topic_partitions: u32,
+    /// `offsets.retention.minutes`. See `Config::offsets_retention`.
+    pub offsets_retention_minutes: u32,
     /// `offsets.retention.check.interval.ms`.
     pub offsets_retention_check_interval: Duration,
     /// `group.initial.rebalance.delay.ms`.
@@ -216,6 +218,7 @@ impl Default for Config {
             log_scrub_bytes_per_second: 4 << 20,
             log_scrub_interval: Duration::from_secs(3_600),
             offsets_topic_partitions: 50,
+            offsets_retention_minutes: 7 * 24 * 60,
             offsets_retention_check_interval: Duration::from_secs(600),
             group_initial_rebalance_delay: Duration::from_secs(3),
             group_min_session_timeout: Duration::from_secs(6),

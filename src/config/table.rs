@@ -221,9 +221,12 @@ pub(super) const KEYS: &[Key] = keys! {
     "Groups" {
         "offsets.topic.num.partitions" => offsets_topic_partitions: integer(1, 10_000),
             "Partitions of __consumer_offsets. Only read when that topic is created, at the first start.";
+        "offsets.retention.minutes" => offsets_retention_minutes: integer(1, INT_MAX),
+            "How long committed offsets are kept after their group has lost its last member, or after their commit \
+             if nobody has joined it.";
         "offsets.retention.check.interval.ms" => offsets_retention_check_interval:
             integer(1, LONG_MAX),
-            "How often committed offsets are looked through for some whose client set an end to them.";
+            "How often the broker looks for committed offsets that have expired, and for groups without offsets and members.";
         "group.initial.rebalance.delay.ms" => group_initial_rebalance_delay: integer(0, DAY_MS),
             "How long the first member of an empty group waits for others to join.";
         "group.min.session.timeout.ms" => group_min_session_timeout: integer(1, DAY_MS),
@@ -265,10 +268,6 @@ pub(super) const NOT_IMPLEMENTED: &[(&str, &str)] = &[
     ("log.dirs", "set data.dir instead"),
     ("log.flush.interval.messages", "see durability"),
     ("log.flush.interval.ms", "see durability"),
-    (
-        "offsets.retention.minutes",
-        "committed offsets are kept until their group or topic is deleted",
-    ),
     ("max.connections.per.ip", "see max.connections"),
     ("num.network.threads", "threads follow the number of cores"),
     ("num.io.threads", "threads follow the number of cores"),

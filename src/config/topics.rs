@@ -126,6 +126,11 @@ impl Config {
         u64::try_from(ms).ok().map(Duration::from_millis)
     }
 
+    /// How long committed offsets are kept, of `offsets.retention.minutes`.
+    pub fn offsets_retention(&self) -> Duration {
+        Duration::from_secs(60 * u64::from(self.offsets_retention_minutes))
+    }
+
     /// Age at which a segment ends, of the finer of `log.roll.ms` and `.hours` that is given.
     pub fn log_roll(&self) -> Duration {
         period(self.log_roll_ms, self.log_roll_hours)

@@ -26,7 +26,7 @@ const OFFSET_KEY: i16 = 1;
 const GROUP_KEY: i16 = 2;
 const OFFSET_VALUE: i16 = 3;
 const EXPIRING_OFFSET_VALUE: i16 = 1;
-/// The time of expiry of an offset that has none.
+/// The time of expiry of an offset that has none, and of a group's state of which it is not known.
 const NEVER: i64 = -1;
 const GROUP_VALUE: i16 = 3;
 
@@ -42,8 +42,8 @@ pub(super) enum Entry {
         partition: PartitionId,
         committed: Option<CommittedOffset>,
     },
-    /// A group's state, or its removal.
-    Group { group: String, metadata: Option<GroupMetadata> },
+    /// A group's state and since when it is so, or its removal. The first formats lack the time.
+    Group { group: String, metadata: Option<(GroupMetadata, Option<Timestamp>)> },
     /// A key of another kind: share groups, KIP-848 groups.
     Other(i16),
 }
@@ -201,7 +201,7 @@ fn decode_offset(value: Bytes) -> Result<CommittedOffset, String> {
     })
 }
 
-fn decode_group(value: Bytes) -> Result<GroupMetadata, String> {
+fn decode_group(value: Bytes) -> Result<(GroupMetadata, Option<Timestamp>), String> {
     let mut value = Reader(value);
     let version = value.i16()?;
     if !(0..=GROUP_VALUE).contains(&version) {
@@ -214,13 +214,11 @@ fn decode_group(value: Bytes) -> Result<GroupMetadata, String> {
         leader: value.nullable()?,
         members: Vec::new(),
     };
-    if version >= 2 {
-        value.i64()?;
-    }
+    let since = if version >= 2 { Some(value.i64()?) } else { None };
     for _ in 0..value.i32()? {
         metadata.members.push(decode_member(version, &mut value)?);
     }
-    Ok(metadata)
+    Ok((metadata, since.filter(|at| *at != NEVER).map(Timestamp)))
 }
 
 fn decode_member(version: i16, value: &mut Reader) -> Result<MemberMetadata, String> {
@@ -242,14 +240,18 @@ fn decode_member(version: i16, value: &mut Reader) -> Result<MemberMetadata, Str
 }
 
 /// Reads numbers and lengths and never past the end.
-struct Reader(Bytes);
+pub(super) struct Reader(Bytes);
 
 impl Reader {
-    fn i16(&mut self) -> Result<i16, String> {
+    pub(super) fn new(bytes: Bytes) -> Reader {
+        Reader(bytes)
+    }
+
+    pub(super) fn i16(&mut self) -> Result<i16, String> {
         self.0.try_get_i16().map_err(|error| error.to_string())
     }
 
-    fn i32(&mut self) -> Result<i32, String> {
+    pub(super) fn i32(&mut self) -> Result<i32, String> {
         self.0.try_get_i32().map_err(|error| error.to_string())
     }
 
@@ -274,7 +276,7 @@ impl Reader {
         String::from_utf8(text.to_vec()).map(Some).map_err(|error| error.to_string())
     }
 
-    fn string(&mut self) -> Result<String, String> {
+    pub(super) fn string(&mut self) -> Result<String, String> {
         Ok(self.nullable()?.unwrap_or_default())
     }
 
@@ -376,7 +378,8 @@ mod tests {
     fn a_group_survives_its_record() {
         let record = group_record("g", Some(&metadata()), Timestamp(1));
         assert_eq!(record.key.as_deref(), Some(&b"\0\x02\0\x01g"[..]));
-        let entry = Entry::Group { group: "g".to_owned(), metadata: Some(metadata()) };
+        let since = Some(Timestamp(1));
+        let entry = Entry::Group { group: "g".to_owned(), metadata: Some((metadata(), since)) };
         assert_eq!(decode(&read(record)), Ok(entry));
         let removal = group_record("g", None, Timestamp(1));
         let entry = Entry::Group { group: "g".to_owned(), metadata: None };

@@ -11,7 +11,7 @@ use super::offsets::{self, Entry};
 use super::task::Place;
 use crate::catalog::Snapshot;
 use crate::log::{Isolation, Partition, ReadError, ReadRequest, records};
-use crate::types::{Offset, TopicName};
+use crate::types::{Offset, Timestamp, TopicName};
 
 /// How much is read at once, except for a single larger batch.
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -21,7 +21,8 @@ const INFLATED_BYTES_MAX: usize = 256 << 20;
 /// A group as it is after the last record.
 #[derive(Debug, Default)]
 pub(super) struct Replayed {
-    pub(super) metadata: Option<GroupMetadata>,
+    /// Its state, and since when it is so.
+    pub(super) metadata: Option<(GroupMetadata, Option<Timestamp>)>,
     pub(super) offsets: BTreeMap<Place, (TopicName, CommittedOffset)>,
 }
 

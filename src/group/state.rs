@@ -12,7 +12,7 @@ use super::member::Member;
 use super::{
     GroupDescription, GroupError, GroupListing, Joined, MemberDescription, MemberRef, Sync, Synced,
 };
-use crate::types::Generation;
+use crate::types::{Generation, Timestamp};
 
 /// Where a group stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub(super) struct Group {
     pub(super) sync_deadline: Option<Duration>,
     pub(super) writing: BTreeMap<WriteId, Writing>,
     pub(super) writes: u64,
+    /// Since when it has no members, by the wall clock.
+    pub(super) empty_since: Option<Timestamp>,
 }
 
 impl Group {
@@ -89,15 +91,17 @@ impl Group {
             sync_deadline: None,
             writing: BTreeMap::new(),
             writes: 0,
+            empty_since: None,
         }
     }
 
     /// A group as the log remembers it: members keep their ids, generation and assignments, so
-    /// that clients go on without noticing the restart.
+    /// that clients go on without noticing the restart. `since` is when it came to be so.
     pub(super) fn restore(
         id: &str,
         initial_delay: Duration,
         metadata: GroupMetadata,
+        since: Option<Timestamp>,
         now: Duration,
     ) -> Group {
         let mut group = Group::new(id, initial_delay);
@@ -111,7 +115,9 @@ impl Group {
             }
             group.members.insert(id, Member::restore(member, &protocol, now));
         }
-        if !group.members.is_empty() {
+        if group.members.is_empty() {
+            group.empty_since = since;
+        } else {
             let leader = metadata.leader.filter(|leader| group.members.contains_key(leader));
             group.leader = leader.or_else(|| group.members.keys().next().cloned());
             group.protocol = Some(protocol);
@@ -168,11 +174,6 @@ impl Group {
     /// Whether nothing would be lost by forgetting the group (its offsets aside).
     pub(super) fn is_vacant(&self) -> bool {
         self.state == State::Empty && self.generation.0 == 0 && self.pending.is_empty()
-    }
-
-    /// Whether its offsets may expire: members of a group mean to go on where they are.
-    pub(super) fn may_lose_offsets(&self) -> bool {
-        self.state == State::Empty
     }
 
     pub(super) fn listing(&self) -> GroupListing {

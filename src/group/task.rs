@@ -25,7 +25,7 @@ use crate::catalog::{Catalog, Topic};
 use crate::config::Config;
 use crate::log::batch::{self, NewRecord};
 use crate::log::{AgeClock, AppendError, AppendOptions, AppendOrigin, Appended, Durable};
-use crate::types::{Clock, PartitionId, TopicId, TopicName};
+use crate::types::{Clock, PartitionId, Timestamp, TopicId, TopicName};
 
 /// Requests are served in a row before deadlines are looked at: what clients sent before their
 /// deadline counts, even if the broker was too busy to see it in time.
@@ -88,8 +88,12 @@ enum Waiter {
     Sync(Reply<Result<Synced, GroupError>>),
     Beat(Reply<Result<(), GroupError>>),
     Leave(Reply<Vec<Result<(), GroupError>>>),
-    Commit { offsets: Vec<GroupOffset>, reply: Reply<Result<(), GroupError>> },
-    Delete(Reply<Result<(), GroupError>>),
+    Commit {
+        offsets: Vec<GroupOffset>,
+        reply: Reply<Result<(), GroupError>>,
+    },
+    /// Nobody, where the group's last offset has expired.
+    Delete(Option<Reply<Result<(), GroupError>>>),
 }
 
 /// What a write was for.
@@ -99,7 +103,8 @@ enum Then {
         offsets: Vec<(TopicName, GroupOffset)>,
         reply: Reply<Result<(), GroupError>>,
     },
-    Forget(Reply<Result<(), GroupError>>),
+    /// A group is deleted; nobody waits for it where its last offset has expired.
+    Forget(Option<Reply<Result<(), GroupError>>>),
     /// Offsets have expired.
     Expire(Vec<Place>),
     Nothing,
@@ -168,12 +173,12 @@ impl Shard {
     pub(super) fn adopt(
         &mut self,
         group: &str,
-        metadata: Option<GroupMetadata>,
+        metadata: Option<(GroupMetadata, Option<Timestamp>)>,
         offsets: BTreeMap<Place, (TopicName, CommittedOffset)>,
     ) {
         let (delay, now) = (self.config.group_initial_rebalance_delay, self.clock.monotonic());
         let state = match metadata {
-            Some(metadata) => Group::restore(group, delay, metadata, now),
+            Some((metadata, since)) => Group::restore(group, delay, metadata, since, now),
             None => Group::new(group, delay),
         };
         self.topics.extend(offsets.keys().map(|(topic, _)| *topic));
@@ -256,7 +261,7 @@ impl Shard {
                     let _ = reply.send(Err(GroupError::NotFound(group)));
                     return;
                 }
-                let ticket = self.ticket(Waiter::Delete(reply));
+                let ticket = self.ticket(Waiter::Delete(Some(reply)));
                 self.feed(&group, Event::Delete { ticket }).await;
             }
         }
@@ -280,6 +285,7 @@ impl Shard {
             in_flight: VecDeque::new(),
         });
         let effects = owned.state.apply(event, now);
+        owned.state.note_time(self.clock.now());
         for effect in effects {
             self.perform(group, effect).await;
         }
@@ -379,7 +385,7 @@ impl Shard {
     async fn delete(&mut self, group: &str, ticket: Ticket, admitted: Result<(), GroupError>) {
         let Some(Waiter::Delete(reply)) = self.waiting.remove(&ticket) else { return };
         if admitted.is_err() {
-            let _ = reply.send(admitted);
+            reply.map(|reply| reply.send(admitted));
             return;
         }
         let mut places: BTreeMap<Place, TopicName> = BTreeMap::new();
@@ -455,12 +461,15 @@ impl Shard {
             }
             Then::Forget(reply) => {
                 if outcome.is_ok() {
-                    info!(group, "deleted a group");
+                    match reply {
+                        Some(_) => info!(group, "deleted a group"),
+                        None => debug!(group, "deleted a group whose offsets have expired"),
+                    }
                     self.forget(&group);
                 } else {
                     self.feed(&group, Event::DeleteFailed).await;
                 }
-                let _ = reply.send(outcome);
+                reply.map(|reply| reply.send(outcome));
             }
             Then::Expire(places) => {
                 if outcome.is_ok() {
@@ -511,16 +520,20 @@ impl Shard {
         }
     }
 
-    /// Forgets offsets whose clients said how long to keep them, once that time is over.
+    /// Forgets offsets that have expired, and groups that have neither offsets nor members left.
     async fn expire_offsets(&mut self) {
-        let now = self.ages.peek();
-        let mut all = Vec::new();
-        for (group, owned) in self.groups.iter().filter(|(_, owned)| owned.state.may_lose_offsets())
-        {
+        let (now, retention) = (self.ages.peek(), self.config.offsets_retention());
+        let (mut all, mut left) = (Vec::new(), Vec::new());
+        for (group, owned) in &self.groups {
+            let expiry = owned.state.expiry();
             let Some(shown) = self.directory.get(group) else { continue };
-            let in_flight = owned.in_flight.iter().flatten().map(|(_, place)| *place).collect();
-            let expired = expired(&shown.offsets, &in_flight, now);
-            if !expired.is_empty() {
+            let in_flight: BTreeSet<Place> =
+                owned.in_flight.iter().flatten().map(|(_, place)| *place).collect();
+            let expired = expired(&shown.offsets, &in_flight, &expiry, retention, now);
+            let is_last = expired.len() == shown.offsets.len() && in_flight.is_empty();
+            if is_last && owned.state.is_left() {
+                left.push(group.clone());
+            } else if !expired.is_empty() {
                 all.push((group.clone(), expired));
             }
         }
@@ -528,6 +541,10 @@ impl Shard {
             let places = expired.iter().map(|(place, _)| *place).collect();
             let records = self.tombstones(&group, expired);
             self.append(&group, records, Then::Expire(places)).await;
+        }
+        for group in left {
+            let ticket = self.ticket(Waiter::Delete(None));
+            self.feed(&group, Event::Delete { ticket }).await;
         }
     }
 

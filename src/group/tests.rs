@@ -247,7 +247,9 @@ async fn offsets_expire_when_their_client_said_so_and_the_group_has_no_members()
     };
     let (soon, later) = (expiring(0, 60), expiring(1, 3_600));
     first.commit("soon", MemberRef::default(), vec![soon.clone(), later]).await.unwrap();
-    first.commit("kept", MemberRef::default(), vec![offset(topic.id, 7)]).await.unwrap();
+    let mut kept = offset(topic.id, 7);
+    kept.committed.committed_at = bench.clock.now();
+    first.commit("kept", MemberRef::default(), vec![kept]).await.unwrap();
     let joined = enter(&bench, &first, "joined").await;
     first.sync(sync(&joined, "joined")).await.unwrap();
     first.commit("joined", member(&joined), vec![soon]).await.unwrap();
@@ -273,6 +275,86 @@ async fn offsets_expire_when_their_client_said_so_and_the_group_has_no_members()
     let again = groups(&bench).await;
     assert_eq!((left(&again, "soon"), left(&again, "kept")), (vec![1], vec![0]));
     bench.stop().await;
+}
+
+/// Lets days pass, and the shards of these groups look for what has expired.
+async fn pass_days(bench: &Bench, groups: &Groups, days: u64) {
+    // A shard that has just started looks ten minutes later.
+    for days in [0, days] {
+        bench.clock.advance(Duration::from_secs(days * 86_400));
+        for group in ["left", "alone", "idle"] {
+            groups.describe(group).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn offsets_expire_after_the_retention_and_their_group_with_them() {
+    let dir = TempDir::new().unwrap();
+    let bench = Bench::start(&dir).await;
+    let topic = bench.topic("t", 1).await;
+    let first = groups(&bench).await;
+    let committed = |bench: &Bench| {
+        let mut offset = offset(topic.id, 7);
+        offset.committed.committed_at = bench.clock.now();
+        vec![offset]
+    };
+    let listed = |groups: &Groups| {
+        let mut names: Vec<_> = groups.list().into_iter().map(|it| it.group).collect();
+        names.sort();
+        names
+    };
+    let leave = async |groups: &Groups, group: &str, joined: &Joined| {
+        let left = groups.leave(group, vec![MemberRef { generation: None, ..member(joined) }]);
+        assert_eq!(left.await, Ok(vec![Ok(())]));
+    };
+    // Members commit on the first day and leave on the fourth: that day counts.
+    let joined = enter(&bench, &first, "left").await;
+    first.sync(sync(&joined, "left")).await.unwrap();
+    first.commit("left", member(&joined), committed(&bench)).await.unwrap();
+    let day = Duration::from_secs(86_400);
+    bench.clock.set_wall(Timestamp(bench.clock.now().0 + 3 * day.as_millis() as i64));
+    leave(&first, "left", &joined).await;
+    first.commit("alone", MemberRef::default(), committed(&bench)).await.unwrap();
+    let idle = enter(&bench, &first, "idle").await;
+    leave(&first, "idle", &idle).await;
+    assert_eq!(listed(&first), ["alone", "idle", "left"]);
+    drop(first);
+    bench.stop().await;
+
+    // The log remembers since when it is empty.
+    let bench = Bench::start(&dir).await;
+    bench.clock.advance(4 * day);
+    let again = groups(&bench).await;
+    assert_eq!(listed(&again), ["alone", "idle", "left"]);
+    pass_days(&bench, &again, 1).await;
+    until_listed(&again, &["alone", "left"]).await;
+    pass_days(&bench, &again, 1).await;
+    again.commit("alone", MemberRef::default(), committed(&bench)).await.unwrap();
+    pass_days(&bench, &again, 6).await;
+    until_listed(&again, &["alone"]).await;
+    assert!(again.committed("left").is_empty());
+    assert_eq!(again.committed("alone").len(), 1);
+    drop(again);
+    bench.stop().await;
+    let bench = Bench::start(&dir).await;
+    let last = groups(&bench).await;
+    assert_eq!(listed(&last), ["alone"], "they do not come back");
+    bench.stop().await;
+}
+
+/// Waits until these groups are left.
+async fn until_listed(groups: &Groups, expected: &[&str]) {
+    for _ in 0..100_000 {
+        let mut names: Vec<_> = groups.list().into_iter().map(|it| it.group).collect();
+        names.sort();
+        if names == expected {
+            return;
+        }
+        // Their tombstones are being written.
+        tokio::task::yield_now().await;
+    }
+    panic!("not {expected:?} but {:?}", groups.list());
 }
 
 /// Every batch a segment of its own, compacted at once, tombstones too.

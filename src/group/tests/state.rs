@@ -470,7 +470,7 @@ fn a_restored_group_is_stable_with_fresh_sessions() {
     let (stage, leader, follower) = Stage::pair();
     let metadata = stage.writes.last().unwrap().1.clone();
     let mut after = Stage::new(DELAY);
-    after.group = Group::restore("g", DELAY, metadata, after.now);
+    after.group = Group::restore("g", DELAY, metadata, None, after.now);
     after.pass(SESSION - seconds(1));
     assert_eq!(after.beat(who(&leader)), Ok(()));
     let again = after.sync(&follower);
