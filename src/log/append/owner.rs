@@ -86,6 +86,9 @@ struct SinceSync {
     gathered_bytes: u64,
     /// A failed write was cut off: only a sync of the segment itself makes that durable.
     is_cut: bool,
+    /// The segment was there when the log was opened: the process before may have cut it, and ended before
+    /// it synced that. If the cut bytes came back after a later segment was begun, they would be damage.
+    is_inherited: bool,
 }
 
 impl SinceSync {
@@ -93,8 +96,13 @@ impl SinceSync {
         self.bytes > 0 || self.is_cut
     }
 
+    /// Whether only a sync of the segment itself will do.
+    fn is_in_place(&self) -> bool {
+        self.is_cut || self.is_inherited
+    }
+
     fn clear(&mut self) {
-        (self.bytes, self.is_cut) = (0, false);
+        (self.bytes, self.is_cut, self.is_inherited) = (0, false, false);
         self.let_go();
     }
 
@@ -154,7 +162,7 @@ impl OwnedLog {
             view_due_bytes: recovered.view_due_bytes,
             view_aborted: recovered.view_aborted,
             roll_due: false,
-            unsynced: SinceSync::default(),
+            unsynced: SinceSync { is_inherited: active.is_some(), ..SinceSync::default() },
             refused: recovered.refused,
             sync_failed: false,
             start_failed: None,

@@ -31,7 +31,7 @@ use crate::types::{ManualClock, Offset, ProducerEpoch, ProducerId, Timestamp};
 /// Seeds of a usual run.
 const SEEDS: std::ops::Range<u64> = 0..3000;
 /// Others that have found something once.
-const MORE_SEEDS: [u64; 1] = [12_586];
+const MORE_SEEDS: [u64; 2] = [12_586, 1_012_284];
 const STEPS_TOLD: usize = 90;
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;

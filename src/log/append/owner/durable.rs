@@ -6,7 +6,7 @@ use std::io;
 use rustix::io::Errno;
 use tracing::{error, warn};
 
-use super::{OwnedLog, SinceSync};
+use super::OwnedLog;
 use crate::log::append::run::{KEPT_BATCHES_MAX, Waiting};
 use crate::log::object::record_store::{ObjectId, Unsynced};
 use crate::log::outcome::{AppendError, Durable, OffsetSpan};
@@ -85,14 +85,14 @@ impl OwnedLog {
     /// The unsynced bytes that callers wait for, to be synced together with those of other logs. `None` if
     /// some of the unsynced bytes are no longer in memory, or if only a sync of the segment will do.
     pub(in crate::log) fn take_unsynced(&mut self) -> Option<Unsynced> {
-        let SinceSync { bytes, gathered, gathered_bytes, is_cut } = &mut self.unsynced;
+        let unsynced = &mut self.unsynced;
         let object = self.active.filter(|_| !self.written.is_empty())?;
-        let is_all = *bytes == *gathered_bytes && *bytes > 0;
-        if self.sync_failed || *is_cut || !is_all {
+        let is_all = unsynced.bytes == unsynced.gathered_bytes && unsynced.bytes > 0;
+        if self.sync_failed || unsynced.is_in_place() || !is_all {
             return None;
         }
-        let position = self.active_bytes - *bytes;
-        Some(Unsynced { object, position, pieces: std::mem::take(gathered) })
+        let position = self.active_bytes - unsynced.bytes;
+        Some(Unsynced { object, position, pieces: std::mem::take(&mut unsynced.gathered) })
     }
 
     /// Notes that the bytes of `take_unsynced` are durable now.
@@ -137,7 +137,8 @@ impl OwnedLog {
     }
 
     pub(super) fn force_sync(&mut self, settings: &Settings) -> Result<(), String> {
-        let Some(active) = self.active.filter(|_| self.unsynced.is_any()) else {
+        let is_due = self.unsynced.is_any() || self.unsynced.is_inherited;
+        let Some(active) = self.active.filter(|_| is_due) else {
             return Ok(());
         };
         // After a failed sync the kernel may have dropped the pages: another sync would report success,

@@ -78,7 +78,9 @@ impl OwnedLog {
 
     /// Makes the log durable before its thread ends, also with `durability = page-cache`.
     pub(in crate::log) fn close(&mut self, settings: &Settings) {
-        if self.refused.is_none() && self.force_sync(settings).is_ok() {
+        // A log that was only read is left alone.
+        let is_changed = self.unsynced.is_any() || self.view_due_bytes > 0;
+        if is_changed && self.refused.is_none() && self.force_sync(settings).is_ok() {
             self.publish();
             if self.view_due_bytes > 0 {
                 self.keep_view(settings);
