@@ -295,8 +295,16 @@ fn a_torn_tail_is_cut_to_the_last_whole_batch() {
     let segment = segments(&broker, &topics[1]).pop().expect("a segment");
     let whole = fs::read(&segment).expect("a segment");
     let mut torn = whole.clone();
-    // The beginning of a batch that a crash kept from being finished.
-    torn.extend_from_slice(&whole[..50]);
+    // The beginning of the next batch, which a crash kept from being finished.
+    let (mut at, mut next_offset) = (0, 0);
+    while at < whole.len() {
+        let number = |from: usize, bytes: usize| {
+            whole[at + from..at + from + bytes].iter().fold(0, |n: u64, b| n << 8 | u64::from(*b))
+        };
+        (at, next_offset) = (at + 12 + number(8, 4) as usize, number(0, 8) + number(23, 4) + 1);
+    }
+    torn.extend_from_slice(&u64::to_be_bytes(next_offset));
+    torn.extend_from_slice(&whole[8..50]);
     fs::write(&segment, torn).expect("a segment");
     broker.restart();
     assert!(see(&broker, &topics) == before);
@@ -311,7 +319,8 @@ fn segments(broker: &Broker, topic: &Topic) -> Vec<PathBuf> {
         .filter(|path| {
             let folder = path.parent().and_then(Path::file_name).unwrap_or_default();
             let folder = folder.to_string_lossy().replace('-', "");
-            folder == format!("{}0", id.replace('-', ""))
+            let is_segment = path.extension().is_some_and(|extension| extension == "log");
+            is_segment && folder == format!("{}0", id.replace('-', ""))
         })
         .collect()
 }

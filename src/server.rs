@@ -119,8 +119,15 @@ impl Server {
         front.open(http::Rooms { gateway, jobs: jobs.clone(), clock });
         progress.begin("restarting jobs", 0);
         jobs.recover(planner).await;
-        let opened = logs.clone();
-        let rested = tokio::task::spawn_blocking(move || opened.rest());
+        let (opened, of_dir) = (logs.clone(), data_dir.clone());
+        let rested = tokio::task::spawn_blocking(move || {
+            opened.rest();
+            if opened.are_all_open()
+                && let Err(error) = of_dir.remember_boot()
+            {
+                warn!(%error, "the machine's boot was not noted in ottla.toml: the next start takes the machine for restarted");
+            }
+        });
         rested.await.context("closing the files of idle logs failed")?;
         front.enter(Phase::Ready { kafka: kafka_addrs.clone(), http: http_addr });
         info!(
@@ -180,7 +187,8 @@ async fn open_logs(
             Store::absent(&dir.view())
         });
         let view_lost = store.opened_empty();
-        let logs = Logs::start(&dir.logs(), store, &config, clock, dir.epoch(), &metrics)?;
+        let logs =
+            Logs::start(&dir.logs(), dir.boot(), store, &config, clock, dir.epoch(), &metrics)?;
         if view_lost && !logs.on_disk()?.is_empty() {
             warn!(path = %dir.view().display(), "the view is empty, it is built from the logs again");
         }

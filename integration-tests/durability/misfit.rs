@@ -124,3 +124,28 @@ fn a_newest_segment_that_is_gone_is_lost_and_its_offsets_are_not_given_out_again
         }
     }
 }
+
+#[test]
+fn a_segment_that_is_gone_is_lost_also_when_the_view_is_gone() {
+    let mut scene = Scene::start(WAL_BYTES);
+    scene.append(20, 1_000);
+    assert!(scene.broker.terminate().success());
+    fs::remove_file(scene.segment()).expect("a segment");
+    fs::remove_dir_all(scene.broker.data_dir().join("view")).expect("the view");
+    scene.starts_without_the_hit_one("");
+    assert!(scene.broker.terminate().success());
+}
+
+#[test]
+fn zeros_over_acknowledged_batches_are_damage_while_the_machine_runs_on() {
+    let mut scene = Scene::start(0);
+    scene.kill();
+    let mut bytes = fs::read(scene.segment()).expect("a segment");
+    let batch = bytes.len() / APPENDS;
+    // The header of the third batch from the end: whole batches follow.
+    let at = (APPENDS - 3) * batch;
+    bytes[at..at + 61].fill(0);
+    fs::write(scene.segment(), &bytes).expect("a segment");
+    scene.starts_without_the_hit_one("is damaged");
+    assert!(scene.broker.terminate().success());
+}

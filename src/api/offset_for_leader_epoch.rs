@@ -124,6 +124,7 @@ mod tests {
     use super::*;
     use crate::api::tests::fixture::{Bench, batch};
     use crate::config::Config;
+    use crate::log::boot::Boot;
     use crate::log::{AppendOptions, AppendOrigin, Durable, Logs};
     use crate::metrics::Metrics;
     use crate::store::Store;
@@ -181,7 +182,16 @@ mod tests {
         let store = Store::open(&dir.join(format!("view{epoch}"))).unwrap();
         let (config, clock) = (Config::default(), Arc::new(SystemClock::default()));
         let epoch = LeaderEpoch(epoch);
-        Logs::start(&dir.join("logs"), store, &config, clock, epoch, &Metrics::default()).unwrap()
+        Logs::start(
+            &dir.join("logs"),
+            Boot::default(),
+            store,
+            &config,
+            clock,
+            epoch,
+            &Metrics::default(),
+        )
+        .unwrap()
     }
 
     #[tokio::test]

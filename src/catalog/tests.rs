@@ -11,6 +11,7 @@ use super::journal::{Journal, Slot};
 use super::local_journal::journal_topic;
 use super::*;
 use crate::log::batch::{self, NewRecord};
+use crate::log::boot::Boot;
 use crate::log::{AppendOptions, AppendOrigin, Durable};
 use crate::store::Store;
 use crate::types::{LeaderEpoch, ManualClock, Offset, Timestamp};
@@ -38,6 +39,7 @@ async fn open(dir: &TempDir) -> (Logs, Arc<ManualClock>, Metrics, Arc<Config>) {
     };
     let logs = Logs::start(
         &dir.path().join("logs"),
+        Boot::default(),
         store,
         &config,
         clock.clone(),

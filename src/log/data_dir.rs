@@ -10,6 +10,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::log::boot::Boot;
 use crate::log::object::files::{Files, Os};
 use crate::log::object::local_store::create_dir;
 use crate::types::LeaderEpoch;
@@ -57,6 +58,7 @@ pub enum DataDirError {
 pub struct DataDir {
     path: PathBuf,
     identity: Identity,
+    boot: Boot,
     /// Held, not read: the lock lives as long as the file is open.
     _lock: File,
 }
@@ -67,12 +69,16 @@ struct Identity {
     format: u32,
     cluster_id: String,
     leader_epoch: i32,
+    /// The boot of the machine in which every log was opened last.
+    boot_id: Option<String>,
 }
 
 /// The format that this version writes, and the newest that it reads. Since 2, logs may have start notes and
 /// segments with revisions: an older binary would ignore them and bring deleted records back. Since 3, the
-/// write-ahead log may hold appends that a power loss has taken from the segments.
-const FORMAT: u32 = 3;
+/// write-ahead log may hold appends that a power loss has taken from the segments. Since 4, logs have manifests,
+/// and files of the write-ahead log that did not fit their logs are kept: an older binary would ignore the starts
+/// of logs in the former, and acknowledged records in the latter.
+const FORMAT: u32 = 4;
 const IDENTITY: &str = "ottla.toml";
 const IDENTITY_NEXT: &str = "ottla.toml.next";
 const LOCK: &str = "lock";
@@ -94,14 +100,26 @@ impl DataDir {
         let mut identity = match fs::read_to_string(path.join(IDENTITY)) {
             Ok(text) => parse(path, &text)?,
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                Identity { format: FORMAT, cluster_id: new_cluster_id(), leader_epoch: -1 }
+                let cluster_id = new_cluster_id();
+                Identity { format: FORMAT, cluster_id, leader_epoch: -1, boot_id: None }
             }
             Err(source) => return Err(failed("read ottla.toml")(source)),
         };
         identity.format = FORMAT;
         identity.leader_epoch = identity.leader_epoch.saturating_add(1);
+        let boot = Boot::now(identity.boot_id.as_deref());
         write_identity(path, &identity).map_err(failed("write ottla.toml"))?;
-        Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+        Ok(DataDir { path: path.to_owned(), identity, boot, _lock: lock })
+    }
+
+    /// Remembers that every log was opened in this boot of the machine, whatever a power loss before it had left
+    /// of them: until the next boot, a start expects no such thing.
+    pub fn remember_boot(&self) -> io::Result<()> {
+        if self.boot.is_same {
+            return Ok(());
+        }
+        let boot_id = self.boot.id.map(|id| id.to_string());
+        write_identity(&self.path, &Identity { boot_id, ..self.identity.clone() })
     }
 
     /// Locks an existing directory and checks its format, but begins no new epoch: for tools that
@@ -118,7 +136,13 @@ impl DataDir {
             Err(source) => return Err(failed("read ottla.toml")(source)),
         };
         let lock = lock(path)?;
-        Ok(DataDir { path: path.to_owned(), identity, _lock: lock })
+        let boot = Boot::now(identity.boot_id.as_deref());
+        Ok(DataDir { path: path.to_owned(), identity, boot, _lock: lock })
+    }
+
+    /// The boot of the machine.
+    pub fn boot(&self) -> Boot {
+        self.boot
     }
 
     /// The cluster's id: 22 characters of URL-safe base64, made once.
@@ -204,10 +228,11 @@ fn parse(path: &Path, text: &str) -> Result<Identity, DataDirError> {
 
 /// Replaces the file in one step, so that a crash leaves the old one or the new one.
 fn write_identity(path: &Path, identity: &Identity) -> io::Result<()> {
-    let Identity { format, cluster_id, leader_epoch } = identity;
+    let Identity { format, cluster_id, leader_epoch, boot_id } = identity;
+    let boot = boot_id.as_ref().map(|id| format!("boot_id = \"{id}\"\n")).unwrap_or_default();
     let text = format!(
         "# Written by Ottla at each start; not meant for editing.\n\
-         format = {format}\ncluster_id = \"{cluster_id}\"\nleader_epoch = {leader_epoch}\n"
+         format = {format}\ncluster_id = \"{cluster_id}\"\nleader_epoch = {leader_epoch}\n{boot}"
     );
     let next = path.join(IDENTITY_NEXT);
     let mut file = File::create(&next)?;
@@ -270,25 +295,52 @@ mod tests {
         fs::write(dir.path().join("thesis.txt"), "do not lose").unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Foreign(_))));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        let newer = "format = 4\nshard = 7\n";
+        let newer = "format = 5\nshard = 7\n";
         fs::write(dir.path().join(IDENTITY), newer).unwrap();
         assert!(matches!(
             DataDir::open(dir.path()),
-            Err(DataDirError::Newer { found: 4, supported: 3, .. })
+            Err(DataDirError::Newer { found: 5, supported: 4, .. })
         ));
         assert_eq!(fs::read_to_string(dir.path().join(IDENTITY)).unwrap(), newer);
     }
 
     #[test]
     fn a_directory_of_an_older_format_is_kept_from_older_binaries_once_it_was_served() {
+        for format in 1..=3 {
+            let dir = tempfile::tempdir().unwrap();
+            let identity = dir.path().join(IDENTITY);
+            let text = format!("format = {format}\ncluster_id = \"id\"\nleader_epoch = 4\n");
+            fs::write(&identity, &text).unwrap();
+            let inspected = DataDir::inspect(dir.path()).unwrap();
+            assert!(!inspected.boot().is_same, "it tells of no boot");
+            drop(inspected);
+            assert_eq!(fs::read_to_string(&identity).unwrap(), text);
+            let opened = DataDir::open(dir.path()).unwrap();
+            assert_eq!((opened.cluster_id(), opened.epoch()), ("id", LeaderEpoch(5)));
+            assert!(fs::read_to_string(&identity).unwrap().contains("format = 4\n"));
+        }
+    }
+
+    #[test]
+    fn a_boot_is_remembered_only_when_every_log_was_opened_in_it() {
         let dir = tempfile::tempdir().unwrap();
-        let identity = dir.path().join(IDENTITY);
-        fs::write(&identity, "format = 1\ncluster_id = \"id\"\nleader_epoch = 4\n").unwrap();
-        drop(DataDir::inspect(dir.path()).unwrap());
-        assert!(fs::read_to_string(&identity).unwrap().contains("format = 1\n"));
+        for _ in 0..2 {
+            assert!(!DataDir::open(dir.path()).unwrap().boot().is_same);
+        }
         let opened = DataDir::open(dir.path()).unwrap();
-        assert_eq!((opened.cluster_id(), opened.epoch()), ("id", LeaderEpoch(5)));
-        assert!(fs::read_to_string(&identity).unwrap().contains("format = 3\n"));
+        opened.remember_boot().unwrap();
+        drop(opened);
+        let again = DataDir::open(dir.path()).unwrap();
+        // Where the system tells no boot, none is ever the same.
+        assert_eq!(again.boot().is_same, again.boot().id.is_some());
+        assert_eq!(again.epoch(), LeaderEpoch(3));
+        drop(again);
+        let identity = dir.path().join(IDENTITY);
+        let text = fs::read_to_string(&identity).unwrap();
+        let other = text.lines().filter(|line| !line.starts_with("boot_id"));
+        let other = other.chain(["boot_id = \"00000000-0000-0000-0000-000000000001\""]);
+        fs::write(&identity, other.collect::<Vec<_>>().join("\n")).unwrap();
+        assert!(!DataDir::open(dir.path()).unwrap().boot().is_same);
     }
 
     #[test]

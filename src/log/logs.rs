@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -13,6 +14,7 @@ use super::append::owner::{OwnedLog, Recovered};
 use super::append::queue;
 use super::append::shard::Shard;
 use super::append::writer::{Command, Writer};
+use super::boot::Boot;
 use super::config::LogConfig;
 use super::meter;
 use super::object::local_store::LocalRecordStore;
@@ -60,6 +62,8 @@ pub(super) struct Inner {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// The upkeep threads; they end before the writers do.
     upkeep: Mutex<Vec<Periodic>>,
+    /// A log could not be opened, so that nothing is known of its end.
+    has_unopened: AtomicBool,
 }
 
 /// What can go wrong when a log is opened, created or deleted.
@@ -82,13 +86,14 @@ impl Logs {
     /// epoch for every log. Opens no log yet.
     pub fn start(
         dir: &Path,
+        boot: Boot,
         store: Store,
         config: &Config,
         clock: Arc<dyn Clock>,
         epoch: LeaderEpoch,
         metrics: &Metrics,
     ) -> Result<Logs, LogError> {
-        let records = LocalRecordStore::open(dir).map_err(|source| LogError::Io {
+        let records = LocalRecordStore::open(dir, boot).map_err(|source| LogError::Io {
             action: "open log directory",
             path: dir.display().to_string(),
             source,
@@ -158,6 +163,7 @@ impl Logs {
             shards,
             threads: Mutex::default(),
             upkeep: Mutex::default(),
+            has_unopened: AtomicBool::new(false),
         };
         (Logs { inner: Arc::new(inner) }, writers)
     }
@@ -216,12 +222,18 @@ impl Logs {
     /// until the next start, and the reason is logged and shown in `/readyz`.
     pub fn open_or_refuse(&self, id: LogId) {
         let Err(error) = self.open(id) else { return };
+        self.inner.has_unopened.store(true, Ordering::Relaxed);
         let settings = &self.inner.settings;
         let refusal = Refusal::disk(format!("the log cannot be opened: {error}"));
         settings.note_refusal(id, &refusal);
         let Refusal { reason, next_step } = refusal;
         let log = settings.label(id);
         tracing::error!(log, reason, next_step, "partition is offline until the next start");
+    }
+
+    /// Whether every log could be opened so far.
+    pub fn are_all_open(&self) -> bool {
+        !self.inner.has_unopened.load(Ordering::Relaxed)
     }
 
     /// The handle of an open log.
@@ -266,8 +278,10 @@ impl Logs {
     pub fn shutdown(&self) {
         self.inner.end_upkeep();
         self.inner.end_threads(|| Command::Stop);
-        for (object, error) in self.inner.settings.store.checkpoint(true) {
-            let log = self.inner.settings.label(object.log);
+        let Inner { open, settings, .. } = &*self.inner;
+        let manifest = |log: LogId| upkeep::manifest_of(open, settings, log);
+        for (object, error) in settings.store.checkpoint(true, &manifest) {
+            let log = settings.label(object.log);
             tracing::error!(log, segment = %object, %error, "last sync failed, the next start repeats it");
         }
     }
@@ -294,7 +308,8 @@ impl Inner {
         let (span, seen) = watch::channel(OffsetSpan::default());
         let settings = &self.settings;
         let shard = self.shard(id).clone();
-        let shared = Arc::new(Shared::new(id, settings.clone(), seen, readable, shard));
+        let (noted, is_listed) = (replayed.noted, replayed.is_listed);
+        let shared = Arc::new(Shared::new(id, settings.clone(), seen, readable, noted, shard));
         let recovered = Recovered {
             producers: replayed.producers,
             start: replayed.start,
@@ -303,6 +318,7 @@ impl Inner {
             view_due_bytes: replayed.scanned_bytes,
             view_aborted: replayed.view_aborted,
             refused: replayed.refused,
+            is_listed,
         };
         let mut owned = OwnedLog::new(shared.clone(), span, recovered);
         owned.keep_view_if_due(settings);
@@ -388,6 +404,7 @@ impl Logs {
         metrics: &Metrics,
     ) -> Logs {
         let store = Store::open(view).expect("the view opens");
-        Logs::start(dir, store, config, clock, epoch, metrics).expect("the logs open")
+        Logs::start(dir, Boot::default(), store, config, clock, epoch, metrics)
+            .expect("the logs open")
     }
 }

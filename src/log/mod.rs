@@ -7,6 +7,7 @@
 //! them whole, and `upkeep/` looks after them at rest.
 
 mod append;
+pub mod boot;
 mod config;
 pub mod data_dir;
 mod format;

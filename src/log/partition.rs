@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tracing::warn;
+use uuid::Uuid;
 
 use crate::log::append::owner::Trimmed;
 use crate::log::append::queue::{Closed, block_on};
@@ -20,6 +21,7 @@ use crate::log::config::LogConfig;
 use crate::log::format::admit::{Effort, Terms, Unadmitted};
 use crate::log::format::batch::BatchHeader;
 use crate::log::format::validate;
+use crate::log::object::manifest::{Manifest, ManifestSegment};
 use crate::log::object::record_store::ObjectId;
 use crate::log::outcome::{
     AbortedTxn, AppendError, AppendOptions, AppendOrigin, Appended, Durable, Marker, OffsetSpan,
@@ -82,9 +84,21 @@ pub(super) struct Shared {
     pub(super) deleted: AtomicBool,
     topic: Arc<TopicSettings>,
     readable: RwLock<Readable>,
+    noted: Mutex<Noted>,
     shard: Shard,
     pub(super) cursors: Cursors,
     pub(super) passed: Passed,
+}
+
+/// What the log's manifest says, but for what can be read from its segments. See `Manifest`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Noted {
+    /// The version of the last manifest.
+    pub(super) version: u64,
+    pub(super) start: Offset,
+    /// The durable end.
+    pub(super) end: Offset,
+    pub(super) failed_sync: Option<Uuid>,
 }
 
 /// The bytes and transactions that readers may see.
@@ -124,6 +138,7 @@ impl Shared {
         settings: Arc<Settings>,
         span: watch::Receiver<OffsetSpan>,
         readable: Readable,
+        noted: Noted,
         shard: Shard,
     ) -> Shared {
         let topic = settings.topics.of(id.topic);
@@ -134,6 +149,7 @@ impl Shared {
             span,
             deleted: AtomicBool::new(false),
             readable: RwLock::new(readable),
+            noted: Mutex::new(noted),
             shard,
             cursors: Cursors::default(),
             passed: Passed::default(),
@@ -152,6 +168,25 @@ impl Shared {
 
     pub(super) fn readable_mut(&self) -> RwLockWriteGuard<'_, Readable> {
         self.readable.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the next manifest says.
+    pub(super) fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new manifest of the log as it is now.
+    pub(super) fn manifest(&self) -> Manifest {
+        // With both locks: of two manifests, the one with the higher version tells the later state.
+        let readable = self.readable();
+        let mut noted = self.noted();
+        noted.version += 1;
+        let Noted { version, start, end, failed_sync } = *noted;
+        let listed = readable.segments.iter().take_while(|segment| segment.object.base < end);
+        let segment =
+            |segment: &Segment| ManifestSegment { id: segment.id(), bytes: segment.bytes };
+        let (cleaned_to, segments) = (readable.cleaned_to, listed.map(segment).collect());
+        Manifest { version, start, end, cleaned_to, failed_sync, segments }
     }
 
     pub(super) fn is_deleted(&self) -> bool {

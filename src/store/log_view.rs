@@ -224,16 +224,6 @@ impl Store {
         self.forget(log, &[Family::LogSnapshot, Family::LogIndexPage, Family::LogAborted])
     }
 
-    /// Removes everything about a log but how far it went: what is left of its snapshot fits no log,
-    /// so that none is taken up without the rest.
-    pub fn forget_index(&self, log: LogId, snapshot: LogSnapshot) -> Result<(), StoreError> {
-        let (segments, producers) = (Vec::new(), Vec::new());
-        let rest = LogSnapshot { anchor: None, segments, producers, ..snapshot };
-        let key = keys::log(Family::LogSnapshot, log);
-        self.guarded(|db| db.insert(key, encode_snapshot(&rest)).map(drop))?;
-        self.forget(log, &[Family::LogIndexPage, Family::LogAborted])
-    }
-
     fn forget(&self, log: LogId, families: &[Family]) -> Result<(), StoreError> {
         self.guarded(|db| {
             for family in families.iter().copied() {

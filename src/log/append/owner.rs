@@ -89,6 +89,8 @@ struct SinceSync {
     /// The segment was there when the log was opened: the process before may have cut it, and ended before
     /// it synced that. If the cut bytes came back after a later segment was begun, they would be damage.
     is_inherited: bool,
+    /// No manifest lists the segment yet.
+    is_unlisted: bool,
 }
 
 impl SinceSync {
@@ -98,9 +100,10 @@ impl SinceSync {
 
     /// Whether only a sync of the segment itself will do.
     fn is_in_place(&self) -> bool {
-        self.is_cut || self.is_inherited
+        self.is_cut || self.is_inherited || self.is_unlisted
     }
 
+    /// Notes a sync of the segment, or another that was as good.
     fn clear(&mut self) {
         (self.bytes, self.is_cut, self.is_inherited) = (0, false, false);
         self.let_go();
@@ -132,6 +135,8 @@ pub(in crate::log) struct Recovered {
     pub(in crate::log) view_aborted: usize,
     /// Why the log refuses appends, if it does.
     pub(in crate::log) refused: Option<Refusal>,
+    /// The manifest lists the active segment.
+    pub(in crate::log) is_listed: bool,
 }
 
 impl OwnedLog {
@@ -162,7 +167,11 @@ impl OwnedLog {
             view_due_bytes: recovered.view_due_bytes,
             view_aborted: recovered.view_aborted,
             roll_due: false,
-            unsynced: SinceSync { is_inherited: active.is_some(), ..SinceSync::default() },
+            unsynced: SinceSync {
+                is_inherited: active.is_some(),
+                is_unlisted: !recovered.is_listed,
+                ..SinceSync::default()
+            },
             refused: recovered.refused,
             sync_failed: false,
             start_failed: None,
@@ -499,6 +508,7 @@ impl OwnedLog {
             self.active_since = None;
             self.active_begun = self.shared.settings.age.now();
             self.roll_due = false;
+            self.unsynced.is_unlisted = true;
         }
         self.active_bytes += bytes.len() as u64;
         self.written_bytes += bytes.len() as u64;

@@ -3,6 +3,7 @@
 //! commit).
 
 use std::collections::HashMap;
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,8 +107,10 @@ pub(in crate::log) enum Command {
     Replace(LogId, Replacement, oneshot::Sender<bool>),
     /// End the active segment, so that it can be compacted or deleted.
     Roll(LogId, oneshot::Sender<Result<(), String>>),
-    /// Refuse all appends to a log: a reader met damage, or a checkpoint failed to sync a segment.
+    /// Refuse all appends to a log: a reader met damage.
     Refuse(LogId, Refusal),
+    /// Refuse all appends to a log: a checkpoint failed to sync a segment.
+    SyncFailed(LogId, Refusal),
     /// Note a fault of a segment.
     Discovered(Discovery),
     /// Drop a log that is being deleted. The answer comes when nothing writes to it any more.
@@ -238,6 +241,12 @@ impl Writer {
                     self.finish();
                     if let Some(log) = self.logs.get_mut(&id) {
                         log.give_up(refusal, &self.settings);
+                    }
+                }
+                Command::SyncFailed(id, refusal) => {
+                    self.finish();
+                    if let Some(log) = self.logs.get_mut(&id) {
+                        log.sync_failed(refusal, &self.settings);
                     }
                 }
                 Command::Discovered(discovery) => self.note(discovery),
@@ -397,8 +406,22 @@ impl Writer {
 
     fn stop(&mut self) {
         self.finish();
-        for log in self.logs.values_mut() {
-            log.close(&self.settings);
+        let settings = &self.settings;
+        let closed =
+            self.logs.values_mut().filter_map(|log| Some((log.id(), log.close(settings)?)));
+        // All at once: a sync for each of thousands of logs would take long.
+        let closed: Vec<_> = closed.collect();
+        let failed: HashMap<LogId, io::Error> =
+            settings.store.put_manifests(&closed).into_iter().collect();
+        for (id, _) in closed {
+            let Some(log) = self.logs.get_mut(&id) else { continue };
+            match failed.get(&id) {
+                None => log.keep_snapshot(settings),
+                Some(error) => {
+                    let log = settings.label(id);
+                    tracing::warn!(log, %error, "manifest was not written, the next start scans more");
+                }
+            }
         }
         // If the view does not reach the disk, the next start only reads more of the logs.
         if let Err(error) = self.settings.view.flush() {

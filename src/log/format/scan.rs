@@ -9,6 +9,11 @@ use super::batch::{BatchHeader, HEADER_BYTES, HeaderError};
 use crate::log::object::record_store::{Location, ObjectId, RecordStore};
 use crate::types::{Offset, Progress};
 
+/// Where fields of a batch's header begin (Kafka's record batch, version 2).
+const MAGIC_AT: usize = 16;
+const CRC_AT: usize = 17;
+const LAST_OFFSET_DELTA_AT: usize = 23;
+const RECORD_COUNT_AT: usize = 57;
 /// How many bytes one read takes; a larger batch is read as a whole.
 const WINDOW_BYTES: usize = 64 << 10;
 /// The same for a walk with `Scan::once`.
@@ -157,7 +162,7 @@ impl<'a> Scan<'a> {
             }
             // The cheapest test first: the magic byte, then the header, then the CRC of the whole batch.
             let candidate = self.bytes(HEADER_BYTES)?;
-            if candidate.get(16) == Some(&2)
+            if candidate.get(MAGIC_AT) == Some(&2)
                 && BatchHeader::parse(&candidate).is_ok_and(|h| offsets.contains(&h.base_offset))
             {
                 let at = self.position;
@@ -178,6 +183,62 @@ impl<'a> Scan<'a> {
         let header = self.bytes(HEADER_BYTES)?;
         self.position = restore;
         Ok(header.len() == HEADER_BYTES && header.iter().all(|byte| *byte == 0))
+    }
+
+    /// Whether the walk's end cuts a batch short that begins at `position` with the offset `base`: what the
+    /// beginning of a write leaves.
+    pub fn is_cut_short(&mut self, position: u64, base: Offset) -> io::Result<bool> {
+        let restore = std::mem::replace(&mut self.position, position);
+        let header = self.bytes(HEADER_BYTES)?;
+        self.position = restore;
+        if let Ok(header) = BatchHeader::parse(&header) {
+            let is_short = header.bytes as u64 > self.end - position;
+            return Ok(header.base_offset == base && is_short);
+        }
+        let written = base.get().to_be_bytes();
+        let begun = header.len().min(written.len());
+        let is_other = header.get(MAGIC_AT).is_some_and(|magic| *magic != 2);
+        Ok(header.len() < HEADER_BYTES && header[..begun] == written[..begun] && !is_other)
+    }
+
+    /// Whether the bytes from `position` up to the walk's end are a whole batch by its CRC, which does not cover
+    /// its base offset, its length and its magic.
+    pub fn is_whole_behind_its_place(&mut self, position: u64) -> io::Result<bool> {
+        let restore = std::mem::replace(&mut self.position, position);
+        let header = self.bytes(HEADER_BYTES)?;
+        let expected = header.get(CRC_AT..CRC_AT + 4).and_then(|crc| crc.try_into().ok());
+        let Some(expected) = expected.filter(|_| header.len() == HEADER_BYTES) else {
+            self.position = restore;
+            return Ok(false);
+        };
+        let mut crc = 0;
+        self.position = position + CRC_AT as u64 + 4;
+        while self.position < self.end {
+            let bytes = self.bytes(WINDOW_BYTES)?;
+            if bytes.is_empty() {
+                break;
+            }
+            crc = crc32c::crc32c_append(crc, &bytes);
+            self.position += bytes.len() as u64;
+        }
+        self.position = restore;
+        Ok(crc == u32::from_be_bytes(expected))
+    }
+
+    /// The offset behind a damaged last batch at `position`, which began with the offset `base`. If its header
+    /// does not tell, at least that one offset was given out.
+    pub fn lost_to(&mut self, position: u64, base: Offset) -> io::Result<Offset> {
+        let restore = std::mem::replace(&mut self.position, position);
+        let header = self.bytes(HEADER_BYTES)?;
+        self.position = restore;
+        let number = |at: usize| {
+            let bytes = header.get(at..at + 4)?.try_into().ok()?;
+            u32::try_from(i32::from_be_bytes(bytes)).ok()
+        };
+        // Two fields that were written with the same number, and one bit is wrong at most in each.
+        let records = number(LAST_OFFSET_DELTA_AT).zip(number(RECORD_COUNT_AT));
+        let records = records.filter(|(delta, count)| delta.checked_add(1) == Some(*count));
+        Ok(base.plus(records.map_or(1, |(_, count)| u64::from(count))))
     }
 
     /// Up to `length` bytes at the walk's position, fewer only at the end.

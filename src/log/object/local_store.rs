@@ -5,13 +5,16 @@
 //! 00000000000000000000.log          a segment by its base offset, as it was appended
 //! 00000000000000000000-2.log        the same, compacted twice
 //! 00000000000000000000-3.log.draft  the same, being compacted; useless after a crash
-//! start-00000000000000000120        an empty file: the log starts at offset 120
+//! manifest                          where the log starts, and up to where it was on the disk
+//! manifest.draft                    a larger one, being made
+//! start-00000000000000000120        written by earlier versions: the log starts at offset 120 or later
 //! 00000000000000000000.damaged-at-7040  bytes that a repair took out of the first, at byte 7040
 //! ```
 //!
 //! Beside them, `redo/` holds the write-ahead log: appends that several logs synced together (`wal/`).
 
 mod at_rest;
+mod manifests;
 mod past;
 mod together;
 
@@ -29,8 +32,10 @@ use uuid::Uuid;
 use self::together::Replayed;
 use super::buffers::Buffers;
 use super::files::{self, Entry, File, Files, Os};
+use super::manifest::Manifest;
 use super::record_store::{Listing, Location, ObjectId, RecordStore, Together, Unsynced, Way};
 use crate::log::append::owner::out_of_handles;
+use crate::log::boot::Boot;
 use crate::log::wal::{Wal, WalConfig};
 use crate::types::{IdHash, LogId, Offset, PartitionId, Timestamp, TopicId};
 
@@ -62,6 +67,8 @@ pub struct LocalRecordStore<F: Files = Os> {
     wal_generation: u64,
     /// What the replay found in it.
     replayed: Mutex<Replayed>,
+    manifests: manifests::Known,
+    boot: Boot,
     /// Objects whose sync failed in a checkpoint.
     failed: Mutex<HashSet<ObjectId, IdHash>>,
     /// A handle through which the file system reports writes that failed since the start.
@@ -85,24 +92,28 @@ struct Handles<T> {
 
 impl LocalRecordStore {
     /// Opens a store over `dir`, which is created if it is absent.
-    pub fn open(dir: &Path) -> io::Result<LocalRecordStore> {
+    pub fn open(dir: &Path, boot: Boot) -> io::Result<LocalRecordStore> {
         create_dir(dir)?;
-        LocalRecordStore::over(Os, dir)
+        LocalRecordStore::over(Os, dir, boot)
     }
 
     /// Opens a store over `dir`, which must exist. Does not replay the write-ahead log.
-    pub fn existing(dir: &Path) -> io::Result<LocalRecordStore> {
+    pub fn existing(dir: &Path, boot: Boot) -> io::Result<LocalRecordStore> {
         fs::metadata(dir)?;
-        LocalRecordStore::unsynced(Os, dir)
+        LocalRecordStore::unsynced(Os, dir, boot)
     }
 }
 
 impl<F: Files> LocalRecordStore<F> {
     /// Opens a store over the directory `dir` of `files`, which must exist, and replays the write-ahead log.
-    pub(in crate::log) fn over(files: F, dir: &Path) -> io::Result<LocalRecordStore<F>> {
+    pub(in crate::log) fn over(
+        files: F,
+        dir: &Path,
+        boot: Boot,
+    ) -> io::Result<LocalRecordStore<F>> {
         // Sync the entries of all logs: the process that made them may have been killed before it did.
         files.sync_dir(dir)?;
-        let mut store = LocalRecordStore::unsynced(files, dir)?;
+        let mut store = LocalRecordStore::unsynced(files, dir, boot)?;
         store.wal_generation = store.replay_wal()?;
         Ok(store)
     }
@@ -123,7 +134,7 @@ impl<F: Files> LocalRecordStore<F> {
         self
     }
 
-    fn unsynced(files: F, dir: &Path) -> io::Result<LocalRecordStore<F>> {
+    fn unsynced(files: F, dir: &Path, boot: Boot) -> io::Result<LocalRecordStore<F>> {
         let file_system = files.open_dir(dir)?;
         let handles = Handles {
             files: HashMap::default(),
@@ -142,6 +153,8 @@ impl<F: Files> LocalRecordStore<F> {
             wal: None,
             wal_generation: 0,
             replayed: Mutex::default(),
+            manifests: manifests::Known::default(),
+            boot,
             failed: Mutex::default(),
             file_system,
             past_refused: AtomicBool::new(false),
@@ -186,6 +199,7 @@ impl<F: Files> LocalRecordStore<F> {
             self.with_handle(|| self.files.sync_dir(&self.dir))?;
             lock(&self.made).remove(&object.log);
         }
+        self.manifest_is_entered(object.log);
         lock(&self.entered).insert(object);
         Ok(())
     }
@@ -222,7 +236,11 @@ impl<F: Files> LocalRecordStore<F> {
                 // Noted before it is created: if two threads create the directory, each syncs the entry.
                 lock(&self.made).insert(object.log);
                 self.files.create_dir_all(&self.log_dir(object.log))?;
-                self.with_handle(|| self.files.create(&path))?
+                let file = self.with_handle(|| self.files.create(&path))?;
+                // Before the names are synced, so that one sync does for both. Who writes the manifest tries
+                // again, and reports the error.
+                let _ = self.begin_manifest(object.log);
+                file
             }
             other => other?,
         };
@@ -349,11 +367,16 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
         self.put_together(writer, unsynced)
     }
 
-    fn checkpoint(&self, all: bool) -> Vec<(ObjectId, io::Error)> {
-        match &self.wal {
-            Some(wal) => wal.checkpoint(&self.files, all, |objects| self.sync_in_place(objects)),
-            None => Vec::new(),
-        }
+    fn checkpoint(
+        &self,
+        all: bool,
+        manifest: &dyn Fn(LogId) -> Option<Manifest>,
+    ) -> Vec<(ObjectId, io::Error)> {
+        let Some(wal) = &self.wal else { return Vec::new() };
+        wal.checkpoint(&self.files, all, |objects| {
+            self.keep_manifests_of(objects, manifest);
+            self.sync_in_place(objects)
+        })
     }
 
     fn truncate(&self, object: ObjectId, length: u64) -> io::Result<()> {
@@ -379,6 +402,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
         lock(&self.entered).retain(|object| object.log != log);
         lock(&self.made).remove(&log);
         lock(&self.replayed).forget(log);
+        self.forget_manifest(log);
         lock(&self.failed).retain(|object| object.log != log);
         removed
     }
@@ -410,18 +434,12 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
             .try_for_each(absent_is_fine)
     }
 
-    fn set_start(&self, log: LogId, start: Offset) -> io::Result<()> {
-        let dir = self.log_dir(log);
-        let note = dir.join(format!("{START_PREFIX}{:020}", start.get()));
-        // Rename the old note: so there is exactly one at any time, and no content that could be torn.
-        match self.list(log)?.start {
-            Some(before) => {
-                let before = dir.join(format!("{START_PREFIX}{:020}", before.get()));
-                self.files.rename(&before, &note)?;
-            }
-            None => drop(self.with_handle(|| self.files.create(&note))?),
-        }
-        self.with_handle(|| self.files.sync_dir(&dir))
+    fn put_manifests(&self, manifests: &[(LogId, Manifest)]) -> Vec<(LogId, io::Error)> {
+        self.keep_manifests(manifests)
+    }
+
+    fn boot(&self) -> Boot {
+        self.boot
     }
 
     fn list(&self, log: LogId) -> io::Result<Listing> {
@@ -440,6 +458,8 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
                 listing.start = listing.start.max(start.parse().ok().map(Offset::new));
             } else if name.ends_with(DRAFT_SUFFIX) {
                 listing.drafts = true;
+            } else if name == manifests::NAME {
+                self.list_manifest(log, bytes, &mut listing);
             }
         }
         listing.objects.sort_unstable();

@@ -4,4 +4,5 @@
 pub(in crate::log) mod buffers;
 pub(in crate::log) mod files;
 pub(in crate::log) mod local_store;
+pub mod manifest;
 pub mod record_store;

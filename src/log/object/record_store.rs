@@ -6,6 +6,8 @@ use std::io;
 
 use bytes::Bytes;
 
+use super::manifest::Manifest;
+use crate::log::boot::Boot;
 use crate::store::SegmentId;
 use crate::types::{LogId, Offset, Timestamp};
 
@@ -96,8 +98,12 @@ pub enum Way {
 pub struct Listing {
     /// Every object with its length, by base offset and revision.
     pub objects: Vec<(ObjectId, u64)>,
-    /// The log start that was set last.
+    /// The highest log start that was noted.
     pub start: Option<Offset>,
+    /// The newest manifest.
+    pub manifest: Option<Manifest>,
+    /// Why no manifest can be read, although one was written.
+    pub manifest_fault: Option<String>,
     /// Whether there are drafts, which a crash has left.
     pub drafts: bool,
     /// Up to where batches were promised to survive power loss that were not synced with their object:
@@ -153,8 +159,14 @@ pub trait RecordStore: Send + Sync + 'static {
     }
 
     /// Syncs objects in place that `sync_together` has made durable in another way, so that it has room for
-    /// more; with `all`, every such object, as at a shutdown. Returns the objects whose sync failed.
-    fn checkpoint(&self, _all: bool) -> Vec<(ObjectId, io::Error)> {
+    /// more; with `all`, every such object, as at a shutdown. `manifest` gives the manifest of a log, which is
+    /// kept before what `sync_together` has promised of that log is forgotten. Returns the objects whose sync
+    /// failed.
+    fn checkpoint(
+        &self,
+        _all: bool,
+        _manifest: &dyn Fn(LogId) -> Option<Manifest>,
+    ) -> Vec<(ObjectId, io::Error)> {
         Vec::new()
     }
 
@@ -177,10 +189,24 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Removes the drafts of a log that were never published.
     fn discard_drafts(&self, log: LogId) -> io::Result<()>;
 
-    /// Notes the log's start, durably. A start only rises.
-    fn set_start(&self, log: LogId, start: Offset) -> io::Result<()>;
+    /// Keeps the manifests of logs, durably. One that is older than the log's stored one is passed over.
+    /// Returns the logs whose manifest was not kept.
+    fn put_manifests(&self, manifests: &[(LogId, Manifest)]) -> Vec<(LogId, io::Error)>;
 
-    /// The objects of a log, and its start.
+    /// `put_manifests` of one log.
+    fn put_manifest(&self, log: LogId, manifest: Manifest) -> io::Result<()> {
+        match self.put_manifests(&[(log, manifest)]).pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// The boot of the machine whose page cache is between the store and its disk.
+    fn boot(&self) -> Boot {
+        Boot::default()
+    }
+
+    /// What lies in the store of a log.
     fn list(&self, log: LogId) -> io::Result<Listing>;
 
     /// Every log that has an object, or a trace left by an interrupted deletion.

@@ -11,13 +11,18 @@ use crate::log::LogError;
 use crate::log::append::producer::{BatchFacts, Producers};
 use crate::log::format::batch::{self, BatchHeader, Producer};
 use crate::log::format::scan::{Found, Scan};
-use crate::log::object::record_store::{Listing, ObjectId, RecordStore};
+use crate::log::object::manifest::{Manifest, ManifestSegment};
+use crate::log::object::record_store::{Listing, Location, ObjectId, RecordStore};
 use crate::log::outcome::AbortedTxn;
+use crate::log::partition::Noted;
 use crate::log::refusals::Refusal;
 use crate::log::segment::{Damage, Segment};
 use crate::log::settings::Settings;
 use crate::store::{AbortedEntry, Anchor, LogSnapshot, SegmentEntry, StoreError};
 use crate::types::{LogId, Offset, Progress};
+
+/// How many bytes `Replayed::write_again` writes at once.
+const AGAIN_BYTES: u64 = 1 << 20;
 
 /// The state of a log as recovery has rebuilt it.
 #[derive(Default)]
@@ -43,6 +48,12 @@ pub(in crate::log) struct Replayed {
     pub(in crate::log) torn: Option<Torn>,
     /// Why the log refuses appends, if it does.
     pub(in crate::log) refused: Option<Refusal>,
+    /// What the log's manifest says from now on.
+    pub(in crate::log) noted: Noted,
+    /// The manifest lists the last segment.
+    pub(in crate::log) is_listed: bool,
+    /// Where the first batch begins that no sync may have reached, although the page cache shows it.
+    doubtful: Option<(ObjectId, u64)>,
     time: LogTime,
 }
 
@@ -58,7 +69,14 @@ pub(in crate::log) struct Torn {
 /// is damaged; changes nothing else.
 pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed, LogError> {
     let store = &*settings.store;
-    let listing = list(log, store)?;
+    let mut listing = list(log, store)?;
+    if let Some(fault) = &listing.manifest_fault {
+        warn!(
+            log = settings.label(log),
+            fault,
+            "manifest cannot be read: an end that was on the disk and is lost cannot be told now"
+        );
+    }
     if listing.drafts
         && let Err(error) = store.discard_drafts(log)
     {
@@ -68,7 +86,7 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
     if objects.is_empty() {
         return Ok(absent(log, &listing, settings));
     }
-    let (known, synced) = snapshot(log, &objects, settings);
+    let (known, synced) = snapshot(log, &objects, &mut listing, settings);
     // The index of a whole log may not fit in memory, so each segment's index goes to the view when the
     // segment is done.
     let keep_index =
@@ -84,6 +102,7 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
             idle_max: settings.producer_idle_max,
         },
         progress: settings.progress(),
+        cache: Cache::of(&listing, store),
     };
     let mut replayed = walk(log, &objects, known, store, &how, keep_index)?;
     replayed.hold_to(&listing, synced);
@@ -111,6 +130,9 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
             end = %replayed.end, "log tail was torn, truncated to the last valid batch"
         );
     }
+    if is_whole && let Cache::Doubtful { .. } = how.cache {
+        replayed.write_again(store)?;
+    }
     let has_leftovers = !leftovers.is_empty() || !replayed.superseded.is_empty();
     if replayed.scanned_bytes > 0 || has_leftovers {
         // Sync, also with `durability = page-cache`. Bytes that may be only in the page cache will now be
@@ -124,6 +146,17 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
             log = label, start = %replayed.start, end = %replayed.end,
             scanned_bytes = replayed.scanned_bytes, "log recovered"
         );
+    }
+    replayed.note(&listing);
+    if is_whole && let Cache::Doubtful { .. } = how.cache {
+        // From here on the disk has what the page cache shows.
+        let manifest = replayed.manifest();
+        replayed.noted.version = manifest.version;
+        store.put_manifest(log, manifest).map_err(|source| LogError::Io {
+            action: "write the manifest of",
+            path: log.to_string(),
+            source,
+        })?;
     }
     for object in leftovers.iter().chain(&replayed.superseded).filter(|_| is_whole) {
         match store.delete(*object) {
@@ -155,13 +188,16 @@ fn absent(log: LogId, listing: &Listing, settings: &Settings) -> Replayed {
         let Refusal { reason, next_step } = refusal;
         error!(log = settings.label(log), reason, next_step, "log is lost: it takes no appends");
     }
+    replayed.note(listing);
     replayed
 }
 
 /// Up to where a log was on the disk once, by what lies in the store and by the view; `None` if it
 /// may always have been empty.
 pub(super) fn promised(listing: &Listing, synced: Option<Offset>) -> Option<Offset> {
-    listing.start.max(listing.promised).max(synced).filter(|end| *end > Offset::ZERO)
+    let noted = listing.manifest.as_ref().map(|manifest| manifest.end);
+    let promised = listing.start.max(listing.promised).max(noted).max(synced);
+    promised.filter(|end| *end > Offset::ZERO)
 }
 
 /// What is said of a log without files that went up to `end`.
@@ -242,6 +278,38 @@ pub(in crate::log) struct Walk<'a> {
     pub(in crate::log) clocks: Clocks,
     /// Counts the bytes while they are read.
     pub(in crate::log) progress: &'a Progress,
+    /// What the page cache has of unsynced writes.
+    pub(in crate::log) cache: Cache,
+}
+
+/// What the page cache has of the writes that no sync has followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::log) enum Cache {
+    /// All of them: the machine runs since they were made. Only the end of the last write can be missing, if
+    /// the process was killed meanwhile.
+    Whole,
+    /// Any part of them may be missing: power was lost, or nothing tells that it was not.
+    Lost,
+    /// A sync has failed, and the machine runs since. The cache may show bytes at and behind this offset that no
+    /// later sync will write, or it may have dropped them.
+    Doubtful {
+        /// The durable end.
+        from: Offset,
+    },
+}
+
+impl Cache {
+    /// What is known of the cache between a log and its disk.
+    pub(in crate::log) fn of(listing: &Listing, store: &dyn RecordStore) -> Cache {
+        let boot = store.boot();
+        match &listing.manifest {
+            Some(manifest) if boot.is(manifest.failed_sync) => {
+                Cache::Doubtful { from: manifest.end }
+            }
+            _ if boot.is_same => Cache::Whole,
+            _ => Cache::Lost,
+        }
+    }
 }
 
 /// Walks a log from the end of the snapshot `known`, or from its beginning, and changes nothing. Calls
@@ -254,7 +322,7 @@ pub(in crate::log) fn walk(
     how: &Walk<'_>,
     mut sealed: impl FnMut(&mut Segment),
 ) -> Result<Replayed, LogError> {
-    let Walk { index_interval_bytes, clocks, progress } = *how;
+    let Walk { clocks, progress, .. } = *how;
     let time = LogTime::new(clocks);
     let mut replayed = match known {
         Some((snapshot, aborted)) => Replayed::from_view(log, &snapshot, &aborted, time),
@@ -284,7 +352,7 @@ pub(in crate::log) fn walk(
         let mut scan = Scan::new(store, *object, segment.bytes, *length).counted(progress);
         let later = objects.get(index + 1..).unwrap_or_default();
         replayed
-            .segment(segment, &mut scan, *length, later, index_interval_bytes)
+            .segment(segment, &mut scan, *length, later, how)
             .map_err(|e| failed("read", *object, e))?;
         if let Some(segment) = replayed.segments.last_mut().filter(|_| !later.is_empty()) {
             sealed(segment);
@@ -302,6 +370,7 @@ type Known = (LogSnapshot, Vec<AbortedEntry>);
 fn snapshot(
     log: LogId,
     objects: &[(ObjectId, u64)],
+    listing: &mut Listing,
     settings: &Settings,
 ) -> (Option<Known>, Option<Offset>) {
     let (store, view) = (&*settings.store, &settings.view);
@@ -323,15 +392,29 @@ fn snapshot(
     let label = settings.label(log);
     warn!(log = label, misfit, "view does not fit the log, scanning the whole log");
     let synced = snapshot.as_ref().map(|snapshot| snapshot.end);
-    // Keep the synced end in the view until the next snapshot: nothing else tells how far the log went.
-    let forgotten = match snapshot {
-        Some(snapshot) => view.forget_index(log, snapshot),
-        None => view.forget_log(log),
-    };
-    if let Err(error) = forgotten {
+    // Of a log that an earlier version wrote, the view alone tells how far it was on the disk.
+    if let Err(error) = keep_end(log, synced.unwrap_or_default(), listing, store) {
+        warn!(log = label, %error, "manifest was not written, the snapshot stays in the view");
+    } else if let Err(error) = view.forget_log(log) {
         warn!(log = label, %error, "a snapshot that does not fit could not be removed from the view");
     }
     (None, synced)
+}
+
+/// Raises the durable end in a log's manifest to `end`.
+fn keep_end(
+    log: LogId,
+    end: Offset,
+    listing: &mut Listing,
+    store: &dyn RecordStore,
+) -> io::Result<()> {
+    if listing.manifest.as_ref().map_or(Offset::ZERO, |manifest| manifest.end) >= end {
+        return Ok(());
+    }
+    let manifest = Manifest::raised(listing, end);
+    store.put_manifest(log, manifest.clone())?;
+    listing.manifest = Some(manifest);
+    Ok(())
 }
 
 /// Why a snapshot does not fit its log; `None` if it fits.
@@ -419,6 +502,18 @@ impl Replayed {
         if let Some(reason) = &listing.refused {
             self.refused.get_or_insert(Refusal::incomplete(reason.clone()));
         }
+        let noted = listing.manifest.as_ref().map(|manifest| manifest.start).max(listing.start);
+        if let (Some(start), Some(first)) = (noted, self.segments.first())
+            && listing.manifest.is_some()
+            && first.object.base > start
+        {
+            let object = first.object;
+            self.gaps.insert(0, (object, start));
+            self.refuse(format!("{object} is the first segment, the log starts at offset {start}"));
+        }
+        if let Some(manifest) = &listing.manifest {
+            self.cleaned_to = self.cleaned_to.max(manifest.cleaned_to.min(self.end));
+        }
         self.start = self.start.max(listing.start.unwrap_or_default());
         let promised = promised(listing, synced).unwrap_or_default().max(self.start);
         let Some(segment) = self.segments.last_mut().filter(|_| self.end < promised) else {
@@ -426,7 +521,13 @@ impl Replayed {
         };
         let (position, bytes, reason) = match self.torn.take() {
             Some(torn) => (torn.position, torn.bytes, torn.reason),
-            None => (segment.bytes, 0, "it ends too early".to_owned()),
+            None => {
+                let reason = match missing(listing, segment.object) {
+                    Some(gone) => format!("segment {gone} is gone"),
+                    None => "it ends too early".to_owned(),
+                };
+                (segment.bytes, 0, reason)
+            }
         };
         let reason = format!("{reason}; all before offset {promised} had been on the disk");
         let object = segment.object;
@@ -441,19 +542,84 @@ impl Replayed {
         self.refuse(format!("segment {object} is damaged at byte {position}: {reason}"));
     }
 
+    /// What the manifest says from now on. The log ends at its durable end, unless it refuses appends.
+    fn note(&mut self, listing: &Listing) {
+        let manifest = listing.manifest.as_ref();
+        let end = manifest.map_or(Offset::ZERO, |manifest| manifest.end);
+        self.noted = Noted {
+            version: manifest.map_or(0, |manifest| manifest.version),
+            start: self.start,
+            end: if self.refused.is_none() { self.end } else { end },
+            // A log that refuses appends was not looked after: the next start must know.
+            failed_sync: manifest
+                .and_then(|manifest| manifest.failed_sync)
+                .filter(|_| self.refused.is_some()),
+        };
+        let last = self.segments.last().map(Segment::id);
+        let is_last = |segment: &ManifestSegment| Some(segment.id) == last;
+        self.is_listed = manifest.is_some_and(|manifest| manifest.segments.iter().any(is_last));
+    }
+
+    /// A new manifest of the log.
+    fn manifest(&self) -> Manifest {
+        let Noted { version, start, end, failed_sync } = self.noted;
+        let segment =
+            |segment: &Segment| ManifestSegment { id: segment.id(), bytes: segment.bytes };
+        Manifest {
+            version: version + 1,
+            start,
+            end,
+            cleaned_to: self.cleaned_to,
+            failed_sync,
+            segments: self.segments.iter().map(segment).collect(),
+        }
+    }
+
+    /// Writes what the page cache shows behind the durable end again, unchanged, and syncs it.
+    fn write_again(&self, store: &dyn RecordStore) -> Result<(), LogError> {
+        let Some((first, from)) = self.doubtful else { return Ok(()) };
+        let again = self.segments.iter().skip_while(|segment| segment.object != first);
+        for segment in again {
+            let object = segment.object;
+            let mut position = if object == first { from } else { 0 };
+            while position < segment.bytes {
+                let length = (segment.bytes - position).min(AGAIN_BYTES) as usize;
+                let bytes = store.read(Location { object, position, length });
+                let bytes = bytes.map_err(|e| failed("read", object, e))?;
+                if bytes.is_empty() {
+                    break;
+                }
+                store.append(object, position, &bytes).map_err(|e| failed("write", object, e))?;
+                position += bytes.len() as u64;
+            }
+            store.sync(object).map_err(|e| failed("sync", object, e))?;
+            info!(
+                segment = %object, from = if object == first { from } else { 0 },
+                "a sync has failed in this boot of the machine: bytes were written again and synced"
+            );
+        }
+        Ok(())
+    }
+
     fn segment(
         &mut self,
         mut segment: Segment,
         scan: &mut Scan<'_>,
         length: u64,
         later: &[(ObjectId, u64)],
-        index_interval_bytes: u64,
+        how: &Walk<'_>,
     ) -> io::Result<()> {
         let object = segment.object;
         while let Some(found) = scan.advance()? {
             let (position, reason) = match found {
                 Found::Batch { position, header, bytes } if header.base_offset == self.end => {
-                    segment.push(&header, index_interval_bytes);
+                    if let Cache::Doubtful { from } = how.cache
+                        && self.doubtful.is_none()
+                        && header.next_offset() > from
+                    {
+                        self.doubtful = Some((object, position));
+                    }
+                    segment.push(&header, how.index_interval_bytes);
                     self.batch(position, &header, &bytes);
                     continue;
                 }
@@ -467,10 +633,7 @@ impl Replayed {
             let following = later.iter().map(|(object, _)| object.base).find(|b| *b >= self.end);
             let next =
                 scan.resync(position, self.end.plus(1)..=following.unwrap_or(Offset::MAX))?;
-            // Zeros where a batch should begin mean that these bytes never reached the disk. So nothing
-            // behind them was synced: the machine lost power in the middle of unsynced writes.
-            let hole = following.is_none() && scan.is_hole(position)?;
-            if hole || (next.is_none() && following.is_none()) {
+            if following.is_none() && self.is_torn(scan, position, next.is_some(), how.cache)? {
                 let reason = match next {
                     Some((_, next)) => {
                         format!("a hole of zeros, whole batches behind it from offset {next} on")
@@ -482,7 +645,10 @@ impl Replayed {
             }
             // Valid batches follow, so this is damage and no torn tail: they may be acknowledged and must
             // not be cut off.
-            let (end, next) = next.unwrap_or((length, following.unwrap_or(self.end)));
+            let (end, next) = match next {
+                Some(next) => next,
+                None => (length, following.map_or_else(|| scan.lost_to(position, self.end), Ok)?),
+            };
             self.refuse(format!("segment {object} is damaged at byte {position}: {reason}"));
             segment.damage(Damage { offset: self.end, next, position, end, reason });
             self.end = next;
@@ -490,6 +656,24 @@ impl Replayed {
         }
         self.segments.push(segment);
         Ok(())
+    }
+
+    /// Whether what is at `position`, where the log's last bytes begin to be no batch, is what is left of an
+    /// unsynced write. `goes_on` tells that there are whole batches behind.
+    fn is_torn(
+        &self,
+        scan: &mut Scan<'_>,
+        position: u64,
+        goes_on: bool,
+        cache: Cache,
+    ) -> io::Result<bool> {
+        // Zeros where a batch should begin are bytes that never reached the disk. So nothing behind them was
+        // synced: the machine lost power in the middle of unsynced writes.
+        Ok(match cache {
+            Cache::Whole => !goes_on && scan.is_cut_short(position, self.end)?,
+            _ if goes_on => scan.is_hole(position)?,
+            _ => !scan.is_whole_behind_its_place(position)?,
+        })
     }
 
     fn batch(&mut self, position: u64, header: &BatchHeader, bytes: &[u8]) {
@@ -514,6 +698,17 @@ impl Replayed {
     fn refuse(&mut self, reason: String) {
         self.refused.get_or_insert(Refusal::damage(reason));
     }
+}
+
+/// A segment behind `last` that the manifest lists and that is not there.
+fn missing(listing: &Listing, last: ObjectId) -> Option<ObjectId> {
+    let listed = listing.manifest.iter().flat_map(|manifest| &manifest.segments);
+    let mut behind = listed.filter(|listed| listed.id.base > last.base);
+    behind.next().map(|ManifestSegment { id, .. }| ObjectId {
+        base: id.base,
+        revision: id.revision,
+        ..last
+    })
 }
 
 fn failed(action: &'static str, object: ObjectId, source: io::Error) -> LogError {

@@ -15,6 +15,7 @@ use super::verify::{AtRest, Examined};
 use crate::log::LogError;
 use crate::log::format::batch::{self, BatchHeader, HEADER_BYTES};
 use crate::log::format::scan::{Found, Scan};
+use crate::log::object::manifest::Manifest;
 use crate::log::object::record_store::{Location, ObjectId, RecordStore};
 use crate::log::segment::{Damage, Segment};
 use crate::types::{LeaderEpoch, LogId, Offset, Progress};
@@ -80,6 +81,8 @@ impl AtRest {
             let failed = |source| failed("begin", object, source);
             self.store.append(object, 0, &[]).map_err(failed)?;
             self.store.sync(object).map_err(failed)?;
+            let manifest = Manifest { start: end, ..Manifest::raised(&listing, end) };
+            self.store.put_manifest(log, manifest).map_err(failed)?;
             mended.push(Mended::GivenUp { from: Offset::ZERO, to: end, saved: None });
         }
         if listing.drafts {

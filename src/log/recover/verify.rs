@@ -7,8 +7,9 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::log_time::Clocks;
-use super::recovery::{self, Replayed, Walk};
+use super::recovery::{self, Cache, Replayed, Walk};
 use crate::log::LogError;
+use crate::log::boot::Boot;
 use crate::log::data_dir::DataDir;
 use crate::log::format::scan::{Found, Scan};
 use crate::log::object::local_store::LocalRecordStore;
@@ -74,13 +75,14 @@ impl AtRest {
             Ok(None) => (None, Some("there is no view".to_owned())),
             Err(error) => (None, Some(error.to_string())),
         };
-        Ok(AtRest { view_fault: fault, ..AtRest::without_view(&dir.logs(), view)? })
+        let logs = AtRest::without_view(&dir.logs(), dir.boot(), view)?;
+        Ok(AtRest { view_fault: fault, ..logs })
     }
 
-    fn without_view(logs: &Path, view: Option<Store>) -> Result<AtRest, LogError> {
+    fn without_view(logs: &Path, boot: Boot, view: Option<Store>) -> Result<AtRest, LogError> {
         let failed =
             |source| LogError::Io { action: "read", path: logs.display().to_string(), source };
-        let store = LocalRecordStore::existing(logs).map_err(failed)?;
+        let store = LocalRecordStore::existing(logs, boot).map_err(failed)?;
         Ok(AtRest { store, view, view_fault: None })
     }
 
@@ -176,6 +178,9 @@ impl AtRest {
             };
             notes.push(format!("{leftovers} unused segments, which {start} removes"));
         }
+        if let Some(fault) = &listing.manifest_fault {
+            notes.push(format!("its manifest cannot be read: {fault}; a lost end is not noticed"));
+        }
         if listing.drafts {
             notes.push("an unfinished draft, which the next start removes".to_owned());
         }
@@ -207,7 +212,8 @@ impl AtRest {
         // Nobody appends: producers without an open transaction are of no use.
         let clocks = Clocks::default();
         // The index is not used, so one entry for each segment is enough.
-        let how = Walk { index_interval_bytes: u64::MAX, clocks, progress };
+        let cache = Cache::of(&listing, &self.store);
+        let how = Walk { index_interval_bytes: u64::MAX, clocks, progress, cache };
         let mut walked = recovery::walk(log, &objects, None, &self.store, &how, |_| ())?;
         let snapshot = self.view.as_ref().and_then(|view| view.log_snapshot(log).ok().flatten());
         let synced = snapshot.map(|snapshot| snapshot.end);
@@ -241,7 +247,7 @@ impl AtRest {
 
 /// Verifies every log in the directory `logs`, which must exist, one after the other, without a view.
 pub fn verify(logs: &Path) -> Result<impl Iterator<Item = Result<Report, LogError>>, LogError> {
-    let at_rest = AtRest::without_view(logs, None)?;
+    let at_rest = AtRest::without_view(logs, Boot::default(), None)?;
     let progress = Progress::default();
     Ok(at_rest.logs()?.into_iter().map(move |log| at_rest.verify(log, &progress)))
 }

@@ -42,7 +42,7 @@ fn of_the_appends_that_share_a_sync_the_first_is_answered_last() {
     let dir = tempfile::tempdir().unwrap();
     let wal = WalConfig { writers: 1, file_bytes: 64 << 10, syncs_min: 1 };
     let (config, metrics) = (config(), Metrics::default());
-    let records = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
+    let records = LocalRecordStore::open(&dir.path().join("logs"), Boot::default()).unwrap();
     let records = records.with_wal(wal, meter::wal_off(&metrics).unwrap());
     let view = Store::open(&dir.path().join("view")).unwrap();
     let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));

@@ -35,7 +35,7 @@ fn compaction() -> Compaction {
 
 impl Compacted {
     fn open(dir: &Path, clock: Timestamp) -> Compacted {
-        let store = Arc::new(LocalRecordStore::open(&dir.join("logs")).unwrap());
+        let store = Arc::new(LocalRecordStore::open(&dir.join("logs"), Boot::default()).unwrap());
         Compacted::over(store, dir, clock)
     }
 

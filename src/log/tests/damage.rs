@@ -70,7 +70,7 @@ fn nothing_is_removed_of_a_log_whose_damage_hides_where_its_batches_begin() {
         let fixture = Fixture::with(dir.path(), &config);
         assert_eq!(fixture.logs.refusals().list().len(), 1);
         assert_eq!(lengths(dir.path()), before, "segments of {segment_bytes} bytes");
-        if before.len() > 1 {
+        if segment_bytes == 300 {
             assert_eq!(fixture.log.span().end, Offset::new(5));
             assert_eq!(fixture.values(4), ["e"]);
         }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::log::append::writer::{QUICK_WRITE_MAX, SLOW_WRITES_PAUSE};
+use crate::log::object::manifest::Manifest;
 use crate::log::object::record_store::{Listing, Location, ObjectId};
 use crate::types::Offset;
 
@@ -59,7 +60,7 @@ struct Faults {
 /// A change of the files of a log.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Change {
-    SetStart,
+    Manifest,
     Delete,
     DeleteLog,
 }
@@ -81,7 +82,7 @@ struct FaultyStore {
 
 impl FaultyStore {
     fn open(dir: &Path) -> Arc<FaultyStore> {
-        let inner = LocalRecordStore::open(&dir.join("logs")).unwrap();
+        let inner = LocalRecordStore::open(&dir.join("logs"), Boot::default()).unwrap();
         Arc::new(FaultyStore { inner, faults: Mutex::default(), gate: Mutex::default() })
     }
 
@@ -234,8 +235,12 @@ impl RecordStore for FaultyStore {
         self.inner.discard_drafts(log)
     }
 
-    fn set_start(&self, log: LogId, start: Offset) -> io::Result<()> {
-        self.change(Change::SetStart, || self.inner.set_start(log, start))
+    fn put_manifests(&self, manifests: &[(LogId, Manifest)]) -> Vec<(LogId, io::Error)> {
+        let failed = manifests.iter().map(|(log, manifest)| {
+            let put = || self.inner.put_manifest(*log, manifest.clone());
+            self.change(Change::Manifest, put).map_err(|error| (*log, error))
+        });
+        failed.filter_map(Result::err).collect()
     }
 
     fn list(&self, log: LogId) -> io::Result<Listing> {

@@ -29,7 +29,7 @@ impl Pair {
     fn with(dir: &Path, config: &Config) -> Pair {
         let view = Store::open(&dir.join("view")).unwrap();
         let metrics = Metrics::default();
-        let store = LocalRecordStore::open(&dir.join("logs")).unwrap();
+        let store = LocalRecordStore::open(&dir.join("logs"), Boot::default()).unwrap();
         let store = Arc::new(store.with_wal(WAL, wal_off(&metrics).unwrap()));
         let clock = Arc::new(ManualClock::at(Timestamp(1_000_000)));
         let logs = Logs::over(store, view, config, clock, LeaderEpoch(3), &metrics).unwrap();
@@ -90,7 +90,7 @@ fn a_segment_that_was_set_back_makes_its_log_refuse_and_no_other() {
     for value in ["d", "e"] {
         pair.append(value);
     }
-    assert!(pair.logs.inner.settings.store.checkpoint(true).is_empty());
+    assert!(pair.logs.inner.settings.store.checkpoint(true, &|_| None).is_empty());
     pair.append("f");
     drop(pair);
     let whole = std::fs::read(&path).unwrap();
@@ -204,7 +204,8 @@ fn a_removed_segment_does_not_come_back_behind_a_checkpoint() {
     for seed in 0..20 {
         let disk = Disk::new(Random::from(seed));
         let open = || {
-            let store = LocalRecordStore::over(disk.clone(), Path::new("")).unwrap();
+            let store =
+                LocalRecordStore::over(disk.clone(), Path::new(""), Boot::default()).unwrap();
             let small = WalConfig { file_bytes: 8 << 10, ..WAL };
             store.with_wal(small, wal_off(&Metrics::default()).unwrap())
         };
@@ -222,11 +223,11 @@ fn a_removed_segment_does_not_come_back_behind_a_checkpoint() {
             store.sync_together(0, &[Unsynced { object, position, pieces: vec![batch.clone()] }])
         };
         append(length);
-        store.checkpoint(false);
+        store.checkpoint(false, &|_| None);
         // A record for each of the two files.
         assert_eq!([append(2 * length).done, append(3 * length).done], [[true], [true]]);
         store.delete(object).unwrap();
-        assert!(store.checkpoint(false).is_empty());
+        assert!(store.checkpoint(false, &|_| None).is_empty());
         drop(store);
         disk.lose_power(false);
         let store = open();

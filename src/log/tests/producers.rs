@@ -15,7 +15,9 @@ fn open_at(dir: &Path, wall: Timestamp) -> (Fixture, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::at(wall));
     let logs = dir.join("logs");
     let metrics = Metrics::default();
-    let logs = Logs::start(&logs, view, &config, clock.clone(), LeaderEpoch(3), &metrics).unwrap();
+    let logs =
+        Logs::start(&logs, Boot::default(), view, &config, clock.clone(), LeaderEpoch(3), &metrics)
+            .unwrap();
     let log = logs.open(id()).unwrap();
     (Fixture { logs, log }, clock)
 }

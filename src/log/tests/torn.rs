@@ -9,6 +9,7 @@ use super::compaction::compressed;
 use super::*;
 use crate::log::append::writer::Command;
 use crate::log::config::Codec;
+use crate::log::object::manifest::Manifest;
 use crate::log::object::record_store::{Listing, Location, ObjectId, RecordStore};
 use crate::store::{AbortedEntry, IndexEntry, LogSnapshot, LogUpdate, SegmentId};
 
@@ -18,6 +19,8 @@ mod flips;
 #[derive(Default)]
 struct MemoryStore {
     objects: Mutex<BTreeMap<ObjectId, Vec<u8>>>,
+    manifests: Mutex<BTreeMap<LogId, Manifest>>,
+    boot: Mutex<Boot>,
 }
 
 impl MemoryStore {
@@ -79,15 +82,21 @@ impl RecordStore for MemoryStore {
         Ok(())
     }
 
-    fn set_start(&self, log: LogId, _: Offset) -> io::Result<()> {
-        panic!("nothing is trimmed here: {log}")
+    fn put_manifests(&self, manifests: &[(LogId, Manifest)]) -> Vec<(LogId, io::Error)> {
+        self.manifests.lock().unwrap().extend(manifests.iter().cloned());
+        Vec::new()
+    }
+
+    fn boot(&self) -> Boot {
+        *self.boot.lock().unwrap()
     }
 
     fn list(&self, log: LogId) -> io::Result<Listing> {
         let objects = self.objects.lock().unwrap();
         let own = objects.iter().filter(|(object, _)| object.log == log);
         let objects = own.map(|(object, bytes)| (*object, bytes.len() as u64)).collect();
-        Ok(Listing { objects, ..Listing::default() })
+        let manifest = self.manifests.lock().unwrap().get(&log).cloned();
+        Ok(Listing { objects, manifest, ..Listing::default() })
     }
 
     fn logs(&self) -> io::Result<Vec<LogId>> {

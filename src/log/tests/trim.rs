@@ -22,6 +22,15 @@ fn name(base: u64) -> String {
     format!("{base:020}.log")
 }
 
+fn start_note(start: u64) -> String {
+    format!("start-{start:020}")
+}
+
+/// Notes a log's start as versions before the manifest did.
+fn note_start(dir: &Path, start: u64) {
+    File::create(dir.join(format!("logs/{}/{}", id(), start_note(start)))).unwrap();
+}
+
 fn out_of_range(log: &Partition, from: u64) -> bool {
     let read = log.read_blocking(request(from, Isolation::ReadUncommitted));
     matches!(read, Err(ReadError::OutOfRange { .. }))
@@ -38,7 +47,7 @@ fn a_raised_start_holds_after_a_restart_and_frees_whole_segments() {
         assert_eq!(fixture.log.trim_blocking(Offset::new(3)), Ok(Offset::new(3)));
         // It never goes back.
         assert_eq!(fixture.log.trim_blocking(Offset::new(1)), Ok(Offset::new(3)));
-        assert_eq!(files(dir.path()), [name(2), name(4), format!("start-{:020}", 3)]);
+        assert_eq!(files(dir.path()), [name(2), name(4), "manifest".to_owned()]);
         drop(fixture);
         if !view_survives {
             std::fs::remove_dir_all(dir.path().join("view")).unwrap();
@@ -63,7 +72,7 @@ fn a_log_trimmed_to_its_end_is_empty_and_goes_on_at_its_offset() {
             Err(TrimError::OutOfRange { before: Offset::new(3), end: Offset::new(2) })
         );
         assert_eq!(fixture.log.trim_blocking(Offset::new(2)), Ok(Offset::new(2)));
-        assert_eq!(files(dir.path()), [name(2), format!("start-{:020}", 2)]);
+        assert_eq!(files(dir.path()), [name(2), "manifest".to_owned()]);
         drop(fixture);
         if !view_survives {
             std::fs::remove_dir_all(dir.path().join("view")).unwrap();
@@ -164,8 +173,8 @@ fn what_a_crash_leaves_of_a_deletion_or_a_compaction_is_removed_at_start() {
     }
     drop(fixture);
     // The start was noted and nothing was deleted yet; then the next two segments were joined.
-    let store = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
-    store.set_start(id(), Offset::new(2)).unwrap();
+    let store = LocalRecordStore::open(&dir.path().join("logs"), Boot::default()).unwrap();
+    note_start(dir.path(), 2);
     let joined = ObjectId { revision: 1, ..ObjectId::appended(id(), Offset::new(2)) };
     let bytes: Vec<u8> =
         [2, 4].iter().flat_map(|base| std::fs::read(segment(dir.path(), *base)).unwrap()).collect();
@@ -174,7 +183,7 @@ fn what_a_crash_leaves_of_a_deletion_or_a_compaction_is_removed_at_start() {
     store.append_draft(ObjectId { revision: 2, ..joined }, 0, b"half").unwrap();
 
     let fixture = Fixture::with(dir.path(), &small_segments());
-    let left = [format!("{:020}-1.log", 2), name(6), format!("start-{:020}", 2)];
+    let left = [format!("{:020}-1.log", 2), name(6), "manifest".to_owned(), start_note(2)];
     assert_eq!(files(dir.path()), left);
     assert_eq!(fixture.values(2), ["c", "d", "e", "f"]);
     assert_eq!(fixture.values(6), ["g", "h"]);
@@ -183,7 +192,7 @@ fn what_a_crash_leaves_of_a_deletion_or_a_compaction_is_removed_at_start() {
 
 /// Publishes the compacted form of some segments, and removes only the first of these.
 fn join(dir: &Path, bases: &[u64]) {
-    let store = LocalRecordStore::open(&dir.join("logs")).unwrap();
+    let store = LocalRecordStore::open(&dir.join("logs"), Boot::default()).unwrap();
     let joined = ObjectId { revision: 1, ..ObjectId::appended(id(), Offset::new(bases[0])) };
     let bytes: Vec<u8> =
         bases.iter().flat_map(|base| std::fs::read(segment(dir, *base)).unwrap()).collect();
@@ -207,13 +216,12 @@ fn a_segment_that_was_joined_to_one_below_the_start_does_not_come_back() {
         drop(fixture);
         // A power loss undid all other removals, but not the note of the start.
         join(dir.path(), &[0, 2, 3]);
-        let store = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
-        store.set_start(id(), Offset::new(start)).unwrap();
+        note_start(dir.path(), start);
         std::fs::remove_dir_all(dir.path().join("view")).unwrap();
 
         let fixture = Fixture::with(dir.path(), &small_segments());
         let holding = if start < 4 { format!("{:020}-1.log", 0) } else { name(4) };
-        let left = [holding, name(4), name(6), format!("start-{start:020}")];
+        let left = [holding, name(4), name(6), "manifest".to_owned(), start_note(start)];
         assert_eq!(files(dir.path()), left[usize::from(start >= 4)..], "start {start}");
         assert_eq!(fixture.log.span().start, Offset::new(start));
         // An aborted transaction that began before the start is known, too.
@@ -233,8 +241,7 @@ fn a_damaged_segment_below_the_start_is_left_alone_only_if_it_may_hold_the_start
         }
         drop(fixture);
         join(dir.path(), &[0, 2]);
-        let store = LocalRecordStore::open(&dir.path().join("logs")).unwrap();
-        store.set_start(id(), Offset::new(4)).unwrap();
+        note_start(dir.path(), 4);
         let path = dir.path().join(format!("logs/{}/{:020}-1.log", id(), 0));
         let mut bytes = std::fs::read(&path).unwrap();
         let at = damage.min(bytes.len() - 1);
@@ -282,7 +289,7 @@ fn a_log_that_lost_synced_records_assigns_none_of_their_offsets_again() {
 }
 
 #[test]
-fn a_log_of_which_only_the_start_note_is_left_assigns_no_offset_again() {
+fn a_log_of_which_only_the_manifest_is_left_assigns_no_offset_again() {
     let dir = tempfile::tempdir().unwrap();
     drop(DataDir::open(dir.path()).unwrap());
     let fixture = Fixture::with(dir.path(), &small_segments());
@@ -297,18 +304,18 @@ fn a_log_of_which_only_the_start_note_is_left_assigns_no_offset_again() {
         let fixture = Fixture::with(dir.path(), &small_segments());
         assert!(matches!(fixture.append(plain(&["e"])), Err(AppendError::Storage { .. })));
         let span = fixture.log.span();
-        assert_eq!((span.start, span.end), (Offset::new(3), Offset::new(3)));
+        assert_eq!((span.start, span.end), (Offset::new(4), Offset::new(4)));
         drop(fixture);
         let reports: Vec<_> = verify::verify(&dir.path().join("logs")).unwrap().collect();
         let findings = &reports[0].as_ref().unwrap().findings;
         assert_eq!(findings.len(), 1);
-        assert_eq!(findings[0].next, Some(Offset::new(3)));
+        assert_eq!(findings[0].next, Some(Offset::new(4)));
     }
     let at_rest = verify::AtRest::open(&DataDir::open(dir.path()).unwrap()).unwrap();
     assert_eq!(at_rest.repair(id(), false, &Progress::default()).unwrap().len(), 1);
     drop(at_rest);
     let fixture = Fixture::with(dir.path(), &small_segments());
-    assert_eq!(fixture.append(plain(&["e"])).unwrap().base_offset, Offset::new(3));
+    assert_eq!(fixture.append(plain(&["e"])).unwrap().base_offset, Offset::new(4));
 }
 
 #[test]
@@ -327,11 +334,15 @@ fn a_segment_ends_when_the_next_record_is_too_young_for_it() {
     at(1000);
     at(1500);
     at(900);
-    assert_eq!(files(dir.path()), [name(0)]);
+    let segments = |dir: &Path| {
+        let names = files(dir).into_iter();
+        names.filter(|name| name.ends_with(".log")).collect::<Vec<_>>()
+    };
+    assert_eq!(segments(dir.path()), [name(0)]);
     at(1501);
     at(2001);
     at(2002);
-    assert_eq!(files(dir.path()), [name(0), name(3), name(5)]);
+    assert_eq!(segments(dir.path()), [name(0), name(3), name(5)]);
     drop(fixture);
     // The age of the active segment is known after a restart.
     let fixture = Fixture::open(dir.path());
@@ -345,7 +356,7 @@ fn a_segment_ends_when_the_next_record_is_too_young_for_it() {
     );
     let record = NewRecord { timestamp: Timestamp(2503), ..NewRecord::default() };
     fixture.append(batch::encode(&[record], None)).unwrap();
-    assert_eq!(files(dir.path()), [name(0), name(3), name(5), name(6)]);
+    assert_eq!(segments(dir.path()), [name(0), name(3), name(5), name(6)]);
 }
 
 #[test]

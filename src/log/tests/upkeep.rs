@@ -18,6 +18,7 @@ fn clocked(dir: &Path, config: &Config, now: Timestamp) -> (Fixture, Arc<ManualC
     let clock = Arc::new(ManualClock::at(now));
     let logs = Logs::start(
         &dir.join("logs"),
+        Boot::default(),
         store,
         config,
         clock.clone(),
@@ -417,7 +418,8 @@ fn a_writer_that_syncs_often_gets_a_redo_log_and_a_stop_leaves_it_empty() {
     let dir = tempfile::tempdir().unwrap();
     let config = Config { log_wal_bytes: 64 << 10, ..config() };
     let logs = dir.path().join("logs");
-    let pending = || LocalRecordStore::existing(&logs).unwrap().pending().unwrap().0;
+    let pending =
+        || LocalRecordStore::existing(&logs, Boot::default()).unwrap().pending().unwrap().0;
     let fixture = Fixture::with(dir.path(), &config);
     let mut appended = 0;
     // Made by a thread of its own, so that it is not said when.

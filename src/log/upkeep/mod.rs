@@ -20,8 +20,10 @@ use self::scrub::Scrub;
 use crate::config::Config;
 use crate::log::append::writer::Command;
 use crate::log::logs::OpenLogs;
+use crate::log::object::manifest::Manifest;
 use crate::log::refusals::Refusal;
 use crate::log::settings::Settings;
+use crate::types::LogId;
 
 /// A file is closed when it was not used for this long, or for up to twice as long.
 const HANDLES_REST_INTERVAL: Duration = Duration::from_secs(30);
@@ -81,13 +83,21 @@ fn checkpoint(open: &Arc<OpenLogs>, settings: &Arc<Settings>) -> io::Result<Peri
 /// Syncs the segments that a WAL file holds bytes of, so that the file can be reused. If the sync of a
 /// segment fails, its log refuses appends from then on.
 pub(super) fn checkpoint_round(open: &OpenLogs, settings: &Settings) {
-    for (object, error) in settings.store.checkpoint(false) {
+    let manifest = |log: LogId| manifest_of(open, settings, log);
+    for (object, error) in settings.store.checkpoint(false, &manifest) {
         if let Some(log) = open.get(&object.log) {
             let refusal = Refusal::disk(format!("a sync failed: {error}"));
             // A writer that is gone appends no more anyway.
-            drop(log.shared.send(Command::Refuse(object.log, refusal)));
+            drop(log.shared.send(Command::SyncFailed(object.log, refusal)));
         }
     }
+}
+
+/// The manifest of an open log, for a checkpoint; `None` if the log refuses appends, since what it has promised
+/// does not change any more.
+pub(super) fn manifest_of(open: &OpenLogs, settings: &Settings, log: LogId) -> Option<Manifest> {
+    let shared = open.get(&log).map(|partition| partition.shared.clone())?;
+    (!settings.refusals.has(log)).then(|| shared.manifest())
 }
 
 /// Has the writers forget idle producers, also those of logs without appends.

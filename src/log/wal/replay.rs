@@ -39,6 +39,9 @@ pub(in crate::log) trait Target {
 
     /// Syncs objects in place.
     fn sync_in_place(&self, objects: &[ObjectId]) -> InPlace;
+
+    /// Keeps elsewhere, durably, how far objects were `promised`: the files that say so will be emptied.
+    fn keep_promises(&self) -> io::Result<()>;
 }
 
 /// What a replay could not put where it belongs.
@@ -127,6 +130,9 @@ pub(in crate::log) fn replay<F: Files>(
     for begun in kept.iter().filter(|begun| !begun.name.starts_with(KEPT_PREFIX)) {
         rename_to_free(files, &dir, &begun.name, KEPT_PREFIX)?;
     }
+    if let Err(error) = target.keep_promises() {
+        tracing::warn!(%error, "how far logs were on the disk was not noted");
+    }
     if !kept.is_empty() {
         // Before any of their names is used again, or another file emptied.
         files.sync_dir(&dir)?;
@@ -143,6 +149,8 @@ pub(in crate::log) fn repair<F: Files>(
     let dir = dir.join(DIR);
     let Outcome { generation, begun, misfits } = replay_files(files, &dir, target)?;
     let mut told: Vec<String> = misfits.told().collect();
+    // Before a file is given up: the offsets that it promised may not be given out again.
+    target.keep_promises()?;
     let (faulty, whole): (Vec<_>, Vec<_>) = begun.into_iter().partition(|begun| begun.is_kept);
     for begun in faulty {
         let name = rename_to_free(files, &dir, &begun.name, GIVEN_UP_PREFIX)?;

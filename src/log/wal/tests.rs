@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
+use crate::log::boot::Boot;
 use crate::log::meter::wal_off;
 use crate::log::object::files::Os;
 use crate::log::object::local_store::LocalRecordStore;
@@ -27,7 +28,7 @@ fn object(partition: u32) -> ObjectId {
 }
 
 fn open(dir: &Path, config: WalConfig) -> LocalRecordStore {
-    LocalRecordStore::open(dir).unwrap().with_wal(config, gauge())
+    LocalRecordStore::open(dir, Boot::default()).unwrap().with_wal(config, gauge())
 }
 
 /// A store whose first writer has its files, and two objects of four bytes that were synced.
@@ -41,7 +42,7 @@ fn begun() -> (TempDir, LocalRecordStore, [ObjectId; 2]) {
     }
     let first = store.sync_together(0, &[unsynced(objects[0], 4, b"x")]);
     assert_eq!((first.done.len(), first.is_checkpoint_due), (0, true), "there are no files yet");
-    assert!(store.checkpoint(false).is_empty());
+    assert!(store.checkpoint(false, &|_| None).is_empty());
     (dir, store, objects)
 }
 
@@ -85,7 +86,7 @@ fn what_was_synced_together_is_replayed_once_by_the_next_start() {
     assert_eq!(append(&store, &objects[..1], 8, b"six").done, [true]);
     drop(store);
     lose(dir.path(), &objects, 4);
-    let looked_at = LocalRecordStore::existing(dir.path()).unwrap();
+    let looked_at = LocalRecordStore::existing(dir.path(), Boot::default()).unwrap();
     assert_eq!(looked_at.pending().unwrap(), (3, Vec::new()));
     assert!(looked_at.strangers().unwrap().is_empty());
     assert_eq!(looked_at.logs().unwrap().len(), 2);
@@ -141,14 +142,14 @@ fn a_file_is_written_anew_only_once_its_segments_are_checkpointed() {
     let (done, due) = (|times| vec![(true, false); times], |times| vec![(true, true); times]);
     assert_eq!(told, [done(4), due(2), vec![(false, true); 2]].concat());
     store.sync(objects[0]).unwrap();
-    assert!(store.checkpoint(false).is_empty());
+    assert!(store.checkpoint(false, &|_| None).is_empty());
     assert_eq!(append(&store, &objects[..1], position, &bytes).done, [true]);
     drop(store);
     // What was checkpointed survives a power loss in place: all else is replayed.
     lose(dir.path(), &objects[..1], position);
     let store = open(dir.path(), CONFIG);
     assert_eq!(whole(&store, objects[0]).len() as u64, position + 7000);
-    assert!(store.checkpoint(true).is_empty());
+    assert!(store.checkpoint(true, &|_| None).is_empty());
 }
 
 /// Why a log may lack something, by what a start has found.
@@ -176,7 +177,7 @@ fn what_cannot_be_replayed_is_kept_for_every_start_until_it_can_or_is_given_up()
             "what does not fit leaves no hole"
         );
     }
-    let looked_at = LocalRecordStore::existing(dir.path()).unwrap();
+    let looked_at = LocalRecordStore::existing(dir.path(), Boot::default()).unwrap();
     let (pending, faults) = looked_at.pending().unwrap();
     assert_eq!((pending, faults.len()), (2, 1), "{faults:?}");
     assert!(faults[0].contains("kept-0: 1 records are damaged at byte 4096"), "{faults:?}");
@@ -192,13 +193,13 @@ fn what_cannot_be_replayed_is_kept_for_every_start_until_it_can_or_is_given_up()
     assert!(!dir.path().join(DIR).join("kept-0").exists());
     objects.iter().for_each(|object| store.sync(*object).unwrap());
     append(&store, &objects[..1], 14, b"x");
-    assert!(store.checkpoint(false).is_empty());
+    assert!(store.checkpoint(false, &|_| None).is_empty());
     append(&store, &objects[..1], 14, b"again");
     append(&store, &objects[..1], 19, b"never");
     drop(store);
     lose(dir.path(), &objects[..1], 14);
     flip(dir.path(), "0-a", BLOCK_BYTES + 85);
-    let repaired = LocalRecordStore::existing(dir.path()).unwrap();
+    let repaired = LocalRecordStore::existing(dir.path(), Boot::default()).unwrap();
     let told = repaired.repair_wal().unwrap();
     assert!(told.iter().any(|told| told.contains("0-a is given-up-0 now")), "{told:?}");
     assert_eq!(whole(&repaired, objects[0]), "1234lostbehind", "it has no hole");
@@ -304,7 +305,7 @@ fn many_objects_are_checkpointed_at_once() {
     }
     assert_eq!(append(&store, &objects, 4, b"five").done, [true; 580]);
     store.delete(objects[7]).unwrap();
-    assert!(store.checkpoint(true).is_empty());
+    assert!(store.checkpoint(true, &|_| None).is_empty());
     assert_eq!(store.pending().unwrap().0, 0);
     drop(store);
     assert_eq!(whole(&open(dir.path(), CONFIG), objects[579]), "1234five");
@@ -314,7 +315,7 @@ fn many_objects_are_checkpointed_at_once() {
 fn a_stop_empties_the_files_and_files_of_another_size_are_removed() {
     let (dir, store, objects) = begun();
     append(&store, &objects, 4, b"five");
-    assert!(store.checkpoint(true).is_empty());
+    assert!(store.checkpoint(true, &|_| None).is_empty());
     assert_eq!(store.pending().unwrap().0, 0);
     assert_eq!(append(&store, &objects, 8, b"six").done, [true, true]);
     assert_eq!(store.pending().unwrap().0, 2);
@@ -343,7 +344,7 @@ fn a_writer_gets_its_files_after_enough_syncs_of_single_logs() {
 fn files_of_a_writer_that_is_gone_are_replayed_and_removed() {
     let (dir, store, objects) = begun();
     assert!(store.sync_together(1, &[unsynced(objects[0], 4, b"five")]).is_checkpoint_due);
-    assert!(store.checkpoint(false).is_empty());
+    assert!(store.checkpoint(false, &|_| None).is_empty());
     store.append(objects[0], 4, b"five").unwrap();
     assert_eq!(store.sync_together(1, &[unsynced(objects[0], 4, b"five")]).done, [true]);
     drop(store);

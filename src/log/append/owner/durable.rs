@@ -40,7 +40,7 @@ impl OwnedLog {
                 // The failed sync may also have lost what this cycle wrote before. Another sync would
                 // report success all the same.
                 Err(again) => {
-                    self.sync_failed = true;
+                    self.note_failed_sync(settings);
                     Err(again)
                 }
                 Ok(()) => Ok(()),
@@ -97,7 +97,44 @@ impl OwnedLog {
 
     /// Notes that the bytes of `take_unsynced` are durable now.
     pub(in crate::log) fn is_synced_together(&mut self) {
+        self.note_synced();
+    }
+
+    /// Notes that the whole log is on the disk.
+    fn note_synced(&mut self) {
         self.unsynced.clear();
+        self.shared.noted().end = self.end;
+    }
+
+    /// Notes, also for the next start of the process, that a sync has failed: the system takes the pages for
+    /// written, and no later sync writes them.
+    pub(super) fn note_failed_sync(&mut self, settings: &Settings) {
+        self.sync_failed = true;
+        let Some(boot) = settings.store.boot().id else { return };
+        self.shared.noted().failed_sync = Some(boot);
+        if let Err(error) = settings.store.put_manifest(self.shared.id, self.shared.manifest()) {
+            error!(
+                log = settings.label(self.shared.id), %error,
+                "that a sync failed could not be noted: restart the machine, not only the broker"
+            );
+        }
+    }
+
+    /// Keeps a manifest. A full disk and missing file handles pass; after any other error the log refuses
+    /// appends.
+    pub(super) fn keep_manifest(&mut self, settings: &Settings) -> Result<(), String> {
+        let Err(error) = settings.store.put_manifest(self.shared.id, self.shared.manifest()) else {
+            self.unsynced.is_unlisted = false;
+            return Ok(());
+        };
+        if out_of_handles(&error) {
+            Err(self.wait_for_handles("write the manifest", &error, settings))
+        } else if out_of_room(&error) {
+            Err(format!("{error}; make room, then appends work again"))
+        } else {
+            let reason = format!("its manifest could not be written: {error}");
+            Err(self.refuse(Refusal::disk(reason), settings))
+        }
     }
 
     /// Whether all of the log is synced.
@@ -137,7 +174,7 @@ impl OwnedLog {
     }
 
     pub(super) fn force_sync(&mut self, settings: &Settings) -> Result<(), String> {
-        let is_due = self.unsynced.is_any() || self.unsynced.is_inherited;
+        let is_due = self.unsynced.is_any() || self.unsynced.is_in_place();
         let Some(active) = self.active.filter(|_| is_due) else {
             return Ok(());
         };
@@ -148,15 +185,17 @@ impl OwnedLog {
         }
         match settings.sync_object(active) {
             Ok(()) => {
-                self.unsynced.clear();
-                Ok(())
+                self.note_synced();
+                // Before anything in a new segment is acknowledged: if its file is gone at a start, it is known
+                // to be lost.
+                if self.unsynced.is_unlisted { self.keep_manifest(settings) } else { Ok(()) }
             }
             // The file could not be opened, so no sync has failed: a later sync can be trusted.
             Err(error) if out_of_handles(&error) => {
                 Err(self.wait_for_handles("sync", &error, settings))
             }
             Err(error) => {
-                self.sync_failed = true;
+                self.note_failed_sync(settings);
                 Err(self.refuse(Refusal::disk(format!("a sync failed: {error}")), settings))
             }
         }

@@ -60,7 +60,9 @@ impl OwnedLog {
             if let Some(reason) = &self.start_failed {
                 return Err(storage(reason.clone()));
             }
-            if let Err(error) = settings.store.set_start(log, before) {
+            self.shared.noted().start = before;
+            if let Err(error) = settings.store.put_manifest(log, self.shared.manifest()) {
+                self.shared.noted().start = self.start;
                 return Err(storage(self.note_failed(&error, settings)));
             }
             self.start = before;
@@ -117,7 +119,7 @@ impl OwnedLog {
             }
             // A later sync of this object could succeed although its pages from now are lost. So no
             // append to it could ever be known to be on the disk.
-            self.sync_failed = true;
+            self.note_failed_sync(settings);
             return Err(self.refuse(Refusal::disk(format!("a sync failed: {error}")), settings));
         }
         self.active = Some(object);
@@ -126,6 +128,7 @@ impl OwnedLog {
         self.active_begun = settings.age.now();
         self.anchor = None;
         self.roll_due = false;
+        self.unsynced.is_unlisted = true;
         self.shared.readable_mut().segments.push(Segment::new(object));
         Ok(())
     }
@@ -272,6 +275,12 @@ impl OwnedLog {
         if self.refused.is_none() {
             self.refuse(refusal, settings);
         }
+    }
+
+    /// Handles the failed sync of a segment in the background.
+    pub(in crate::log) fn sync_failed(&mut self, refusal: Refusal, settings: &Settings) {
+        self.note_failed_sync(settings);
+        self.give_up(refusal, settings);
     }
 }
 

@@ -3,6 +3,7 @@
 use tracing::warn;
 
 use super::OwnedLog;
+use crate::log::object::manifest::Manifest;
 use crate::log::segment::Segment;
 use crate::log::settings::Settings;
 use crate::store::{AbortedEntry, LogSnapshot, LogUpdate};
@@ -19,7 +20,7 @@ impl OwnedLog {
         self.view_due_bytes >= settings.view_interval_bytes
     }
 
-    /// Writes a snapshot to the view now.
+    /// Keeps a manifest and writes a snapshot to the view, now.
     pub(super) fn keep_view(&mut self, settings: &Settings) {
         // Each start must find the damage again: a start does not read what a snapshot covers.
         if self.refused.is_some() || self.active.is_none() {
@@ -30,6 +31,14 @@ impl OwnedLog {
         if self.force_sync(settings).is_err() {
             return;
         }
+        // First: the view is a cache, and never tells more than the manifest.
+        if self.keep_manifest(settings).is_ok() {
+            self.keep_snapshot(settings);
+        }
+    }
+
+    /// Writes a snapshot to the view, of a log that is synced and whose manifest says so.
+    pub(in crate::log) fn keep_snapshot(&mut self, settings: &Settings) {
         self.view_due_bytes = 0;
         self.expire_producers(settings);
         let readable = self.shared.readable();
@@ -76,15 +85,15 @@ impl OwnedLog {
         }
     }
 
-    /// Makes the log durable before its thread ends, also with `durability = page-cache`.
-    pub(in crate::log) fn close(&mut self, settings: &Settings) {
+    /// Makes the log durable before its thread ends, also with `durability = page-cache`. Returns the manifest
+    /// that is to be kept before a last snapshot.
+    pub(in crate::log) fn close(&mut self, settings: &Settings) -> Option<Manifest> {
         // A log that was only read is left alone.
         let is_changed = self.unsynced.is_any() || self.view_due_bytes > 0;
-        if is_changed && self.refused.is_none() && self.force_sync(settings).is_ok() {
-            self.publish();
-            if self.view_due_bytes > 0 {
-                self.keep_view(settings);
-            }
+        if !is_changed || self.refused.is_some() || self.force_sync(settings).is_err() {
+            return None;
         }
+        self.publish();
+        (self.view_due_bytes > 0).then(|| self.shared.manifest())
     }
 }

@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::{
-    DRAFT_SUFFIX, LocalRecordStore, START_PREFIX, SUFFIX, file_name, parse_log_id, parse_object,
+    DRAFT_SUFFIX, LocalRecordStore, START_PREFIX, SUFFIX, file_name, manifests, parse_log_id,
+    parse_object,
 };
 use crate::log::object::files::Files;
 use crate::log::object::record_store::{Location, ObjectId, RecordStore};
@@ -65,6 +66,7 @@ impl LocalRecordStore {
         let is_part = |name: &str| {
             let stem = name.strip_suffix(SUFFIX).or_else(|| name.strip_suffix(DRAFT_SUFFIX));
             stem.is_some_and(|stem| parse_object(log, stem).is_some())
+                || [manifests::NAME, manifests::DRAFT_NAME].contains(&name)
                 || name.strip_prefix(START_PREFIX).is_some_and(|at| at.parse::<u64>().is_ok())
         };
         let names = self.entries(log)?.into_iter().map(|entry| entry.name);

@@ -84,6 +84,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::log::boot::Boot;
     use crate::log::object::record_store::ObjectId;
     use crate::types::{LogId, Offset, PartitionId, TopicId};
 
@@ -95,7 +96,7 @@ mod tests {
     #[test]
     fn reads_past_the_cache_are_the_same_at_any_place_and_at_the_end_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
-        let store = LocalRecordStore::open(dir.path()).unwrap();
+        let store = LocalRecordStore::open(dir.path(), Boot::default()).unwrap();
         let mut compared = 0;
         for bytes in [0, 1, 4_095, 4_096, 4_097, 1_300_001, 2 << 20] {
             let object = object(bytes);
@@ -121,7 +122,7 @@ mod tests {
     #[test]
     fn a_file_system_that_cannot_read_past_its_cache_is_asked_once() {
         let dir = tempfile::tempdir().unwrap();
-        let store = LocalRecordStore::open(dir.path()).unwrap();
+        let store = LocalRecordStore::open(dir.path(), Boot::default()).unwrap();
         store.append(object(0), 0, &vec![7; 1 << 20]).unwrap();
         store.sync(object(0)).unwrap();
         let location = Location { object: object(0), position: 0, length: 1 << 20 };

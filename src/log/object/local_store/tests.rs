@@ -13,7 +13,7 @@ fn object(base: u64) -> ObjectId {
 #[test]
 fn objects_are_appended_read_truncated_listed_and_deleted() {
     let dir = tempfile::tempdir().unwrap();
-    let store = LocalRecordStore::open(dir.path()).unwrap();
+    let store = LocalRecordStore::open(dir.path(), Boot::default()).unwrap();
     assert!(store.list(object(0).log).unwrap() == Listing::default());
     store.append(object(0), 0, b"hello ").unwrap();
     let location = store.append(object(0), 6, b"world").unwrap();
@@ -36,7 +36,7 @@ fn objects_are_appended_read_truncated_listed_and_deleted() {
 #[test]
 fn a_draft_is_seen_when_it_is_published() {
     let dir = tempfile::tempdir().unwrap();
-    let store = LocalRecordStore::open(dir.path()).unwrap();
+    let store = LocalRecordStore::open(dir.path(), Boot::default()).unwrap();
     let log = object(0).log;
     store.append(object(0), 0, b"as it came").unwrap();
     let compacted = ObjectId { revision: 1, ..object(0) };
@@ -57,23 +57,9 @@ fn a_draft_is_seen_when_it_is_published() {
 }
 
 #[test]
-fn a_start_is_noted_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = LocalRecordStore::open(dir.path()).unwrap();
-    let log = object(0).log;
-    store.append(object(0), 0, b"a").unwrap();
-    assert_eq!(store.list(log).unwrap().start, None);
-    for start in [3, 70, 70] {
-        store.set_start(log, Offset::new(start)).unwrap();
-        assert_eq!(store.list(log).unwrap().start, Some(Offset::new(start)));
-    }
-    assert_eq!(fs::read_dir(store.log_dir(log)).unwrap().count(), 2);
-}
-
-#[test]
 fn files_unused_since_the_last_rest_are_closed() {
     let dir = tempfile::tempdir().unwrap();
-    let store = LocalRecordStore::open(dir.path()).unwrap();
+    let store = LocalRecordStore::open(dir.path(), Boot::default()).unwrap();
     store.append(object(0), 0, b"a").unwrap();
     store.append(object(1), 0, b"b").unwrap();
     store.rest();
@@ -88,7 +74,7 @@ fn files_unused_since_the_last_rest_are_closed() {
 #[test]
 fn files_in_use_stay_open_when_others_come() {
     let dir = tempfile::tempdir().unwrap();
-    let store = LocalRecordStore::open(dir.path()).unwrap();
+    let store = LocalRecordStore::open(dir.path(), Boot::default()).unwrap();
     for base in 0..3 * OPEN_FILES_MAX as u64 {
         store.append(object(base), 0, b"a").unwrap();
         store.sync(object(7.min(base))).unwrap();
@@ -103,7 +89,7 @@ fn files_in_use_stay_open_when_others_come() {
 #[test]
 fn a_look_that_comes_once_reads_the_same_and_opens_nothing_for_long() {
     let dir = tempfile::tempdir().unwrap();
-    let store = LocalRecordStore::open(dir.path()).unwrap();
+    let store = LocalRecordStore::open(dir.path(), Boot::default()).unwrap();
     let bytes: Vec<u8> = (0..300_000u32).map(|i| (i % 251) as u8).collect();
     store.append(object(0), 0, &bytes).unwrap();
     store.sync(object(0)).unwrap();
@@ -131,7 +117,7 @@ fn a_look_that_comes_once_reads_the_same_and_opens_nothing_for_long() {
 #[test]
 fn a_file_deleted_while_it_is_opened_is_not_kept_open() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Arc::new(LocalRecordStore::open(dir.path()).unwrap());
+    let store = Arc::new(LocalRecordStore::open(dir.path(), Boot::default()).unwrap());
     let location = |base| Location { object: object(base), position: 0, length: 1 };
     for base in 0..300 {
         store.append(object(base), 0, b"a").unwrap();
@@ -148,7 +134,7 @@ fn a_file_deleted_while_it_is_opened_is_not_kept_open() {
 #[test]
 fn more_objects_than_handles_stay_readable() {
     let dir = tempfile::tempdir().unwrap();
-    let store = LocalRecordStore::open(dir.path()).unwrap().with_open_files(20);
+    let store = LocalRecordStore::open(dir.path(), Boot::default()).unwrap().with_open_files(20);
     let count = 30;
     for base in 0..count {
         store.append(object(base), 0, &base.to_be_bytes()).unwrap();
@@ -164,8 +150,11 @@ fn more_objects_than_handles_stay_readable() {
 fn a_file_that_an_earlier_process_made_is_synced_with_its_directory() {
     let dir = tempfile::tempdir().unwrap();
     // It was killed before it could sync what it had made.
-    LocalRecordStore::open(dir.path()).unwrap().append(object(0), 0, b"a").unwrap();
-    let store = LocalRecordStore::open(dir.path()).unwrap();
+    LocalRecordStore::open(dir.path(), Boot::default())
+        .unwrap()
+        .append(object(0), 0, b"a")
+        .unwrap();
+    let store = LocalRecordStore::open(dir.path(), Boot::default()).unwrap();
     store.append(object(0), 1, b"b").unwrap();
     let path = store.log_dir(object(0).log);
     fs::rename(&path, dir.path().join("elsewhere")).unwrap();

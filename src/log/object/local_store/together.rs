@@ -179,4 +179,8 @@ impl<F: Files> wal::Target for LocalRecordStore<F> {
     fn sync_in_place(&self, objects: &[ObjectId]) -> InPlace {
         self.sync_in_place(objects)
     }
+
+    fn keep_promises(&self) -> io::Result<()> {
+        self.keep_promises()
+    }
 }

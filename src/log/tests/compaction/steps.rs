@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
+use crate::log::object::manifest::Manifest;
 
 /// Fails the change of this number, from 1, and every one after it.
 struct Failing {
@@ -67,8 +68,8 @@ impl RecordStore for Failing {
         self.change(|| self.inner.discard_drafts(log))
     }
 
-    fn set_start(&self, log: LogId, start: Offset) -> io::Result<()> {
-        self.inner.set_start(log, start)
+    fn put_manifests(&self, manifests: &[(LogId, Manifest)]) -> Vec<(LogId, io::Error)> {
+        self.inner.put_manifests(manifests)
     }
 
     fn list(&self, log: LogId) -> io::Result<Listing> {
@@ -90,7 +91,7 @@ fn whatever_step_a_compaction_ends_at_the_log_is_whole() {
         for (happens, view_survives) in [(false, true), (true, true), (true, false)] {
             let dir = tempfile::tempdir().unwrap();
             let store = Arc::new(Failing {
-                inner: LocalRecordStore::open(&dir.path().join("logs")).unwrap(),
+                inner: LocalRecordStore::open(&dir.path().join("logs"), Boot::default()).unwrap(),
                 changes_left: AtomicUsize::new(failing_change),
                 happens,
             });

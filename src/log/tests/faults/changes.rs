@@ -35,7 +35,7 @@ fn a_start_that_is_not_noted_is_not_raised_and_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let store = FaultyStore::open(dir.path());
         let fixture = four_segments(&store, dir.path());
-        fail(&store, Change::SetStart, errno, happens);
+        fail(&store, Change::Manifest, errno, happens);
         let trimmed = fixture.log.trim_blocking(Offset::new(2));
         assert!(matches!(trimmed, Err(TrimError::Storage { .. })), "{case}: {trimmed:?}");
         assert_eq!(all(&fixture), ["a", "b", "c", "d"], "{case}");

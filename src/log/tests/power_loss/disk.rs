@@ -10,8 +10,9 @@
 //!   whatever became of the others; a rename is one step.
 //! - When power fails in the middle of a call, a write may be done in part, and another change may
 //!   be done. Every later call fails.
-//! - After a failed `sync_data` no later one makes the file's earlier writes durable, although it
-//!   says so, until the process ends: the kernel has marked the pages clean.
+//! - After a failed `sync_data` no later one makes the file's earlier writes durable, although it says so: the
+//!   kernel has marked the pages clean. Only bytes that are written again will be. When the process starts again,
+//!   the cache may have dropped them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -41,12 +42,64 @@ struct State {
     /// The next write fails with this errno after a part of it.
     write_fault: Option<i32>,
     sync_fault: bool,
+    has_sync_failed: bool,
 }
 
 /// A file's contents: as last synced, and as each change since has left it.
 struct Inode {
     versions: Vec<Vec<u8>>,
-    sync_failed: bool,
+    /// For each byte, whether a failed sync has given it up.
+    given_up: Vec<bool>,
+}
+
+impl Inode {
+    fn contents(&self) -> &Vec<u8> {
+        self.versions.last().unwrap()
+    }
+
+    /// Changes the contents; what is in `written` is written back by the next sync.
+    fn change(&mut self, contents: Vec<u8>, written: std::ops::Range<usize>) {
+        self.given_up.resize(contents.len(), false);
+        self.given_up[written].fill(false);
+        self.versions.push(contents);
+    }
+
+    fn sync(&mut self) {
+        if !self.given_up.contains(&true) {
+            self.versions.drain(..self.versions.len() - 1);
+            return;
+        }
+        let contents = self.contents().clone();
+        self.given_up.resize(contents.len(), false);
+        let durable = self.versions[0].clone();
+        self.versions = vec![kept(&durable, &contents, &self.given_up), contents];
+        if self.versions[0] == self.versions[1] {
+            self.versions.truncate(1);
+        }
+    }
+
+    fn fail_sync(&mut self) {
+        let durable = &self.versions[0];
+        let contents = self.versions.last().unwrap();
+        let is_same = |(at, byte): (usize, &u8)| durable.get(at) == Some(byte);
+        let lost = contents.iter().enumerate().map(|it| !is_same(it));
+        let before = self.given_up.iter().copied().chain(std::iter::repeat(false));
+        self.given_up = lost.zip(before).map(|(lost, before)| lost || before).collect();
+    }
+
+    /// The cache drops what a failed sync has given up, and reads it from the disk.
+    fn drop_given_up(&mut self) {
+        let contents = kept(&self.versions[0], self.contents(), &self.given_up);
+        self.versions.push(contents);
+    }
+}
+
+/// The contents, with bytes that were given up as they are on the disk.
+fn kept(durable: &[u8], contents: &[u8], given_up: &[bool]) -> Vec<u8> {
+    let on_disk = |at: usize| durable.get(at).copied().unwrap_or(0);
+    let is_given_up = |at: usize| given_up.get(at).copied().unwrap_or(false);
+    let byte = |(at, byte): (usize, &u8)| if is_given_up(at) { on_disk(at) } else { *byte };
+    contents.iter().enumerate().map(byte).collect()
 }
 
 #[derive(Default)]
@@ -98,6 +151,7 @@ impl Disk {
             off: false,
             write_fault: None,
             sync_fault: false,
+            has_sync_failed: false,
         };
         Disk { state: Arc::new(Mutex::new(state)) }
     }
@@ -130,16 +184,34 @@ impl Disk {
         state.sync_fault = false;
     }
 
-    /// The process ends; what it wrote stays as it is.
-    pub fn restart(&self) {
+    /// The process ends; what it wrote stays as it is, unless a sync of it has failed. Returns whether the cache
+    /// has dropped such bytes.
+    pub fn restart(&self) -> bool {
         let mut state = self.state();
         state.off = false;
         state.budget = None;
         state.write_fault = None;
         state.sync_fault = false;
-        for inode in &mut state.inodes {
-            inode.sync_failed = false;
+        let State { inodes, random, .. } = &mut *state;
+        let mut has_dropped = false;
+        for inode in inodes.iter_mut().filter(|inode| inode.given_up.contains(&true)) {
+            if random.one_in(2) {
+                inode.drop_given_up();
+                has_dropped = true;
+            }
         }
+        has_dropped
+    }
+
+    /// A loss of power that was asked for and is still to come does not come any more.
+    pub fn call_off(&self) {
+        self.call_off_faults();
+        self.state().budget = None;
+    }
+
+    /// Whether a sync has failed since the last call.
+    pub fn has_sync_failed(&self) -> bool {
+        std::mem::take(&mut self.state().has_sync_failed)
     }
 
     /// The machine loses power and starts again.
@@ -165,6 +237,7 @@ impl Disk {
         let sector = if random.one_in(2) { 512 } else { 4096 };
         for inode in inodes {
             inode.versions = vec![left(&inode.versions, sector, garbage, random)];
+            inode.given_up.clear();
         }
     }
 }
@@ -286,7 +359,7 @@ impl Files for Disk {
             Some(Node::File(inode)) => inode,
             _ => {
                 let inode = state.inodes.len();
-                state.inodes.push(Inode { versions: vec![Vec::new()], sync_failed: false });
+                state.inodes.push(Inode { versions: vec![Vec::new()], given_up: Vec::new() });
                 state.change_dir(dir, Change::Link(name, Node::File(inode)))?;
                 inode
             }
@@ -357,7 +430,7 @@ impl Files for Disk {
         let dir = state.dir(dir)?;
         let entry = |(name, node): (&String, &Node)| {
             let bytes = match node {
-                Node::File(inode) => state.inodes[*inode].versions.last().unwrap().len() as u64,
+                Node::File(inode) => state.inodes[*inode].contents().len() as u64,
                 Node::Dir(_) => 0,
             };
             Entry { name: name.clone(), bytes }
@@ -366,18 +439,7 @@ impl Files for Disk {
     }
 }
 
-impl Handle {
-    /// Changes the contents, unless power fails at that.
-    fn write(&self, change: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
-        let mut state = self.disk.state();
-        state.change()?;
-        let versions = &mut state.inodes[self.inode].versions;
-        let mut contents = versions.last().unwrap().clone();
-        change(&mut contents);
-        versions.push(contents);
-        Ok(())
-    }
-}
+impl Handle {}
 
 fn put(contents: &mut Vec<u8>, bytes: &[u8], position: u64) {
     let at = position as usize;
@@ -391,7 +453,7 @@ impl File for Handle {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let state = self.disk.state();
         state.look()?;
-        let contents = state.inodes[self.inode].versions.last().unwrap();
+        let contents = state.inodes[self.inode].contents();
         let rest = contents.get(position as usize..).unwrap_or_default();
         let read = rest.len().min(buffer.len());
         buffer[..read].copy_from_slice(&rest[..read]);
@@ -421,10 +483,11 @@ impl File for Handle {
             Some(_) => state.random.below(bytes.len() + 1),
             None => bytes.len(),
         };
-        let versions = &mut state.inodes[self.inode].versions;
-        let mut contents = versions.last().unwrap().clone();
+        let inode = &mut state.inodes[self.inode];
+        let mut contents = inode.contents().clone();
         put(&mut contents, &bytes[..length], position);
-        versions.push(contents);
+        let at = position as usize;
+        inode.change(contents, at..at + length);
         failed.map_or(Ok(()), Err)
     }
 
@@ -432,11 +495,9 @@ impl File for Handle {
         let mut state = self.disk.state();
         state.change()?;
         let failed = std::mem::take(&mut state.sync_fault);
+        state.has_sync_failed |= failed;
         for inode in &mut state.inodes {
-            inode.sync_failed |= failed;
-            if !inode.sync_failed {
-                inode.versions.drain(..inode.versions.len() - 1);
-            }
+            if failed { inode.fail_sync() } else { inode.sync() }
         }
         if failed { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(()) }
     }
@@ -445,18 +506,24 @@ impl File for Handle {
         let mut state = self.disk.state();
         state.change()?;
         let failed = std::mem::take(&mut state.sync_fault);
+        state.has_sync_failed |= failed;
         let inode = &mut state.inodes[self.inode];
-        inode.sync_failed |= failed;
         if failed {
+            inode.fail_sync();
             return Err(io::Error::from_raw_os_error(EIO));
         }
-        if !inode.sync_failed {
-            inode.versions.drain(..inode.versions.len() - 1);
-        }
+        inode.sync();
         Ok(())
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.write(|contents| contents.resize(length as usize, 0))
+        let mut state = self.disk.state();
+        state.change()?;
+        let inode = &mut state.inodes[self.inode];
+        let mut contents = inode.contents().clone();
+        let before = contents.len();
+        contents.resize(length as usize, 0);
+        inode.change(contents, before.min(length as usize)..length as usize);
+        Ok(())
     }
 }
