@@ -670,9 +670,12 @@ impl Replayed {
         // Zeros where a batch should begin are bytes that never reached the disk. So nothing behind them was
         // synced: the machine lost power in the middle of unsynced writes.
         Ok(match cache {
-            Cache::Whole => !goes_on && scan.is_cut_short(position, self.end)?,
+            Cache::Whole if goes_on => false,
             _ if goes_on => scan.is_hole(position)?,
-            _ => !scan.is_whole_behind_its_place(position)?,
+            // A whole batch whose length, offset or magic is wrong.
+            _ if scan.is_whole_behind_its_place(position)? => false,
+            Cache::Whole => scan.is_cut_short(position, self.end)?,
+            _ => true,
         })
     }
 
