@@ -2,6 +2,8 @@
 //! that `ottla doctor` makes on a stopped broker. Read `recovery.rs` first.
 
 pub(in crate::log) mod log_time;
+mod promise;
 pub(in crate::log) mod recovery;
 pub mod repair;
+mod snapshot;
 pub mod verify;

@@ -7,22 +7,20 @@ use std::io;
 use tracing::{debug, error, info, warn};
 
 use super::log_time::{Clocks, LogTime};
+use super::promise::{Cache, files_gone, promised};
+use super::snapshot::snapshot;
 use crate::log::LogError;
 use crate::log::append::producer::{BatchFacts, Producers};
 use crate::log::format::batch::{self, BatchHeader, Producer};
 use crate::log::format::scan::{Found, Scan};
-use crate::log::object::manifest::{Manifest, ManifestSegment};
-use crate::log::object::record_store::{Listing, Location, ObjectId, RecordStore};
+use crate::log::object::record_store::{Listing, ObjectId, RecordStore};
 use crate::log::outcome::AbortedTxn;
 use crate::log::partition::Noted;
 use crate::log::refusals::Refusal;
 use crate::log::segment::{Damage, Segment};
 use crate::log::settings::Settings;
-use crate::store::{AbortedEntry, Anchor, LogSnapshot, SegmentEntry, StoreError};
+use crate::store::{AbortedEntry, Anchor, LogSnapshot};
 use crate::types::{LogId, Offset, Progress};
-
-/// How many bytes `Replayed::write_again` writes at once.
-const AGAIN_BYTES: u64 = 1 << 20;
 
 /// The state of a log as recovery has rebuilt it.
 #[derive(Default)]
@@ -53,7 +51,7 @@ pub(in crate::log) struct Replayed {
     /// The manifest lists the last segment.
     pub(in crate::log) is_listed: bool,
     /// Where the first batch begins that no sync may have reached, although the page cache shows it.
-    doubtful: Option<(ObjectId, u64)>,
+    pub(super) doubtful: Option<(ObjectId, u64)>,
     time: LogTime,
 }
 
@@ -192,19 +190,6 @@ fn absent(log: LogId, listing: &Listing, settings: &Settings) -> Replayed {
     replayed
 }
 
-/// Up to where a log was on the disk once, by what lies in the store and by the view; `None` if it
-/// may always have been empty.
-pub(super) fn promised(listing: &Listing, synced: Option<Offset>) -> Option<Offset> {
-    let noted = listing.manifest.as_ref().map(|manifest| manifest.end);
-    let promised = listing.start.max(listing.promised).max(noted).max(synced);
-    promised.filter(|end| *end > Offset::ZERO)
-}
-
-/// What is said of a log without files that went up to `end`.
-pub(in crate::log) fn files_gone(end: Offset) -> String {
-    format!("all of its files are gone, although all before offset {end} had been on the disk")
-}
-
 /// What lies in the store of a log.
 pub(in crate::log) fn list(log: LogId, store: &dyn RecordStore) -> Result<Listing, LogError> {
     store.list(log).map_err(|source| LogError::Io { action: "list", path: log.to_string(), source })
@@ -282,36 +267,6 @@ pub(in crate::log) struct Walk<'a> {
     pub(in crate::log) cache: Cache,
 }
 
-/// What the page cache has of the writes that no sync has followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::log) enum Cache {
-    /// All of them: the machine runs since they were made. Only the end of the last write can be missing, if
-    /// the process was killed meanwhile.
-    Whole,
-    /// Any part of them may be missing: power was lost, or nothing tells that it was not.
-    Lost,
-    /// A sync has failed, and the machine runs since. The cache may show bytes at and behind this offset that no
-    /// later sync will write, or it may have dropped them.
-    Doubtful {
-        /// The durable end.
-        from: Offset,
-    },
-}
-
-impl Cache {
-    /// What is known of the cache between a log and its disk.
-    pub(in crate::log) fn of(listing: &Listing, store: &dyn RecordStore) -> Cache {
-        let boot = store.boot();
-        match &listing.manifest {
-            Some(manifest) if boot.is(manifest.failed_sync) => {
-                Cache::Doubtful { from: manifest.end }
-            }
-            _ if boot.is_same => Cache::Whole,
-            _ => Cache::Lost,
-        }
-    }
-}
-
 /// Walks a log from the end of the snapshot `known`, or from its beginning, and changes nothing. Calls
 /// `sealed` for every segment but the last when it has been walked.
 pub(in crate::log) fn walk(
@@ -362,99 +317,6 @@ pub(in crate::log) fn walk(
     Ok(replayed)
 }
 
-/// The state of a log in the view.
-type Known = (LogSnapshot, Vec<AbortedEntry>);
-
-/// The view's snapshot of a log, if it fits the log; and the offset up to which the log was once on the disk
-/// according to the view, also if the snapshot does not fit.
-fn snapshot(
-    log: LogId,
-    objects: &[(ObjectId, u64)],
-    listing: &mut Listing,
-    settings: &Settings,
-) -> (Option<Known>, Option<Offset>) {
-    let (store, view) = (&*settings.store, &settings.view);
-    let known = || -> Result<_, StoreError> {
-        let Some(snapshot) = view.log_snapshot(log)? else { return Ok(None) };
-        Ok(Some((snapshot, view.log_aborted(log)?)))
-    };
-    let (misfit, snapshot) = match known() {
-        Ok(None) => return (None, None),
-        Ok(Some((snapshot, aborted))) => match misfit(log, &snapshot, objects, store) {
-            None => {
-                let end = snapshot.end;
-                return (Some((snapshot, aborted)), Some(end));
-            }
-            Some(misfit) => (misfit, Some(snapshot)),
-        },
-        Err(error) => (error.to_string(), None),
-    };
-    let label = settings.label(log);
-    warn!(log = label, misfit, "view does not fit the log, scanning the whole log");
-    let synced = snapshot.as_ref().map(|snapshot| snapshot.end);
-    // Of a log that an earlier version wrote, the view alone tells how far it was on the disk.
-    if let Err(error) = keep_end(log, synced.unwrap_or_default(), listing, store) {
-        warn!(log = label, %error, "manifest was not written, the snapshot stays in the view");
-    } else if let Err(error) = view.forget_log(log) {
-        warn!(log = label, %error, "a snapshot that does not fit could not be removed from the view");
-    }
-    (None, synced)
-}
-
-/// Raises the durable end in a log's manifest to `end`.
-fn keep_end(
-    log: LogId,
-    end: Offset,
-    listing: &mut Listing,
-    store: &dyn RecordStore,
-) -> io::Result<()> {
-    if listing.manifest.as_ref().map_or(Offset::ZERO, |manifest| manifest.end) >= end {
-        return Ok(());
-    }
-    let manifest = Manifest::raised(listing, end);
-    store.put_manifest(log, manifest.clone())?;
-    listing.manifest = Some(manifest);
-    Ok(())
-}
-
-/// Why a snapshot does not fit its log; `None` if it fits.
-fn misfit(
-    log: LogId,
-    snapshot: &LogSnapshot,
-    objects: &[(ObjectId, u64)],
-    store: &dyn RecordStore,
-) -> Option<String> {
-    let Some((last, sealed)) = snapshot.segments.split_last() else {
-        return Some("it names no segment".to_owned());
-    };
-    let object =
-        |entry: &SegmentEntry| ObjectId { log, base: entry.base, revision: entry.revision };
-    let is_there =
-        |(i, entry): (usize, &SegmentEntry)| objects.get(i) == Some(&(object(entry), entry.bytes));
-    if !sealed.iter().enumerate().all(is_there) {
-        return Some("its older segments differ".to_owned());
-    }
-    match objects.get(sealed.len()) {
-        Some((found, length)) if *found == object(last) && *length >= last.bytes => {}
-        _ => return Some(format!("segment {} is shorter", last.base)),
-    }
-    let Some(anchor) = snapshot.anchor else {
-        let is_empty = last.bytes == 0 && snapshot.end == last.base;
-        return (!is_empty).then(|| "it names no last batch".to_owned());
-    };
-    match Scan::new(store, object(last), anchor.position, last.bytes).peek() {
-        Ok(Some(Ok(header)))
-            if header.base_offset == anchor.base_offset
-                && header.crc == anchor.crc
-                && header.next_offset() == snapshot.end
-                && anchor.position + header.bytes as u64 == last.bytes =>
-        {
-            None
-        }
-        _ => Some(format!("batch at offset {} differs", anchor.base_offset)),
-    }
-}
-
 impl Replayed {
     fn from_view(
         log: LogId,
@@ -493,112 +355,6 @@ impl Replayed {
             self.refuse(format!("segment {object} does not begin at offset {from}"));
             self.end = self.end.max(object.base);
         }
-    }
-
-    /// Holds the log to what is known about it: where it starts, and up to where it was on the
-    /// disk. A log that ends before that has lost records that may have been acknowledged: that is
-    /// no torn tail, and their offsets may not be given out again.
-    pub(in crate::log) fn hold_to(&mut self, listing: &Listing, synced: Option<Offset>) {
-        if let Some(reason) = &listing.refused {
-            self.refused.get_or_insert(Refusal::incomplete(reason.clone()));
-        }
-        let noted = listing.manifest.as_ref().map(|manifest| manifest.start).max(listing.start);
-        if let (Some(start), Some(first)) = (noted, self.segments.first())
-            && listing.manifest.is_some()
-            && first.object.base > start
-        {
-            let object = first.object;
-            self.gaps.insert(0, (object, start));
-            self.refuse(format!("{object} is the first segment, the log starts at offset {start}"));
-        }
-        if let Some(manifest) = &listing.manifest {
-            self.cleaned_to = self.cleaned_to.max(manifest.cleaned_to.min(self.end));
-        }
-        self.start = self.start.max(listing.start.unwrap_or_default());
-        let promised = promised(listing, synced).unwrap_or_default().max(self.start);
-        let Some(segment) = self.segments.last_mut().filter(|_| self.end < promised) else {
-            return;
-        };
-        let (position, bytes, reason) = match self.torn.take() {
-            Some(torn) => (torn.position, torn.bytes, torn.reason),
-            None => {
-                let reason = match missing(listing, segment.object) {
-                    Some(gone) => format!("segment {gone} is gone"),
-                    None => "it ends too early".to_owned(),
-                };
-                (segment.bytes, 0, reason)
-            }
-        };
-        let reason = format!("{reason}; all before offset {promised} had been on the disk");
-        let object = segment.object;
-        segment.damage(Damage {
-            offset: self.end,
-            next: promised,
-            position,
-            end: position + bytes,
-            reason: reason.clone(),
-        });
-        self.end = promised;
-        self.refuse(format!("segment {object} is damaged at byte {position}: {reason}"));
-    }
-
-    /// What the manifest says from now on. The log ends at its durable end, unless it refuses appends.
-    fn note(&mut self, listing: &Listing) {
-        let manifest = listing.manifest.as_ref();
-        let end = manifest.map_or(Offset::ZERO, |manifest| manifest.end);
-        self.noted = Noted {
-            version: manifest.map_or(0, |manifest| manifest.version),
-            start: self.start,
-            end: if self.refused.is_none() { self.end } else { end },
-            // A log that refuses appends was not looked after: the next start must know.
-            failed_sync: manifest
-                .and_then(|manifest| manifest.failed_sync)
-                .filter(|_| self.refused.is_some()),
-        };
-        let last = self.segments.last().map(Segment::id);
-        let is_last = |segment: &ManifestSegment| Some(segment.id) == last;
-        self.is_listed = manifest.is_some_and(|manifest| manifest.segments.iter().any(is_last));
-    }
-
-    /// A new manifest of the log.
-    fn manifest(&self) -> Manifest {
-        let Noted { version, start, end, failed_sync } = self.noted;
-        let segment =
-            |segment: &Segment| ManifestSegment { id: segment.id(), bytes: segment.bytes };
-        Manifest {
-            version: version + 1,
-            start,
-            end,
-            cleaned_to: self.cleaned_to,
-            failed_sync,
-            segments: self.segments.iter().map(segment).collect(),
-        }
-    }
-
-    /// Writes what the page cache shows behind the durable end again, unchanged, and syncs it.
-    fn write_again(&self, store: &dyn RecordStore) -> Result<(), LogError> {
-        let Some((first, from)) = self.doubtful else { return Ok(()) };
-        let again = self.segments.iter().skip_while(|segment| segment.object != first);
-        for segment in again {
-            let object = segment.object;
-            let mut position = if object == first { from } else { 0 };
-            while position < segment.bytes {
-                let length = (segment.bytes - position).min(AGAIN_BYTES) as usize;
-                let bytes = store.read(Location { object, position, length });
-                let bytes = bytes.map_err(|e| failed("read", object, e))?;
-                if bytes.is_empty() {
-                    break;
-                }
-                store.append(object, position, &bytes).map_err(|e| failed("write", object, e))?;
-                position += bytes.len() as u64;
-            }
-            store.sync(object).map_err(|e| failed("sync", object, e))?;
-            info!(
-                segment = %object, from = if object == first { from } else { 0 },
-                "a sync has failed in this boot of the machine: bytes were written again and synced"
-            );
-        }
-        Ok(())
     }
 
     fn segment(
@@ -698,22 +454,11 @@ impl Replayed {
         self.time.forget_idle(&mut self.producers);
     }
 
-    fn refuse(&mut self, reason: String) {
+    pub(super) fn refuse(&mut self, reason: String) {
         self.refused.get_or_insert(Refusal::damage(reason));
     }
 }
 
-/// A segment behind `last` that the manifest lists and that is not there.
-fn missing(listing: &Listing, last: ObjectId) -> Option<ObjectId> {
-    let listed = listing.manifest.iter().flat_map(|manifest| &manifest.segments);
-    let mut behind = listed.filter(|listed| listed.id.base > last.base);
-    behind.next().map(|ManifestSegment { id, .. }| ObjectId {
-        base: id.base,
-        revision: id.revision,
-        ..last
-    })
-}
-
-fn failed(action: &'static str, object: ObjectId, source: io::Error) -> LogError {
+pub(super) fn failed(action: &'static str, object: ObjectId, source: io::Error) -> LogError {
     LogError::Io { action, path: object.to_string(), source }
 }

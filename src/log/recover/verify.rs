@@ -7,7 +7,8 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::log_time::Clocks;
-use super::recovery::{self, Cache, Replayed, Walk};
+use super::promise::{self, Cache};
+use super::recovery::{self, Replayed, Walk};
 use crate::log::LogError;
 use crate::log::boot::Boot;
 use crate::log::data_dir::DataDir;
@@ -132,7 +133,7 @@ impl AtRest {
             offset: Offset::ZERO,
             next: Some(end),
             position: 0,
-            reason: recovery::files_gone(end),
+            reason: promise::files_gone(end),
         }));
         findings.extend(walked.gaps.iter().map(|(segment, expected)| Finding {
             segment: *segment,
@@ -218,7 +219,7 @@ impl AtRest {
         let snapshot = self.view.as_ref().and_then(|view| view.log_snapshot(log).ok().flatten());
         let synced = snapshot.map(|snapshot| snapshot.end);
         walked.hold_to(&listing, synced);
-        let gone = recovery::promised(&listing, synced).filter(|_| objects.is_empty());
+        let gone = promise::promised(&listing, synced).filter(|_| objects.is_empty());
         Ok(Examined { listing, walked, gone })
     }
 
