@@ -122,7 +122,7 @@ impl Server {
         let (opened, of_dir) = (logs.clone(), data_dir.clone());
         let rested = tokio::task::spawn_blocking(move || {
             opened.rest();
-            if opened.are_all_open()
+            if opened.are_all_whole()
                 && let Err(error) = of_dir.remember_boot()
             {
                 warn!(%error, "the machine's boot was not noted in ottla.toml: the next start takes the machine for restarted");

@@ -231,9 +231,10 @@ impl Logs {
         tracing::error!(log, reason, next_step, "partition is offline until the next start");
     }
 
-    /// Whether every log could be opened so far.
-    pub fn are_all_open(&self) -> bool {
-        !self.inner.has_unopened.load(Ordering::Relaxed)
+    /// Whether every log was opened so far and is whole: nothing is left of a power loss.
+    pub fn are_all_whole(&self) -> bool {
+        let has_unopened = self.inner.has_unopened.load(Ordering::Relaxed);
+        !has_unopened && self.inner.settings.refusals.list().is_empty()
     }
 
     /// The handle of an open log.
@@ -279,7 +280,7 @@ impl Logs {
         self.inner.end_upkeep();
         self.inner.end_threads(|| Command::Stop);
         let Inner { open, settings, .. } = &*self.inner;
-        let manifest = |log: LogId| upkeep::manifest_of(open, settings, log);
+        let manifest = |log: LogId| upkeep::manifest_of(open, log);
         for (object, error) in settings.store.checkpoint(true, &manifest) {
             let log = settings.label(object.log);
             tracing::error!(log, segment = %object, %error, "last sync failed, the next start repeats it");
@@ -319,6 +320,7 @@ impl Inner {
             view_aborted: replayed.view_aborted,
             refused: replayed.refused,
             is_listed,
+            is_synced: replayed.is_synced,
         };
         let mut owned = OwnedLog::new(shared.clone(), span, recovered);
         owned.keep_view_if_due(settings);

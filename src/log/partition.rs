@@ -99,6 +99,8 @@ pub(super) struct Noted {
     /// The durable end.
     pub(super) end: Offset,
     pub(super) failed_sync: Option<Uuid>,
+    /// The log has refused appends since it was opened: nothing is known of its end.
+    pub(super) is_void: bool,
 }
 
 /// The bytes and transactions that readers may see.
@@ -181,7 +183,7 @@ impl Shared {
         let readable = self.readable();
         let mut noted = self.noted();
         noted.version += 1;
-        let Noted { version, start, end, failed_sync } = *noted;
+        let Noted { version, start, end, failed_sync, .. } = *noted;
         let listed = readable.segments.iter().take_while(|segment| segment.object.base < end);
         let segment =
             |segment: &Segment| ManifestSegment { id: segment.id(), bytes: segment.bytes };

@@ -137,6 +137,8 @@ pub(in crate::log) struct Recovered {
     pub(in crate::log) refused: Option<Refusal>,
     /// The manifest lists the active segment.
     pub(in crate::log) is_listed: bool,
+    /// Recovery has synced the active segment.
+    pub(in crate::log) is_synced: bool,
 }
 
 impl OwnedLog {
@@ -168,7 +170,7 @@ impl OwnedLog {
             view_aborted: recovered.view_aborted,
             roll_due: false,
             unsynced: SinceSync {
-                is_inherited: active.is_some(),
+                is_inherited: active.is_some() && !recovered.is_synced,
                 is_unlisted: !recovered.is_listed,
                 ..SinceSync::default()
             },

@@ -73,6 +73,8 @@ pub struct LocalRecordStore<F: Files = Os> {
     failed: Mutex<HashSet<ObjectId, IdHash>>,
     /// A handle through which the file system reports writes that failed since the start.
     file_system: F::File,
+    /// The same, for the manifests.
+    file_system_of_manifests: F::File,
     /// The file system cannot read past the page cache.
     past_refused: AtomicBool,
 }
@@ -136,6 +138,7 @@ impl<F: Files> LocalRecordStore<F> {
 
     fn unsynced(files: F, dir: &Path, boot: Boot) -> io::Result<LocalRecordStore<F>> {
         let file_system = files.open_dir(dir)?;
+        let file_system_of_manifests = files.open_dir(dir)?;
         let handles = Handles {
             files: HashMap::default(),
             turns: VecDeque::new(),
@@ -157,6 +160,7 @@ impl<F: Files> LocalRecordStore<F> {
             boot,
             failed: Mutex::default(),
             file_system,
+            file_system_of_manifests,
             past_refused: AtomicBool::new(false),
         })
     }
@@ -395,6 +399,8 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
     }
 
     fn delete_log(&self, log: LogId) -> io::Result<()> {
+        // Before, or a checkpoint would make a file there meanwhile.
+        self.end_manifest(log);
         let removed = absent_is_fine(self.files.remove_dir_all(&self.log_dir(log)));
         // After the removal, since a reader may have opened a file until then, which keeps its disk space.
         let of_log = |object: &ObjectId, _: &mut _| object.log == log;
@@ -438,6 +444,10 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
         self.keep_manifests(manifests)
     }
 
+    fn settle_manifest(&self, log: LogId) -> io::Result<()> {
+        self.make_manifest_durable(log)
+    }
+
     fn boot(&self) -> Boot {
         self.boot
     }
@@ -459,7 +469,7 @@ impl<F: Files> RecordStore for LocalRecordStore<F> {
             } else if name.ends_with(DRAFT_SUFFIX) {
                 listing.drafts = true;
             } else if name == manifests::NAME {
-                self.list_manifest(log, bytes, &mut listing);
+                self.list_manifest(log, bytes, &mut listing)?;
             }
         }
         listing.objects.sort_unstable();

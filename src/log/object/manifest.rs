@@ -38,7 +38,7 @@ pub struct Manifest {
     /// The boot of the machine in which a sync of the log failed. Until the next boot, the page cache may show
     /// bytes behind the durable end that the disk does not have and that no sync will write.
     pub failed_sync: Option<Uuid>,
-    /// The segments that begin before the durable end, by base offset.
+    /// The segments that were there, by base offset. They word what is missing at a start; the durable end decides.
     pub segments: Vec<ManifestSegment>,
 }
 

@@ -102,7 +102,9 @@ pub struct Listing {
     pub start: Option<Offset>,
     /// The newest manifest.
     pub manifest: Option<Manifest>,
-    /// Why no manifest can be read, although one was written.
+    /// The newest manifest raises the log's start, and may be in the page cache only: `settle_manifest`.
+    pub is_start_new: bool,
+    /// Why there is no manifest, although one was written.
     pub manifest_fault: Option<String>,
     /// Whether there are drafts, which a crash has left.
     pub drafts: bool,
@@ -189,8 +191,8 @@ pub trait RecordStore: Send + Sync + 'static {
     /// Removes the drafts of a log that were never published.
     fn discard_drafts(&self, log: LogId) -> io::Result<()>;
 
-    /// Keeps the manifests of logs, durably. One that is older than the log's stored one is passed over.
-    /// Returns the logs whose manifest was not kept.
+    /// Keeps the manifests of logs, durably. One that is older than what this process has stored is passed over,
+    /// and counts as kept. Returns the logs whose manifest was not kept.
     fn put_manifests(&self, manifests: &[(LogId, Manifest)]) -> Vec<(LogId, io::Error)>;
 
     /// `put_manifests` of one log.
@@ -199,6 +201,11 @@ pub trait RecordStore: Send + Sync + 'static {
             Some((_, error)) => Err(error),
             None => Ok(()),
         }
+    }
+
+    /// Makes the newest manifest of a log durable, which the process before may have left in the page cache.
+    fn settle_manifest(&self, _log: LogId) -> io::Result<()> {
+        Ok(())
     }
 
     /// The boot of the machine whose page cache is between the store and its disk.

@@ -1,7 +1,7 @@
 //! Holds a recovered log to its durable end: the end up to which it was on the disk once, by its manifest, the
 //! write-ahead log and the view (docs/adr/0012). Says what its next manifest says.
 
-use tracing::info;
+use tracing::{error, info};
 
 use super::recovery::{Replayed, failed};
 use crate::log::LogError;
@@ -10,7 +10,7 @@ use crate::log::object::record_store::{Listing, Location, ObjectId, RecordStore}
 use crate::log::partition::Noted;
 use crate::log::refusals::Refusal;
 use crate::log::segment::{Damage, Segment};
-use crate::types::Offset;
+use crate::types::{LogId, Offset};
 
 /// How many bytes `Replayed::write_again` writes at once.
 const AGAIN_BYTES: u64 = 1 << 20;
@@ -118,6 +118,7 @@ impl Replayed {
             failed_sync: manifest
                 .and_then(|manifest| manifest.failed_sync)
                 .filter(|_| self.refused.is_some()),
+            is_void: self.refused.is_some(),
         };
         let last = self.segments.last().map(Segment::id);
         let is_last = |segment: &ManifestSegment| Some(segment.id) == last;
@@ -126,7 +127,7 @@ impl Replayed {
 
     /// A new manifest of the log.
     pub(super) fn manifest(&self) -> Manifest {
-        let Noted { version, start, end, failed_sync } = self.noted;
+        let Noted { version, start, end, failed_sync, .. } = self.noted;
         let segment =
             |segment: &Segment| ManifestSegment { id: segment.id(), bytes: segment.bytes };
         Manifest {
@@ -136,6 +137,16 @@ impl Replayed {
             cleaned_to: self.cleaned_to,
             failed_sync,
             segments: self.segments.iter().map(segment).collect(),
+        }
+    }
+
+    /// Notes for the next start that the sync of a recovered log failed.
+    pub(super) fn note_failed_sync(&self, log: LogId, listing: &Listing, store: &dyn RecordStore) {
+        let end = listing.manifest.as_ref().map_or(Offset::ZERO, |manifest| manifest.end);
+        let raised = Manifest::raised(listing, end);
+        let manifest = Manifest { failed_sync: store.boot().id, ..raised };
+        if let Err(error) = store.put_manifest(log, manifest) {
+            error!(%log, %error, "that a sync failed could not be noted: restart the machine, not only the broker");
         }
     }
 

@@ -11,7 +11,7 @@ use super::promise::{Cache, files_gone, promised};
 use super::snapshot::snapshot;
 use crate::log::LogError;
 use crate::log::append::producer::{BatchFacts, Producers};
-use crate::log::format::batch::{self, BatchHeader, Producer};
+use crate::log::format::batch::{self, BatchHeader, HEADER_BYTES, Producer};
 use crate::log::format::scan::{Found, Scan};
 use crate::log::object::record_store::{Listing, ObjectId, RecordStore};
 use crate::log::outcome::AbortedTxn;
@@ -50,6 +50,8 @@ pub(in crate::log) struct Replayed {
     pub(in crate::log) noted: Noted,
     /// The manifest lists the last segment.
     pub(in crate::log) is_listed: bool,
+    /// The last segment was synced after everything was done to it.
+    pub(in crate::log) is_synced: bool,
     /// Where the first batch begins that no sync may have reached, although the page cache shows it.
     pub(super) doubtful: Option<(ObjectId, u64)>,
     time: LogTime,
@@ -74,6 +76,10 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
             fault,
             "manifest cannot be read: an end that was on the disk and is lost cannot be told now"
         );
+    }
+    if listing.is_start_new {
+        // Before anybody sees the new start: it never goes back.
+        store.settle_manifest(log).map_err(|source| manifest_failed(log, source))?;
     }
     if listing.drafts
         && let Err(error) = store.discard_drafts(log)
@@ -138,7 +144,11 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
         // reappear behind later appends. And a segment that replaces leftovers may have been published by
         // a process that was killed before it synced the name.
         if let Some(last) = replayed.segments.last() {
-            store.sync(last.object).map_err(|e| failed("sync", last.object, e))?;
+            if let Err(error) = store.sync(last.object) {
+                replayed.note_failed_sync(log, &listing, store);
+                return Err(failed("sync", last.object, error));
+            }
+            replayed.is_synced = true;
         }
         debug!(
             log = label, start = %replayed.start, end = %replayed.end,
@@ -150,11 +160,7 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
         // From here on the disk has what the page cache shows.
         let manifest = replayed.manifest();
         replayed.noted.version = manifest.version;
-        store.put_manifest(log, manifest).map_err(|source| LogError::Io {
-            action: "write the manifest of",
-            path: log.to_string(),
-            source,
-        })?;
+        store.put_manifest(log, manifest).map_err(|source| manifest_failed(log, source))?;
     }
     for object in leftovers.iter().chain(&replayed.superseded).filter(|_| is_whole) {
         match store.delete(*object) {
@@ -387,8 +393,11 @@ impl Replayed {
             };
             // A later segment that begins before this point is a leftover: skip it.
             let following = later.iter().map(|(object, _)| object.base).find(|b| *b >= self.end);
-            let next =
-                scan.resync(position, self.end.plus(1)..=following.unwrap_or(Offset::MAX))?;
+            // The CRC does not cover the base offset: what so few bytes cannot have led to is none. A batch
+            // takes 61 bytes at least, and 2^31 offsets at most.
+            let batches = (length - position) / HEADER_BYTES as u64 + 1;
+            let highest = self.end.plus(batches.saturating_mul(1 << 31));
+            let next = scan.resync(position, self.end.plus(1)..=following.unwrap_or(highest))?;
             if following.is_none() && self.is_torn(scan, position, next.is_some(), how.cache)? {
                 let reason = match next {
                     Some((_, next)) => {
@@ -457,6 +466,10 @@ impl Replayed {
     pub(super) fn refuse(&mut self, reason: String) {
         self.refused.get_or_insert(Refusal::damage(reason));
     }
+}
+
+fn manifest_failed(log: LogId, source: io::Error) -> LogError {
+    LogError::Io { action: "write the manifest of", path: log.to_string(), source }
 }
 
 pub(super) fn failed(action: &'static str, object: ObjectId, source: io::Error) -> LogError {

@@ -173,7 +173,7 @@ fn a_checkpoint_keeps_in_manifests_what_the_write_ahead_log_had_promised() {
     }
     assert_eq!(stored(dir.path()).end, Offset::new(1), "as of the first sync");
     let inner = &fixture.logs.inner;
-    let manifest = |log| crate::log::upkeep::manifest_of(&inner.open, &inner.settings, log);
+    let manifest = |log| crate::log::upkeep::manifest_of(&inner.open, log);
     assert!(inner.settings.store.checkpoint(true, &manifest).is_empty());
     assert_eq!(stored(dir.path()).end, Offset::new(end));
     fixture.append(plain(&["d"])).unwrap();

@@ -578,9 +578,7 @@ impl Simulation {
                 let _ = writer.cycle();
                 if self.random.one_in(2) {
                     let inner = &logs.inner;
-                    let manifest = |log: LogId| {
-                        crate::log::upkeep::manifest_of(&inner.open, &inner.settings, log)
-                    };
+                    let manifest = |log: LogId| crate::log::upkeep::manifest_of(&inner.open, log);
                     drop(inner.settings.store.checkpoint(true, &manifest));
                 }
             }

@@ -83,7 +83,7 @@ fn checkpoint(open: &Arc<OpenLogs>, settings: &Arc<Settings>) -> io::Result<Peri
 /// Syncs the segments that a WAL file holds bytes of, so that the file can be reused. If the sync of a
 /// segment fails, its log refuses appends from then on.
 pub(super) fn checkpoint_round(open: &OpenLogs, settings: &Settings) {
-    let manifest = |log: LogId| manifest_of(open, settings, log);
+    let manifest = |log: LogId| manifest_of(open, log);
     for (object, error) in settings.store.checkpoint(false, &manifest) {
         if let Some(log) = open.get(&object.log) {
             let refusal = Refusal::disk(format!("a sync failed: {error}"));
@@ -93,11 +93,11 @@ pub(super) fn checkpoint_round(open: &OpenLogs, settings: &Settings) {
     }
 }
 
-/// The manifest of an open log, for a checkpoint; `None` if the log refuses appends, since what it has promised
-/// does not change any more.
-pub(super) fn manifest_of(open: &OpenLogs, settings: &Settings, log: LogId) -> Option<Manifest> {
+/// The manifest of an open log, for a checkpoint; `None` if the log has refused appends since it was opened.
+pub(super) fn manifest_of(open: &OpenLogs, log: LogId) -> Option<Manifest> {
     let shared = open.get(&log).map(|partition| partition.shared.clone())?;
-    (!settings.refusals.has(log)).then(|| shared.manifest())
+    let is_void = shared.noted().is_void;
+    (!is_void).then(|| shared.manifest())
 }
 
 /// Has the writers forget idle producers, also those of logs without appends.

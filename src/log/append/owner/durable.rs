@@ -103,7 +103,11 @@ impl OwnedLog {
     /// Notes that the whole log is on the disk.
     fn note_synced(&mut self) {
         self.unsynced.clear();
-        self.shared.noted().end = self.end;
+        let mut noted = self.shared.noted();
+        // After a failed sync, or of a log that was not whole, a sync proves nothing of what was there before.
+        if noted.failed_sync.is_none() && !noted.is_void {
+            noted.end = self.end;
+        }
     }
 
     /// Notes, also for the next start of the process, that a sync has failed: the system takes the pages for
@@ -124,7 +128,8 @@ impl OwnedLog {
     /// appends.
     pub(super) fn keep_manifest(&mut self, settings: &Settings) -> Result<(), String> {
         let Err(error) = settings.store.put_manifest(self.shared.id, self.shared.manifest()) else {
-            self.unsynced.is_unlisted = false;
+            // An empty segment is listed with its first bytes.
+            self.unsynced.is_unlisted &= self.active_bytes == 0;
             return Ok(());
         };
         if out_of_handles(&error) {
@@ -174,7 +179,17 @@ impl OwnedLog {
     }
 
     pub(super) fn force_sync(&mut self, settings: &Settings) -> Result<(), String> {
-        let is_due = self.unsynced.is_any() || self.unsynced.is_in_place();
+        self.sync_active(settings)?;
+        // Before anything in a new segment is acknowledged: if its file is gone at a start, it is known to be lost.
+        match self.unsynced.is_unlisted && self.active_bytes > 0 {
+            true => self.keep_manifest(settings),
+            false => Ok(()),
+        }
+    }
+
+    /// `force_sync` without the manifest that lists a new segment.
+    pub(super) fn sync_active(&mut self, settings: &Settings) -> Result<(), String> {
+        let is_due = self.unsynced.is_any() || self.unsynced.is_inherited;
         let Some(active) = self.active.filter(|_| is_due) else {
             return Ok(());
         };
@@ -186,9 +201,7 @@ impl OwnedLog {
         match settings.sync_object(active) {
             Ok(()) => {
                 self.note_synced();
-                // Before anything in a new segment is acknowledged: if its file is gone at a start, it is known
-                // to be lost.
-                if self.unsynced.is_unlisted { self.keep_manifest(settings) } else { Ok(()) }
+                Ok(())
             }
             // The file could not be opened, so no sync has failed: a later sync can be trusted.
             Err(error) if out_of_handles(&error) => {

@@ -60,9 +60,13 @@ impl OwnedLog {
             if let Some(reason) = &self.start_failed {
                 return Err(storage(reason.clone()));
             }
-            self.shared.noted().start = before;
+            {
+                // It stays if the manifest cannot be written: a checkpoint may have written it meanwhile, and a
+                // start never goes back.
+                let mut noted = self.shared.noted();
+                noted.start = noted.start.max(before);
+            }
             if let Err(error) = settings.store.put_manifest(log, self.shared.manifest()) {
-                self.shared.noted().start = self.start;
                 return Err(storage(self.note_failed(&error, settings)));
             }
             self.start = before;

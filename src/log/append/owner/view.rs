@@ -90,10 +90,11 @@ impl OwnedLog {
     pub(in crate::log) fn close(&mut self, settings: &Settings) -> Option<Manifest> {
         // A log that was only read is left alone.
         let is_changed = self.unsynced.is_any() || self.view_due_bytes > 0;
-        if !is_changed || self.refused.is_some() || self.force_sync(settings).is_err() {
+        if !is_changed || self.refused.is_some() || self.sync_active(settings).is_err() {
             return None;
         }
         self.publish();
-        (self.view_due_bytes > 0).then(|| self.shared.manifest())
+        let is_due = self.view_due_bytes > 0 || self.unsynced.is_unlisted;
+        is_due.then(|| self.shared.manifest())
     }
 }

@@ -23,7 +23,7 @@ const SLOT_BYTES_MIN: u64 = BLOCK_BYTES as u64;
 /// A larger file is damaged: it would hold more than a million segments.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Up to this many manifests are synced one by one, and more with one sync of the whole file system.
-const SYNC_ONE_BY_ONE_MAX: usize = 512;
+const SYNC_ONE_BY_ONE_MAX: usize = 64;
 
 /// What this process knows of the manifest file of each log that it has written to.
 pub(super) type Known = Mutex<HashMap<LogId, Arc<Mutex<Slots>>, IdHash>>;
@@ -33,16 +33,23 @@ pub(super) type Known = Mutex<HashMap<LogId, Arc<Mutex<Slots>>, IdHash>>;
 pub(super) struct Slots {
     /// Bytes of each slot; 0 until the file was looked at.
     slot_bytes: u64,
-    /// The slot that holds the newest manifest known to be on the disk.
-    durable: Option<usize>,
-    /// The slot that holds the newest manifest, maybe in the page cache only.
-    newest: Option<usize>,
-    /// The version of the newest manifest.
-    version: u64,
+    /// The newest manifest known to be on the disk.
+    durable: Option<Slot>,
+    /// The newest manifest, maybe in the page cache only.
+    newest: Option<Slot>,
+    /// This process has written the newest one.
+    is_own: bool,
     /// The file's name is not on the disk yet.
     is_new: bool,
     /// The log was deleted.
     is_deleted: bool,
+}
+
+/// Where a manifest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    index: usize,
+    version: u64,
 }
 
 /// What a manifest file holds.
@@ -79,7 +86,8 @@ impl<F: Files> LocalRecordStore<F> {
         let slot_bytes = length / 2;
         let (first, second) = bytes.split_at(bytes.len().min(slot_bytes as usize));
         let slots = [first, second].map(Manifest::decode);
-        let start_of = |slot: usize| slots[slot].as_ref().map(|manifest| manifest.start);
+        let start_of =
+            |slot: usize| slots[slot].as_ref().map_or(Offset::ZERO, |manifest| manifest.start);
         let newest = slots.iter().enumerate().filter(|(_, manifest)| manifest.is_some());
         let newest = newest.max_by_key(|(_, manifest)| manifest.as_ref().map(|m| m.version));
         Ok(match newest {
@@ -98,37 +106,30 @@ impl<F: Files> LocalRecordStore<F> {
     }
 
     /// Adds the manifest file of a log, which has `length` bytes, to a listing.
-    pub(super) fn list_manifest(&self, log: LogId, length: u64, listing: &mut Listing) {
-        let stored = self.read_manifest(log, length).and_then(|stored| {
-            if stored.raises_start {
-                self.write_start_again(log, &stored)?;
-            }
-            Ok(stored)
-        });
-        match stored {
-            Ok(Stored { is_damaged: true, .. }) => {
-                listing.manifest_fault = Some("neither of its copies is whole".to_owned());
-            }
-            Ok(Stored { manifest, .. }) => {
-                listing.start = listing.start.max(manifest.as_ref().map(|manifest| manifest.start));
-                listing.manifest = manifest;
-            }
-            Err(error) => listing.manifest_fault = Some(error.to_string()),
+    pub(super) fn list_manifest(
+        &self,
+        log: LogId,
+        length: u64,
+        listing: &mut Listing,
+    ) -> io::Result<()> {
+        let Stored { manifest, is_damaged, raises_start, .. } = self.read_manifest(log, length)?;
+        if is_damaged {
+            listing.manifest_fault = Some("neither of its copies is whole".to_owned());
         }
+        listing.start = listing.start.max(manifest.as_ref().map(|manifest| manifest.start));
+        listing.is_start_new = raises_start;
+        listing.manifest = manifest;
+        Ok(())
     }
 
-    /// Makes a raised log start durable before anybody believes it: the process that wrote it may have been
-    /// killed before it was on the disk, or its sync may have failed. A start never goes back.
-    fn write_start_again(&self, log: LogId, stored: &Stored) -> io::Result<()> {
-        let Some(manifest) = &stored.manifest else { return Ok(()) };
-        if lock(&self.manifests).contains_key(&log) {
-            // This process wrote it.
-            return Ok(());
+    /// See `RecordStore::settle_manifest`.
+    pub(super) fn make_manifest_durable(&self, log: LogId) -> io::Result<()> {
+        let slots = self.slots(log);
+        let mut slots = lock(&slots);
+        if slots.slot_bytes == 0 {
+            self.look_at_slots(log, &mut slots)?;
         }
-        let file = self.with_handle(|| self.files.open(&self.manifest_path(log)))?;
-        file.write_all_at(&manifest.encode(), stored.slot_bytes * stored.slot as u64)?;
-        file.sync_data()?;
-        self.with_handle(|| self.files.sync_dir(&self.log_dir(log)))
+        self.sync_manifest(log, &mut slots)
     }
 
     /// Keeps the manifests of the logs of some objects. If one cannot be kept, nothing is lost; but if its log
@@ -206,16 +207,17 @@ impl<F: Files> LocalRecordStore<F> {
     }
 
     /// Makes the newest manifest of each file durable, with one sync of the file system. If that fails, which
-    /// may be because of any other file, each file is to be synced by itself.
+    /// may be because of any other file, each file is to be synced by itself. It has a handle of its own: the
+    /// system reports a failed write once for each handle, and checkpoints of segments must learn of it.
     fn sync_fs_of<'a>(&self, slots: impl Iterator<Item = &'a Arc<Mutex<Slots>>>) {
-        let newest: Vec<_> = slots.map(|slots| (slots, lock(slots).version)).collect();
-        if self.file_system.sync_fs().is_err() {
+        let newest: Vec<_> = slots.map(|slots| (slots, lock(slots).newest)).collect();
+        if self.file_system_of_manifests.sync_fs().is_err() {
             return;
         }
-        for (slots, version) in newest {
+        for (slots, newest) in newest {
             let mut slots = lock(slots);
-            if slots.version == version {
-                slots.is_synced();
+            if slots.newest == newest {
+                (slots.durable, slots.is_new) = (newest, false);
             }
         }
     }
@@ -249,51 +251,75 @@ impl<F: Files> LocalRecordStore<F> {
             return Ok(None);
         }
         if slots.slot_bytes == 0 {
-            self.look_at_slots(log, &mut slots)?;
+            match self.look_at_slots(log, &mut slots) {
+                // The log was deleted meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    lock(&self.manifests).remove(&log);
+                    return Ok(None);
+                }
+                looked => looked?,
+            }
         }
         // Also what another process wrote, or another thread that is still at it: only one slot may be overwritten.
         self.sync_manifest(log, &mut slots)?;
-        if manifest.version <= slots.version {
-            return Ok(None);
+        if let Some(newest) = slots.newest.filter(|newest| newest.version >= manifest.version) {
+            return match slots.is_own {
+                true => Ok(None),
+                false => Err(io::Error::other(format!(
+                    "version {} is there already, and this process knows nothing of it",
+                    newest.version
+                ))),
+            };
         }
+        let version = manifest.version;
         let encoded = manifest.encode();
         if encoded.len() as u64 > slots.slot_bytes {
-            self.grow_manifest(log, &encoded, &mut slots)?;
-            slots.version = manifest.version;
+            // If this fails, the file may be the one before or the new one: look at it again.
+            let grown = std::mem::take(&mut *slots);
+            *slots = Slots { is_deleted: grown.is_deleted, ..Slots::default() };
+            let slot_bytes = self.grow_manifest(log, &encoded)?;
+            let newest = Some(Slot { index: 0, version });
+            *slots =
+                Slots { slot_bytes, durable: newest, newest, is_own: true, ..Slots::default() };
             return Ok(None);
         }
-        let slot = slots.durable.map_or(0, |durable| 1 - durable);
+        let index = slots.durable.map_or(0, |durable| 1 - durable.index);
         let path = self.manifest_path(log);
         let file = self.with_handle(|| self.files.open(&path))?;
-        file.write_all_at(&encoded, slots.slot_bytes * slot as u64)?;
-        (slots.newest, slots.version) = (Some(slot), manifest.version);
+        file.write_all_at(&encoded, slots.slot_bytes * index as u64)?;
+        (slots.newest, slots.is_own) = (Some(Slot { index, version }), true);
         drop(slots);
         Ok(Some(shared))
     }
 
-    /// Learns what there is of a log's manifest file, and begins one if there is none.
+    /// Learns what there is of a log's manifest file, and begins one if there is none. The newest manifest is
+    /// written again, unchanged: the process before may have been killed before it was synced, or its sync may
+    /// have failed, and the system does not write such bytes by itself any more.
     fn look_at_slots(&self, log: LogId, slots: &mut Slots) -> io::Result<()> {
         let path = self.manifest_path(log);
         let entry = self.entries(log)?.into_iter().find(|entry| entry.name == NAME);
         let stored = entry.map(|entry| self.read_manifest(log, entry.bytes)).transpose()?;
-        // The process that made it may have been killed before its name was on the disk.
+        // As above, its name may not be on the disk.
         let is_new = true;
+        let file = self.with_handle(|| self.files.create(&path))?;
         *slots = match stored {
-            Some(Stored { manifest: Some(manifest), slot_bytes, slot, .. }) => {
-                let version = manifest.version;
-                Slots { slot_bytes, newest: Some(slot), version, is_new, ..Slots::default() }
+            Some(Stored { manifest: Some(manifest), slot_bytes, slot: index, .. }) => {
+                file.write_all_at(&manifest.encode(), slot_bytes * index as u64)?;
+                let newest = Some(Slot { index, version: manifest.version });
+                Slots { slot_bytes, newest, is_new, ..Slots::default() }
             }
             _ => {
-                let file = self.with_handle(|| self.files.create(&path))?;
-                file.set_len(2 * SLOT_BYTES_MIN)?;
+                file.set_len(0)?;
+                // Written, so that a manifest needs no more room when the disk is full.
+                file.write_all_at(&[0; 2 * SLOT_BYTES_MIN as usize], 0)?;
                 Slots { slot_bytes: SLOT_BYTES_MIN, is_new, ..Slots::default() }
             }
         };
         Ok(())
     }
 
-    /// Puts a file with larger slots in the place of the one that is there, durably.
-    fn grow_manifest(&self, log: LogId, encoded: &[u8], slots: &mut Slots) -> io::Result<()> {
+    /// Puts a file with larger slots in the place of the one that is there, durably; the bytes of a slot.
+    fn grow_manifest(&self, log: LogId, encoded: &[u8]) -> io::Result<u64> {
         let dir = self.log_dir(log);
         let draft = dir.join(DRAFT_NAME);
         let slot_bytes = (encoded.len() as u64).next_power_of_two().max(SLOT_BYTES_MIN);
@@ -304,27 +330,31 @@ impl<F: Files> LocalRecordStore<F> {
         file.sync_data()?;
         self.files.rename(&draft, &dir.join(NAME))?;
         self.with_handle(|| self.files.sync_dir(&dir))?;
-        *slots = Slots { slot_bytes, durable: Some(0), newest: Some(0), ..Slots::default() };
-        Ok(())
+        Ok(slot_bytes)
     }
 
     /// Makes the newest manifest durable, if it is not.
     fn sync_manifest(&self, log: LogId, slots: &mut Slots) -> io::Result<()> {
-        if slots.newest == slots.durable && (!slots.is_new || slots.newest.is_none()) {
+        let is_durable = slots.newest == slots.durable && !slots.is_new;
+        if slots.newest.is_none() || is_durable {
             return Ok(());
         }
         let path = self.manifest_path(log);
-        let synced = self.with_handle(|| self.files.open(&path)).and_then(|file| file.sync_data());
-        let synced = synced.and_then(|()| match slots.is_new {
-            true => self.with_handle(|| self.files.sync_dir(&self.log_dir(log))),
-            false => Ok(()),
-        });
-        match synced {
-            Ok(()) => slots.is_synced(),
-            // The system takes the slot for written from now on. Forget it, so that it is written again.
-            Err(_) => (slots.newest, slots.version) = (slots.durable, 0),
+        let file = self.with_handle(|| self.files.open(&path))?;
+        if let Err(error) = file.sync_data() {
+            // The system takes the slot for written from now on: it must be written again.
+            slots.newest = slots.durable;
+            if slots.durable.is_none() {
+                slots.slot_bytes = 0;
+            }
+            return Err(error);
         }
-        synced
+        slots.durable = slots.newest;
+        if slots.is_new {
+            self.with_handle(|| self.files.sync_dir(&self.log_dir(log)))?;
+            slots.is_new = false;
+        }
+        Ok(())
     }
 
     /// Raises the durable ends in the manifests of logs to what the write-ahead log has promised, before its
@@ -352,18 +382,14 @@ impl<F: Files> LocalRecordStore<F> {
         }
     }
 
-    /// Writes no manifest of a deleted log from now on.
-    pub(super) fn forget_manifest(&self, log: LogId) {
-        let slots = lock(&self.manifests).remove(&log);
-        if let Some(slots) = slots {
-            lock(&slots).is_deleted = true;
-        }
+    /// Writes no manifest of a log from now on, since it is being deleted.
+    pub(super) fn end_manifest(&self, log: LogId) {
+        lock(&self.slots(log)).is_deleted = true;
     }
-}
 
-impl Slots {
-    fn is_synced(&mut self) {
-        (self.durable, self.is_new) = (self.newest, false);
+    /// Forgets a log that was deleted.
+    pub(super) fn forget_manifest(&self, log: LogId) {
+        lock(&self.manifests).remove(&log);
     }
 }
 
