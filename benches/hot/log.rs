@@ -32,7 +32,9 @@ impl Bench {
         let config = Config::default();
         let clock = Arc::new(ManualClock::at(NOW));
         let metrics = Metrics::default();
-        let logs = Logs::start(&dir.logs(), store, &config, clock, dir.epoch(), &metrics).unwrap();
+        let logs =
+            Logs::start(&dir.logs(), dir.boot(), store, &config, clock, dir.epoch(), &metrics)
+                .unwrap();
         Bench { logs, _dir: dir, _tmp: tmp }
     }
 

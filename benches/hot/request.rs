@@ -57,8 +57,16 @@ impl Bench {
         let metrics = Metrics::default();
         let dir = DataDir::open(&config.data_dir).unwrap();
         let store = Store::open(&dir.view()).unwrap();
-        let logs =
-            Logs::start(&dir.logs(), store, &config, clock.clone(), dir.epoch(), &metrics).unwrap();
+        let logs = Logs::start(
+            &dir.logs(),
+            dir.boot(),
+            store,
+            &config,
+            clock.clone(),
+            dir.epoch(),
+            &metrics,
+        )
+        .unwrap();
         let journal: Arc<dyn Journal> = Arc::new(LocalJournal::new(logs.clone(), clock.clone()));
         let (catalog, groups, producer_ids) = runtime.block_on(async {
             let (config, clock) = (config.clone(), clock.clone());
