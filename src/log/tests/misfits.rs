@@ -2,11 +2,12 @@
 
 use super::power_loss::{Disk, Random};
 use super::*;
+use crate::log::data_dir::DataDir;
 use crate::log::meter::wal_off;
 use crate::log::object::files::Files;
 use crate::log::object::record_store::{ObjectId, Unsynced};
 use crate::log::wal::{DIR, WalConfig};
-use crate::types::Offset;
+use crate::types::{Offset, Progress};
 
 const WAL: WalConfig = WalConfig { writers: 1, file_bytes: 256 << 10, syncs_min: 1 };
 
@@ -120,6 +121,37 @@ fn a_segment_that_was_set_back_makes_its_log_refuse_and_no_other() {
     assert_eq!(all(&pair.other), ["a", "b", "c", "d", "e", "f", "g", "g", "g"]);
     assert_eq!(pair.one.append_blocking(plain(&["h"]), synced()).unwrap().base_offset.get(), 6);
     assert!(!wal_files(dir.path()).iter().any(|name| name.starts_with("kept-")));
+}
+
+#[test]
+fn offsets_that_a_repair_gives_up_with_a_file_of_the_write_ahead_log_are_not_given_out_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let pair = begun(dir.path());
+    let path = segment(dir.path(), 0);
+    let old = std::fs::read(&path).unwrap();
+    for value in ["d", "e"] {
+        pair.append(value);
+    }
+    assert!(pair.logs.inner.settings.store.checkpoint(true, &|_| None).is_empty());
+    pair.append("f");
+    drop(pair);
+    std::fs::write(&path, &old).unwrap();
+    std::fs::remove_dir_all(dir.path().join("view")).unwrap();
+    let identity = "format = 4\ncluster_id = \"id\"\nleader_epoch = 4\n";
+    std::fs::write(dir.path().join("ottla.toml"), identity).unwrap();
+    let claim = DataDir::inspect(dir.path()).unwrap();
+    let at_rest = verify::AtRest::open(&claim).unwrap();
+    let told = at_rest.repair_wal().unwrap();
+    assert!(told.iter().any(|told| told.contains("given-up-0")), "{told:?}");
+    let mended = at_rest.repair(id(), false, &Progress::default()).unwrap();
+    assert_eq!(mended.len(), 1, "{mended:?}");
+    drop(at_rest);
+    for offset in 6..8 {
+        let pair = Pair::start(dir.path());
+        assert_eq!(pair.refused(), None);
+        let appended = pair.one.append_blocking(plain(&["x"]), synced()).unwrap();
+        assert_eq!(appended.base_offset, Offset::new(offset));
+    }
 }
 
 #[test]
