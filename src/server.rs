@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use tracing::{error, info, warn};
 
-use crate::api::{AnswerBudget, Context, Meter};
+use crate::api::{AnswerBudget, Context, Meter, Resources};
 use crate::catalog::Catalog;
 use crate::catalog::journal::Journal;
 use crate::catalog::local_journal::LocalJournal;
@@ -23,6 +23,7 @@ use crate::http::{Front, Phase};
 use crate::log::Logs;
 use crate::log::data_dir::DataDir;
 use crate::metrics::Metrics;
+use crate::security::Authorizer;
 use crate::sql::Gateway;
 use crate::store::Store;
 use crate::stream::job::{Jobs, Rooms};
@@ -104,9 +105,7 @@ impl Server {
         let context = Context {
             config: config.clone(),
             cluster_id: data_dir.cluster_id().to_owned(),
-            catalog,
-            groups,
-            producer_ids,
+            resources: Resources::new(catalog, groups, producer_ids, Authorizer::AllowAll),
             placement,
             clock: clock.clone(),
             meter: Meter::register(&metrics)?,

@@ -11,17 +11,15 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse, ApiKey};
 
+use super::access::Unreachable;
 use super::call::{Api, Outcome, first_error};
+use super::describe_configs::{BROKER, CLIENT_METRICS, GROUP, LOGGER, TOPIC};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
 use crate::catalog::{CatalogError, ConfigChanges};
-use crate::types::TopicName;
+use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::AlterConfigs, 0..=2);
-
-/// Kafka's `ConfigResource.Type`.
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
 
 impl Outcome for AlterConfigsResponse {
     fn error(&self) -> i16 {
@@ -31,7 +29,7 @@ impl Outcome for AlterConfigsResponse {
 
 pub(super) async fn handle(
     ctx: &Context,
-    _request: &Request,
+    request: &Request,
     body: AlterConfigsRequest,
 ) -> AlterConfigsResponse {
     let repeated =
@@ -48,7 +46,8 @@ pub(super) async fn handle(
         } else {
             match replacement(pairs.collect()) {
                 Ok(all) => {
-                    alter(ctx, kind, name, ConfigChanges::All(all), body.validate_only).await
+                    let changes = ConfigChanges::All(all);
+                    alter(ctx, request, (kind, name), changes, body.validate_only).await
                 }
                 Err(refused) => Err(refused),
             }
@@ -103,21 +102,24 @@ fn replacement(pairs: Vec<(&str, Option<String>)>) -> Result<BTreeMap<String, St
 /// Changes the configs of one resource.
 pub(super) async fn alter(
     ctx: &Context,
-    kind: i8,
-    name: &str,
+    request: &Request,
+    (kind, name): (i8, &str),
     changes: ConfigChanges,
     validate_only: bool,
 ) -> Result<(), Refused> {
     let invalid = |reason: String| Err(Refused::new(ResponseError::InvalidRequest, reason));
+    let access = ctx.access(request);
     match kind {
-        TOPIC if name.is_empty() => invalid("Default topic resources are not allowed.".to_owned()),
         TOPIC => {
-            let Some(topic) = ctx.catalog.snapshot().topic(name).cloned() else {
-                let unknown = CatalogError::UnknownName(name.to_owned());
-                let reason = TopicName::parse(name).map_or_else(CatalogError::from, |_| unknown);
-                return Err(reason.into());
+            let topics = access.topics();
+            let topic = match topics.named::<op::AlterConfigs>(name) {
+                Ok(topic) => topic,
+                Err(Unreachable::UnknownName) if name.is_empty() => {
+                    return invalid("Default topic resources are not allowed.".to_owned());
+                }
+                Err(unreachable) => return Err(unreachable.refused(name)),
             };
-            match ctx.catalog.alter_configs(topic.id, changes, validate_only).await {
+            match topic.alter_configs(changes, validate_only).await {
                 Ok(()) if validate_only => Ok(()),
                 Ok(()) => {
                     tracing::info!(topic = %topic.name, "topic configs changed");
@@ -144,6 +146,7 @@ pub(super) async fn alter(
                 }
                 _ => {}
             }
+            let _cluster = access.cluster::<op::AlterConfigs>()?;
             let keys = named(&changes);
             if keys.is_empty() {
                 return Ok(());
@@ -154,7 +157,18 @@ pub(super) async fn alter(
                 keys.join(", ")
             ))
         }
-        other => invalid(format!("Unsupported resource type: {other}")),
+        other => {
+            match other {
+                GROUP => {
+                    let _group = access.group::<op::AlterConfigs>(name)?;
+                }
+                LOGGER | CLIENT_METRICS => {
+                    let _cluster = access.cluster::<op::AlterConfigs>()?;
+                }
+                _ => {}
+            }
+            invalid(format!("Unsupported resource type: {other}"))
+        }
     }
 }
 
@@ -199,7 +213,7 @@ mod tests {
     async fn every_version_replaces_all_configs_of_a_topic() {
         let bench = Bench::start().await;
         let topic = bench.topic("t", 1).await;
-        let log = bench.ctx.catalog.log(topic.id, crate::types::PartitionId(0)).unwrap();
+        let log = bench.catalog.log(topic.id, crate::types::PartitionId(0)).unwrap();
         for version in 0..=2 {
             let bytes = format!("{}", 2000 + version);
             let first = resource(
@@ -243,6 +257,6 @@ mod tests {
         let checked = AlterConfigsRequest::default().with_resources(vec![twice]);
         let answer = bench.call(2, checked.with_validate_only(true)).await;
         assert_eq!(answer.responses[0].error_code, 0);
-        assert!(bench.ctx.catalog.snapshot().topic_by_id(topic.id).unwrap().configs.is_empty());
+        assert!(bench.catalog.snapshot().topic_by_id(topic.id).unwrap().configs.is_empty());
     }
 }

@@ -190,10 +190,12 @@ pub async fn begin(
     let (key, version) = (header.api_key, header.api_version);
     let api = ApiKey::try_from(key).map_err(|()| Refusal::UnknownApi(key))?;
     let route = table::route(api).ok_or(Refusal::UnknownApi(key))?;
-    if !route.api.before_authentication && session.must_authenticate(begun) {
+    let identity = session.identity();
+    if !route.api.before_authentication && identity.must_authenticate(begun) {
         return Err(Refusal::Unauthenticated(api));
     }
-    let request = Request { version, client_id: header.client_id, session: session.clone() };
+    let session = session.clone();
+    let request = Request { version, client_id: header.client_id, session, identity };
     let mut call = Call {
         ctx: ctx.clone(),
         api,

@@ -10,11 +10,13 @@ use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{ApiKey, CreatePartitionsRequest, CreatePartitionsResponse};
 
+use super::access::{Topics, Unreachable};
 use super::call::{Api, Outcome, first_error};
 use super::create_topics::{NEW_PARTITIONS_MAX, too_many};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
 use crate::catalog::CatalogError;
+use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::CreatePartitions, 0..=3);
 
@@ -26,9 +28,10 @@ impl Outcome for CreatePartitionsResponse {
 
 pub(super) async fn handle(
     ctx: &Context,
-    _request: &Request,
+    request: &Request,
     body: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
+    let known = ctx.access(request).topics();
     let repeated = super::repeated(body.topics.iter().map(|topic| topic.name.as_str()));
     let mut answered = BTreeSet::new();
     let mut sum = 0;
@@ -41,7 +44,7 @@ pub(super) async fn handle(
             let reason = "Duplicate topic name in request.";
             Err(Refused::new(ResponseError::InvalidRequest, reason))
         } else {
-            add(ctx, topic, &mut sum, body.validate_only).await
+            add(ctx, &known, topic, &mut sum, body.validate_only).await
         };
         let result = CreatePartitionsTopicResult::default().with_name(topic.name.clone());
         results.push(match outcome {
@@ -58,19 +61,21 @@ pub(super) async fn handle(
 /// its topics is refused, as by Kafka.
 async fn add(
     ctx: &Context,
+    known: &Topics<'_>,
     asked: &CreatePartitionsTopic,
     sum: &mut u64,
     validate_only: bool,
 ) -> Result<(), Refused> {
-    let snapshot = ctx.catalog.snapshot();
-    let topic = snapshot
-        .topic(asked.name.as_str())
-        .ok_or_else(|| CatalogError::UnknownName(asked.name.to_string()))?;
+    let topic = match known.named::<op::Alter>(&asked.name) {
+        Ok(topic) => topic,
+        Err(Unreachable::Denied(denied)) => return Err(denied.into()),
+        Err(_) => return Err(CatalogError::UnknownName(asked.name.to_string()).into()),
+    };
     let Ok(count) = u32::try_from(asked.count) else {
         let reason = format!("The topic cannot have {} partitions.", asked.count);
         return Err(Refused::new(ResponseError::InvalidPartitions, reason));
     };
-    ctx.catalog.check_add_partitions(topic.id, count).await?;
+    topic.check_add_partitions(count).await?;
     let added = count.saturating_sub(topic.partitions);
     let so_many = *sum + u64::from(added);
     if so_many > NEW_PARTITIONS_MAX {
@@ -89,7 +94,7 @@ async fn add(
     }
     *sum = so_many;
     if !validate_only {
-        ctx.catalog.add_partitions(topic.id, count).await?;
+        topic.add_partitions(count).await?;
         tracing::info!(topic = %topic.name, partitions = count, "partitions added");
     }
     Ok(())
@@ -123,7 +128,7 @@ mod tests {
             let answer = bench.call(version, ask(vec![grow("clicks", count)])).await;
             assert_eq!(answer.results[0].error_code, 0);
             let last = crate::types::PartitionId(count as u32 - 1);
-            assert!(bench.ctx.catalog.log(topic.id, last).is_some());
+            assert!(bench.catalog.log(topic.id, last).is_some());
         }
     }
 
@@ -152,7 +157,7 @@ mod tests {
         }
         let checked = bench.call(3, ask(vec![assigned(1)]).with_validate_only(true)).await;
         assert_eq!(checked.results[0].error_code, 0);
-        assert_eq!(bench.ctx.catalog.snapshot().topic("clicks").unwrap().partitions, 2);
+        assert_eq!(bench.catalog.snapshot().topic("clicks").unwrap().partitions, 2);
     }
 
     #[tokio::test]

@@ -13,10 +13,12 @@ use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::access::Creatable;
 use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request};
-use crate::catalog::{NewTopic, Topic};
+use crate::catalog::Topic;
+use crate::security::{Authorized, Resource, op};
 
 pub(super) const API: Api = Api::ordered(ApiKey::CreateTopics, 2..=7);
 
@@ -45,22 +47,27 @@ pub(super) async fn handle(
     body: CreateTopicsRequest,
 ) -> CreateTopicsResponse {
     let repeated = super::repeated(body.topics.iter().map(|topic| topic.name.as_str()));
+    let access = ctx.access(request);
+    let cluster = access.cluster::<op::Create>();
     let once = body.topics.iter().filter(|topic| !repeated.contains(topic.name.as_str()));
-    let sum = once.map(|topic| partition_count(ctx, topic)).sum();
+    let creatable: BTreeMap<_, _> = once
+        .map(|topic| (topic.name.as_str(), (topic, access.creatable(&cluster, &topic.name))))
+        .collect();
+    let allowed = creatable.values().filter(|(_, creatable)| creatable.is_ok());
+    let sum = allowed.map(|(topic, _)| partition_count(ctx, topic)).sum();
     let mut answered = BTreeSet::new();
     let mut results = Vec::with_capacity(body.topics.len());
     for topic in &body.topics {
         if !answered.insert(topic.name.as_str()) {
             continue;
         }
-        let outcome = if repeated.contains(topic.name.as_str()) {
-            Err(Refused::new(ResponseError::InvalidRequest, "Duplicate topic name."))
-        } else if sum > NEW_PARTITIONS_MAX {
-            Err(too_many(sum))
-        } else {
-            create(ctx, topic, body.validate_only).await
+        let outcome = match creatable.get(topic.name.as_str()) {
+            None => Err(Refused::new(ResponseError::InvalidRequest, "Duplicate topic name.")),
+            Some((_, Err(denied))) => Err((*denied).into()),
+            Some((_, Ok(_))) if sum > NEW_PARTITIONS_MAX => Err(too_many(sum)),
+            Some((_, Ok(creatable))) => create(ctx, creatable, topic, body.validate_only).await,
         };
-        results.push(answer(ctx, request.version, topic, outcome, body.validate_only));
+        results.push(answer(ctx, request, topic, outcome, body.validate_only));
     }
     CreateTopicsResponse::default().with_topics(results)
 }
@@ -76,15 +83,12 @@ fn partition_count(ctx: &Context, asked: &CreatableTopic) -> u64 {
 
 async fn create(
     ctx: &Context,
+    creatable: &Authorized<Creatable<'_>, op::Create>,
     asked: &CreatableTopic,
     validate_only: bool,
 ) -> Result<Arc<Topic>, Refused> {
-    let topic = NewTopic {
-        name: asked.name.to_string(),
-        partitions: partitions(ctx, asked)?,
-        configs: configs(asked)?,
-    };
-    let topic = ctx.catalog.create(topic, validate_only).await?;
+    let (partitions, configs) = (partitions(ctx, asked)?, configs(asked)?);
+    let topic = creatable.create(partitions, configs, validate_only).await?;
     if !validate_only {
         tracing::info!(topic = %topic.name, partitions = topic.partitions, "topic created");
     }
@@ -162,7 +166,7 @@ fn configs(asked: &CreatableTopic) -> Result<BTreeMap<String, String>, Refused> 
 
 fn answer(
     ctx: &Context,
-    version: i16,
+    request: &Request,
     asked: &CreatableTopic,
     outcome: Result<Arc<Topic>, Refused>,
     validate_only: bool,
@@ -170,13 +174,25 @@ fn answer(
     let answer = CreatableTopicResult::default().with_name(asked.name.clone());
     match outcome {
         Ok(topic) => {
-            let answer = answer
-                .with_error_message(None)
-                .with_num_partitions(topic.partitions as i32)
-                .with_replication_factor(1)
-                .with_configs(Some(super::describe_configs::created(ctx, &topic)));
+            let answer = answer.with_error_message(None);
+            let name = Resource::Topic(&asked.name);
+            let answer = match ctx.access(request).may::<op::DescribeConfigs>(name) {
+                true => answer
+                    .with_num_partitions(topic.partitions as i32)
+                    .with_replication_factor(1)
+                    .with_configs(Some(super::describe_configs::created(ctx, &topic))),
+                false if request.version >= 5 => {
+                    let error = ResponseError::TopicAuthorizationFailed;
+                    answer.with_topic_config_error_code(error.code())
+                }
+                false => answer,
+            };
             // A topic that was only checked has no id yet.
-            if version >= 7 && !validate_only { answer.with_topic_id(topic.id.0) } else { answer }
+            if request.version >= 7 && !validate_only {
+                answer.with_topic_id(topic.id.0)
+            } else {
+                answer
+            }
         }
         Err(refused) => answer
             .with_error_code(refused.error.code())
@@ -213,7 +229,7 @@ mod tests {
             let answer = bench.call(version, ask(vec![topic(&name, 3, 1)])).await;
             let [made] = answer.topics.as_slice() else { panic!("{:?}", answer.topics) };
             assert_eq!((made.error_code, made.name.as_str()), (0, name.as_str()));
-            let stored = bench.ctx.catalog.snapshot().topic(&name).unwrap().clone();
+            let stored = bench.catalog.snapshot().topic(&name).unwrap().clone();
             assert_eq!(stored.partitions, 3);
             if version >= 5 {
                 assert_eq!((made.num_partitions, made.replication_factor), (3, 1));
@@ -267,7 +283,7 @@ mod tests {
             let answer = bench.call(5, ask(vec![asked.clone()])).await;
             assert_eq!(answer.topics[0].error_code, code, "{asked:?}");
         }
-        assert_eq!(bench.ctx.catalog.snapshot().topic("a").unwrap().partitions, 2);
+        assert_eq!(bench.catalog.snapshot().topic("a").unwrap().partitions, 2);
     }
 
     #[tokio::test]
@@ -286,7 +302,7 @@ mod tests {
         );
         let names = || (0..100).map(|at| topic(&format!("t{at}"), 101, 1)).collect();
         assert_eq!(codes(names(), false).await, [44; 100]);
-        assert_eq!(bench.ctx.catalog.snapshot().topics().filter(|it| !it.internal).count(), 0);
+        assert_eq!(bench.catalog.snapshot().topics().filter(|it| !it.internal).count(), 0);
         // The default counts, what is below it does not, and names that come twice are refused anyway.
         assert_eq!(
             codes(vec![large(), topic("b", -1, 1), topic("c", -7, 1)], true).await,
@@ -301,7 +317,7 @@ mod tests {
         let answer = bench.call(7, ask(vec![topic("a", 2, 1)]).with_validate_only(true)).await;
         assert_eq!((answer.topics[0].error_code, answer.topics[0].num_partitions), (0, 2));
         assert!(answer.topics[0].topic_id.is_nil());
-        assert!(bench.ctx.catalog.snapshot().topic("a").is_none());
+        assert!(bench.catalog.snapshot().topic("a").is_none());
     }
 
     #[tokio::test]

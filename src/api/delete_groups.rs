@@ -6,7 +6,9 @@ use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::{ApiKey, DeleteGroupsRequest, DeleteGroupsResponse};
 
 use super::call::{Api, Outcome, first_error};
-use super::{Context, Request, error};
+use super::error::{self, Coded};
+use super::{Context, Request};
+use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::DeleteGroups, 0..=2);
 
@@ -18,7 +20,7 @@ impl Outcome for DeleteGroupsResponse {
 
 pub(super) async fn handle(
     ctx: &Context,
-    _request: &Request,
+    request: &Request,
     body: DeleteGroupsRequest,
 ) -> DeleteGroupsResponse {
     let mut seen = HashSet::new();
@@ -28,8 +30,11 @@ pub(super) async fn handle(
         if !seen.insert(group.clone()) {
             continue;
         }
-        let deleted = ctx.groups.delete(group.as_str()).await;
-        let result = DeletableGroupResult::default().with_error_code(error::code(&deleted));
+        let code = match ctx.access(request).group::<op::Delete>(&group) {
+            Ok(group) => error::code(&group.delete().await),
+            Err(denied) => denied.kafka().code(),
+        };
+        let result = DeletableGroupResult::default().with_error_code(code);
         results.push(result.with_group_id(group));
     }
     DeleteGroupsResponse::default().with_results(results)

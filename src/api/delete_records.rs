@@ -13,9 +13,11 @@ use kafka_protocol::messages::delete_records_response::{
 };
 use kafka_protocol::messages::{ApiKey, DeleteRecordsRequest, DeleteRecordsResponse, TopicName};
 
+use super::access::Topic;
 use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
 use super::{Context, Request};
+use crate::security::{Authorized, op};
 use crate::types::{Offset, PartitionId};
 
 pub(super) const API: Api = Api::ordered(ApiKey::DeleteRecords, 0..=2);
@@ -34,7 +36,7 @@ impl Outcome for DeleteRecordsResponse {
 
 pub(super) async fn handle(
     ctx: &Context,
-    _request: &Request,
+    request: &Request,
     body: DeleteRecordsRequest,
 ) -> DeleteRecordsResponse {
     // Each partition once: of one that is named again, the last offset counts.
@@ -44,13 +46,19 @@ pub(super) async fn handle(
         let offsets = offsets.map(|partition| (partition.partition_index, partition.offset));
         asked.entry(topic.name).or_default().extend(offsets);
     }
+    let known = ctx.access(request).topics();
     let mut topics = Vec::with_capacity(asked.len());
     for (topic, offsets) in asked {
+        let found = known.named(&topic);
         let trims = offsets.into_iter().map(|(index, before)| {
-            let name = topic.as_str();
+            let found = &found;
             async move {
                 let result = DeleteRecordsPartitionResult::default().with_partition_index(index);
-                match trim(ctx, name, index, before).await {
+                let trimmed = match found {
+                    Ok(topic) => trim(topic, index, before).await,
+                    Err(unreachable) => Err(unreachable.kafka()),
+                };
+                match trimmed {
                     Ok(start) => result.with_low_watermark(start.to_wire()),
                     Err(error) => {
                         result.with_low_watermark(NO_OFFSET).with_error_code(error.code())
@@ -66,12 +74,15 @@ pub(super) async fn handle(
 }
 
 /// Drops what lies before `before`; returns where the log starts then.
-async fn trim(ctx: &Context, name: &str, index: i32, before: i64) -> Result<Offset, ResponseError> {
-    let unknown = ResponseError::UnknownTopicOrPartition;
-    let topic = ctx.catalog.snapshot().topic(name).cloned().ok_or(unknown)?;
+async fn trim(
+    topic: &Authorized<Topic<'_>, op::Delete>,
+    index: i32,
+    before: i64,
+) -> Result<Offset, ResponseError> {
     let log = PartitionId::from_wire(index)
-        .and_then(|partition| ctx.catalog.log(topic.id, partition))
-        .ok_or(unknown)?;
+        .and_then(|partition| topic.log(partition))
+        .ok_or(ResponseError::UnknownTopicOrPartition)?;
+    let name = &topic.name;
     if topic.internal {
         return Err(ResponseError::InvalidTopicException);
     }
@@ -88,10 +99,10 @@ async fn trim(ctx: &Context, name: &str, index: i32, before: i64) -> Result<Offs
         return Err(ResponseError::OffsetOutOfRange);
     }
     let start = log.trim(before).await.map_err(|error| {
-        tracing::debug!(topic = name, partition = index, %error, "records were not deleted");
+        tracing::debug!(topic = %name, partition = index, %error, "records were not deleted");
         error.kafka()
     })?;
-    tracing::info!(topic = name, partition = index, start = start.get(), "records deleted");
+    tracing::info!(topic = %name, partition = index, start = start.get(), "records deleted");
     Ok(start)
 }
 
@@ -141,8 +152,8 @@ mod tests {
     }
 
     async fn fill(bench: &Bench, name: &str) {
-        let topic = bench.ctx.catalog.snapshot().topic(name).unwrap().clone();
-        let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
+        let topic = bench.catalog.snapshot().topic(name).unwrap().clone();
+        let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
         let options = AppendOptions {
             durable: Durable::Written,
             batch_bytes_max: 1 << 20,

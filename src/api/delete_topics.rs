@@ -3,7 +3,6 @@
 //! v5 adds error messages, v6 deletes by id (KIP-516). `timeout_ms` is not needed. Gaps: none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
@@ -11,10 +10,12 @@ use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{ApiKey, DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use uuid::Uuid;
 
+use super::access::{Cluster, Topic, Topics, Unreachable};
 use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request, wire_name, wire_text};
-use crate::catalog::{CatalogError, Snapshot, Topic};
+use crate::catalog::CatalogError;
+use crate::security::{Authorized, Denied, op};
 use crate::types::TopicId;
 
 pub(super) const API: Api = Api::ordered(ApiKey::DeleteTopics, 1..=6);
@@ -26,12 +27,12 @@ impl Outcome for DeleteTopicsResponse {
 }
 
 /// One answer of the response: a topic to delete, or why there is none.
-struct Target {
+struct Target<'a> {
     /// As the client named it.
     name: Option<TopicName>,
     /// Where the client named it, or its name led to it.
     id: Option<Uuid>,
-    topic: Result<Arc<Topic>, Refused>,
+    topic: Result<Authorized<Topic<'a>, op::Delete>, Refused>,
 }
 
 pub(super) async fn handle(
@@ -46,7 +47,10 @@ pub(super) async fn handle(
         let names = body.topic_names.into_iter();
         names.map(|name| DeleteTopicState::default().with_name(Some(name))).collect()
     };
-    let targets = targets(&ctx.catalog.snapshot(), &asked);
+    let access = ctx.access(request);
+    let cluster = access.cluster::<op::Delete>();
+    let known = access.topics();
+    let targets = targets(&known, &cluster, &asked);
     let mut results = Vec::with_capacity(targets.len());
     for Target { name, id, topic } in targets {
         let mut result = DeletableTopicResult::default().with_name(name);
@@ -73,7 +77,14 @@ pub(super) async fn handle(
 
 /// What a request asks to delete. A topic that it names twice, in whatever way, is not deleted: the
 /// client can hardly have meant that, and would be told of an unknown topic for the second name.
-fn targets(snapshot: &Snapshot, asked: &[DeleteTopicState]) -> Vec<Target> {
+///
+/// A client that may not delete a topic is told no more of it than it brings: its name or its id, and the
+/// name for an id if it may describe the topic.
+fn targets<'a>(
+    known: &'a Topics<'_>,
+    cluster: &Result<Authorized<Cluster<'_>, op::Delete>, Denied>,
+    asked: &[DeleteTopicState],
+) -> Vec<Target<'a>> {
     let refuse = |name: Option<&TopicName>, id, reason: &str| Target {
         name: name.cloned(),
         id,
@@ -105,16 +116,21 @@ fn targets(snapshot: &Snapshot, asked: &[DeleteTopicState]) -> Vec<Target> {
             continue;
         }
         let name = Some(name.clone());
-        targets.push(match snapshot.topic(text) {
-            Some(topic) if ids.contains_key(&topic.id.0) => {
+        let described = known.named_within::<_, op::Describe>(cluster, text);
+        let topic = described.and_then(|_| known.named_within(cluster, text));
+        targets.push(match topic {
+            Ok(topic) if ids.contains_key(&topic.id.0) => {
                 named_both_ways.insert(topic.id.0);
                 let reason = "The provided topic name maps to an ID that was already supplied.";
                 refuse(name.as_ref(), Some(topic.id.0), reason)
             }
-            Some(topic) => Target { name, id: Some(topic.id.0), topic: Ok(topic.clone()) },
-            None => {
-                let unknown = CatalogError::UnknownName(text.to_owned());
-                Target { name, id: None, topic: Err(unknown.into()) }
+            Ok(topic) => Target { name, id: Some(topic.id.0), topic: Ok(topic) },
+            Err(unreachable) => {
+                let refused = match unreachable {
+                    Unreachable::Denied(denied) => denied.into(),
+                    _ => CatalogError::UnknownName(text.to_owned()).into(),
+                };
+                Target { name, id: None, topic: Err(refused) }
             }
         });
     }
@@ -122,16 +138,22 @@ fn targets(snapshot: &Snapshot, asked: &[DeleteTopicState]) -> Vec<Target> {
         if times > 1 {
             targets.push(refuse(None, Some(id), "Duplicate topic id."));
         } else if !named_both_ways.contains(&id) {
-            let topic = snapshot.topic_by_id(TopicId(id)).cloned();
-            let topic = topic.ok_or_else(|| CatalogError::UnknownId(TopicId(id)).into());
-            targets.push(Target { name: None, id: Some(id), topic });
+            let described = known.with_id_within::<_, op::Describe>(cluster, TopicId(id));
+            let topic = known.with_id_within(cluster, TopicId(id));
+            let topic = topic.map_err(|unreachable| match unreachable {
+                Unreachable::Denied(denied) => denied.into(),
+                _ => CatalogError::UnknownId(TopicId(id)).into(),
+            });
+            let name = described.ok().filter(|_| topic.is_err());
+            let name = name.map(|topic| wire_name(&topic.name));
+            targets.push(Target { name, id: Some(id), topic });
         }
     }
     targets
 }
 
-async fn delete(ctx: &Context, topic: &Topic) -> Result<(), Refused> {
-    ctx.catalog.delete(topic.id).await?;
+async fn delete(ctx: &Context, topic: &Authorized<Topic<'_>, op::Delete>) -> Result<(), Refused> {
+    topic.delete().await?;
     ctx.meter.forget_topic(topic.id);
     tracing::info!(topic = %topic.name, id = %topic.id, "topic deleted");
     Ok(())
@@ -164,7 +186,7 @@ mod tests {
             let answer = bench.call(version, request).await;
             let [gone] = answer.responses.as_slice() else { panic!("{:?}", answer.responses) };
             assert_eq!((gone.error_code, gone.name.as_ref().unwrap().as_str()), (0, "doomed"));
-            assert!(bench.ctx.catalog.snapshot().topic("doomed").is_none());
+            assert!(bench.catalog.snapshot().topic("doomed").is_none());
         }
     }
 

@@ -9,7 +9,6 @@ use kafka_protocol::messages::{ApiKey, BrokerId, DescribeClusterRequest, Describ
 use kafka_protocol::protocol::StrBytes;
 
 use super::call::{Api, Outcome};
-use super::metadata::CLUSTER_OPERATIONS;
 use super::{Context, Request, wire_text};
 
 pub(super) const API: Api = Api::ordered(ApiKey::DescribeCluster, 0..=2).repeatable();
@@ -62,7 +61,7 @@ pub(super) async fn handle(
         .with_controller_id(BrokerId(ctx.config.node_id))
         .with_brokers(brokers.collect());
     if body.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+        response.cluster_authorized_operations = ctx.access(request).cluster_operations();
     }
     response
 }
@@ -84,7 +83,7 @@ mod tests {
         }
         let asked =
             DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
-        assert_eq!(bench.call(0, asked).await.cluster_authorized_operations, CLUSTER_OPERATIONS);
+        assert_eq!(bench.call(0, asked).await.cluster_authorized_operations, 8096);
     }
 
     #[tokio::test]

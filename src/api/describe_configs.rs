@@ -18,15 +18,18 @@ use kafka_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsRe
 use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
-use crate::catalog::{CatalogError, Topic};
+use crate::catalog::Topic;
 use crate::config::ConfigType;
-use crate::types::TopicName;
+use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::DescribeConfigs, 1..=4).repeatable();
 
 /// Kafka's `ConfigResource.Type`.
-const TOPIC: i8 = 2;
-const BROKER: i8 = 4;
+pub(super) const TOPIC: i8 = 2;
+pub(super) const BROKER: i8 = 4;
+pub(super) const LOGGER: i8 = 8;
+pub(super) const CLIENT_METRICS: i8 = 16;
+pub(super) const GROUP: i8 = 32;
 
 /// Kafka's `ConfigSource`: set on the topic, set at the broker's start, or a default.
 const FROM_TOPIC: i8 = 1;
@@ -76,7 +79,7 @@ pub(super) async fn handle(
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match configs(ctx, resource) {
+        match configs(ctx, request, resource) {
             Ok(configs) => {
                 let asked = configs.into_iter().filter(|config| is_asked(resource, config.name));
                 let shown = asked.map(|config| show(request.version, &body, config));
@@ -108,22 +111,27 @@ fn is_asked(resource: &DescribeConfigsResource, name: &str) -> bool {
     keys.is_empty() || keys.iter().any(|key| key.as_str() == name)
 }
 
-fn configs(ctx: &Context, resource: &DescribeConfigsResource) -> Result<Vec<Shown>, Refused> {
+fn configs(
+    ctx: &Context,
+    request: &Request,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<Shown>, Refused> {
     let name = resource.resource_name.as_str();
+    let access = ctx.access(request);
     match resource.resource_type {
-        TOPIC => {
-            let snapshot = ctx.catalog.snapshot();
-            match snapshot.topic(name) {
-                Some(topic) => Ok(of_topic(ctx, topic)),
-                None => {
-                    let error = match TopicName::parse(name) {
-                        Ok(_) => CatalogError::UnknownName(name.to_owned()),
-                        Err(illegal) => illegal.into(),
-                    };
-                    Err(error.into())
-                }
-            }
+        TOPIC => match access.topics().named::<op::DescribeConfigs>(name) {
+            Ok(topic) => return Ok(of_topic(ctx, &topic)),
+            Err(unreachable) => return Err(unreachable.refused(name)),
+        },
+        GROUP => {
+            let _group = access.group::<op::DescribeConfigs>(name)?;
         }
+        BROKER | LOGGER | CLIENT_METRICS => {
+            let _cluster = access.cluster::<op::DescribeConfigs>()?;
+        }
+        _ => {}
+    }
+    match resource.resource_type {
         // The empty name means the defaults of all brokers that were set while running: none.
         BROKER if name.is_empty() => Ok(Vec::new()),
         BROKER if name == ctx.config.node_id.to_string() => Ok(of_broker(ctx)),

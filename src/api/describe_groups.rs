@@ -2,7 +2,7 @@
 //!
 //! v3 adds authorized operations, v4 static members, v6 error 69 for unknown groups (KIP-1043);
 //! before, they are described as dead. A group that is named more than once is described as often,
-//! while what is repeated takes no more than 1 MiB. Gaps: without ACLs every operation is authorized.
+//! while what is repeated takes no more than 1 MiB. Gaps: none.
 
 use std::collections::HashMap;
 
@@ -12,13 +12,12 @@ use kafka_protocol::messages::{ApiKey, DescribeGroupsRequest, DescribeGroupsResp
 use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::call::{Api, Outcome, first_error};
+use super::error::Coded;
 use super::{Context, Request, wire_text};
 use crate::group::{GroupDescription, MemberDescription};
+use crate::security::{Resource, op};
 
 pub(super) const API: Api = Api::ordered(ApiKey::DescribeGroups, 0..=6).repeatable();
-
-/// READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS: what Kafka knows of groups.
-const ALL_OPERATIONS: i32 = super::metadata::bits(&[3, 6, 8, 10, 11]);
 
 /// Of what an answer has more than once.
 const REPEATED_BYTES_MAX: usize = 1 << 20;
@@ -48,12 +47,23 @@ pub(super) async fn handle(
             continue;
         }
         first_at.insert(id.clone(), groups.len());
-        let mut described = match ctx.groups.describe(id.as_str()).await {
+        let access = ctx.access(request);
+        let known = match access.group::<op::Describe>(&id) {
+            Ok(group) => group.describe().await,
+            Err(denied) => {
+                let error = DescribedGroup::default().with_error_code(denied.kafka().code());
+                groups.push(error.with_group_id(id));
+                continue;
+            }
+        };
+        let tells_operations = request.version >= 3 && body.include_authorized_operations;
+        let mut described = match known {
             Some(group) => describe(request.version, id, group),
             None => unknown(request.version, id),
         };
-        if request.version >= 3 && body.include_authorized_operations && described.error_code == 0 {
-            described.authorized_operations = ALL_OPERATIONS;
+        if tells_operations && described.error_code == 0 {
+            let operations = access.operations(Resource::Group(&described.group_id));
+            described.authorized_operations = operations;
         }
         groups.push(described);
     }
@@ -147,7 +157,7 @@ mod tests {
                 .with_include_authorized_operations(version >= 3);
             let described = bench.call(version, request).await.groups;
             assert_eq!((described[0].error_code, described[0].group_state.as_str()), (0, "Empty"));
-            let operations = if version >= 3 { ALL_OPERATIONS } else { i32::MIN };
+            let operations = if version >= 3 { 3400 } else { i32::MIN };
             assert_eq!(described[0].authorized_operations, operations, "v{version}");
             let code = if version >= 6 { 69 } else { 0 };
             assert_eq!(

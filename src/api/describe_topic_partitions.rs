@@ -14,11 +14,12 @@ use kafka_protocol::messages::{
     ApiKey, BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
 
+use super::access::Unreachable;
 use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
-use super::metadata::TOPIC_OPERATIONS;
 use super::{Context, Request, wire_name, wire_text};
 use crate::catalog::Topic;
+use crate::security::{Target, op};
 use crate::types::{LogId, PartitionId, TopicName};
 
 pub(super) const API: Api = Api::ordered(ApiKey::DescribeTopicPartitions, 0..=0).repeatable();
@@ -33,13 +34,14 @@ impl Outcome for DescribeTopicPartitionsResponse {
 
 pub(super) async fn handle(
     ctx: &Context,
-    _request: &Request,
+    request: &Request,
     body: DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
-    let snapshot = ctx.catalog.snapshot();
-    let mut names: BTreeSet<&str> = body.topics.iter().map(|topic| topic.name.as_str()).collect();
+    let access = ctx.access(request);
+    let known = access.topics();
+    let mut names: BTreeSet<String> = body.topics.iter().map(|it| it.name.to_string()).collect();
     if body.topics.is_empty() {
-        names.extend(snapshot.topics().map(|topic| topic.name.as_str()));
+        names.extend(known.all::<op::Describe>().map(|topic| topic.name.to_string()));
     }
     let (from_name, from_index) = match &body.cursor {
         Some(cursor) => {
@@ -49,24 +51,36 @@ pub(super) async fn handle(
     };
     let limit = u32::try_from(body.response_partition_limit).unwrap_or(1).clamp(1, PARTITIONS_MAX);
     let mut left = limit;
-    let mut topics = Vec::new();
-    for name in names.into_iter().filter(|name| *name >= from_name) {
+    let (mut topics, mut denied, mut next) = (Vec::new(), Vec::new(), None);
+    for name in names.iter().map(String::as_str).filter(|name| *name >= from_name) {
+        let found = match known.named::<op::Describe>(name) {
+            Ok(topic) => Some(topic),
+            Err(Unreachable::Denied(error)) => {
+                denied.push(refused(name, error.kafka()));
+                continue;
+            }
+            Err(Unreachable::UnknownName | Unreachable::UnknownId) => None,
+        };
         let first = if name == from_name { from_index } else { 0 };
         if left == 0 {
-            return page(topics, Some((name, first)));
+            next = Some((name, first));
+            break;
         }
-        let Some(topic) = snapshot.topic(name) else {
+        let Some(topic) = found else {
             topics.push(unknown(name));
             continue;
         };
         let end = topic.partitions.min(first.saturating_add(left));
-        topics.push(describe(ctx, topic, first, end));
+        let operations = access.operations(topic.resource());
+        topics.push(describe(ctx, &topic, first, end).with_topic_authorized_operations(operations));
         left -= end.saturating_sub(first);
         if end < topic.partitions {
-            return page(topics, Some((name, end)));
+            next = Some((name, end));
+            break;
         }
     }
-    page(topics, None)
+    topics.append(&mut denied);
+    page(topics, next)
 }
 
 fn page(
@@ -86,6 +100,10 @@ fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
         Ok(_) => ResponseError::UnknownTopicOrPartition,
         Err(illegal) => illegal.kafka(),
     };
+    refused(name, error)
+}
+
+fn refused(name: &str, error: ResponseError) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic::default()
         .with_error_code(error.code())
         .with_name(Some(wire_text(name).into()))
@@ -114,7 +132,6 @@ fn describe(
         .with_topic_id(topic.id.0)
         .with_is_internal(topic.internal)
         .with_partitions(partitions.collect())
-        .with_topic_authorized_operations(TOPIC_OPERATIONS)
 }
 
 #[cfg(test)]

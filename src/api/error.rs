@@ -2,11 +2,13 @@
 
 use kafka_protocol::error::ResponseError as Kafka;
 
+use super::access::Unreachable;
 use crate::catalog::CatalogError;
 use crate::group::GroupError;
 use crate::log::{AppendError, ReadError, TrimError};
+use crate::security::{Denied, ResourceKind};
 use crate::txn::ProducerIdError;
-use crate::types::TopicNameError;
+use crate::types::{TopicName, TopicNameError};
 
 /// No error.
 pub(super) const NONE: i16 = 0;
@@ -144,6 +146,58 @@ impl Coded for GroupError {
             // the coordinator again and retry.
             GroupError::Storage(_) => Kafka::NotCoordinator,
         }
+    }
+}
+
+impl Coded for Denied {
+    fn kafka(&self) -> Kafka {
+        match self.kind {
+            ResourceKind::Topic => Kafka::TopicAuthorizationFailed,
+            ResourceKind::Group => Kafka::GroupAuthorizationFailed,
+            ResourceKind::TransactionalId => Kafka::TransactionalIdAuthorizationFailed,
+            ResourceKind::Cluster => Kafka::ClusterAuthorizationFailed,
+        }
+    }
+}
+
+impl From<Denied> for Kafka {
+    fn from(denied: Denied) -> Kafka {
+        denied.kafka()
+    }
+}
+
+impl From<Denied> for Refused {
+    fn from(denied: Denied) -> Refused {
+        Refused::new(denied.kafka(), denied.to_string())
+    }
+}
+
+impl Coded for Unreachable {
+    fn kafka(&self) -> Kafka {
+        match self {
+            Unreachable::Denied(denied) => denied.kafka(),
+            Unreachable::UnknownName => Kafka::UnknownTopicOrPartition,
+            Unreachable::UnknownId => Kafka::UnknownTopicId,
+        }
+    }
+}
+
+impl Unreachable {
+    /// The refusal of a topic that was asked for by name. A name that no topic can have is told of.
+    pub(super) fn refused(self, name: &str) -> Refused {
+        match self {
+            Unreachable::Denied(denied) => denied.into(),
+            Unreachable::UnknownName | Unreachable::UnknownId => match TopicName::parse(name) {
+                Ok(_) => CatalogError::UnknownName(name.to_owned()).into(),
+                Err(illegal) => CatalogError::from(illegal).into(),
+            },
+        }
+    }
+}
+
+impl From<Unreachable> for Kafka {
+    fn from(unreachable: Unreachable) -> Kafka {
+        unreachable.kafka()
     }
 }
 

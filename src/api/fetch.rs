@@ -25,13 +25,14 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
+use super::access::Topic;
 use super::answers::{AnswerBudget, Held};
 use super::call::{Api, Call, Reply, first_error};
 use super::error::{self, Coded};
 use super::meter::TopicCounters;
-use super::{Context, Later, Refusal};
-use crate::catalog::Topic;
+use super::{Context, Later, Refusal, Request};
 use crate::log::{Isolation, OffsetSpan, Partition, ReadError, ReadRequest, ReadResult};
+use crate::security::{Authorized, op};
 use crate::types::{Offset, TopicId};
 
 pub(super) const API: Api = Api::parked(ApiKey::Fetch, 4..=18);
@@ -120,7 +121,7 @@ async fn answer(call: Call, body: FetchRequest) -> Reply {
         isolation: super::isolation(body.isolation_level),
         answers: call.ctx.answers.clone(),
         held: Held::default(),
-        topics: resolve(&call.ctx, version, body),
+        topics: resolve(&call.ctx, &call.request, body),
     };
     fetch.read(|_| true).await;
     if !wait.is_zero() && !fetch.is_enough() {
@@ -140,18 +141,19 @@ async fn answer(call: Call, body: FetchRequest) -> Reply {
 }
 
 /// Finds the logs.
-fn resolve(ctx: &Context, version: i16, body: FetchRequest) -> Vec<FetchedTopic> {
-    let snapshot = ctx.catalog.snapshot();
+fn resolve(ctx: &Context, request: &Request, body: FetchRequest) -> Vec<FetchedTopic> {
+    let known = ctx.access(request).topics();
     let mut topics = Vec::with_capacity(body.topics.len());
     for asked in body.topics {
-        let topic = if version >= 13 {
-            snapshot.topic_by_id(TopicId(asked.topic_id)).ok_or(ResponseError::UnknownTopicId)
-        } else {
-            let named = snapshot.topic(asked.topic.as_str());
-            named.ok_or(ResponseError::UnknownTopicOrPartition)
+        let topic = match request.version {
+            13.. => known.with_id(TopicId(asked.topic_id)),
+            _ => known.named(&asked.topic),
         };
         let partitions = asked.partitions.iter().map(|partition| {
-            let source = topic.and_then(|topic| source(ctx, topic, partition));
+            let source = match &topic {
+                Ok(topic) => source(ctx, topic, partition),
+                Err(unreachable) => Err(unreachable.kafka()),
+            };
             FetchedPartition {
                 index: partition.partition,
                 bytes_max: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
@@ -165,7 +167,7 @@ fn resolve(ctx: &Context, version: i16, body: FetchRequest) -> Vec<FetchedTopic>
         });
         topics.push(FetchedTopic {
             partitions: partitions.collect(),
-            counters: topic.ok().and_then(|topic| ctx.meter.topic(&ctx.catalog, topic)),
+            counters: topic.ok().and_then(|topic| topic.counters(&ctx.meter)),
             name: asked.topic,
             id: asked.topic_id,
         });
@@ -175,7 +177,7 @@ fn resolve(ctx: &Context, version: i16, body: FetchRequest) -> Vec<FetchedTopic>
 
 fn source(
     ctx: &Context,
-    topic: &Topic,
+    topic: &Authorized<Topic<'_>, op::Read>,
     asked: &FetchPartition,
 ) -> Result<(Partition, Offset), ResponseError> {
     let (log, _) = super::partition(ctx, topic, asked.partition, asked.current_leader_epoch)?;

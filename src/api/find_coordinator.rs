@@ -14,8 +14,14 @@ use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
 use crate::catalog::placement::{Broker, CoordinatorKind};
+use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::FindCoordinator, 0..=6).repeatable();
+
+/// Kafka's `CoordinatorType`.
+const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
+const SHARE: i8 = 2;
 
 impl Outcome for FindCoordinatorResponse {
     fn error(&self) -> i16 {
@@ -47,15 +53,24 @@ pub(super) async fn handle(
 }
 
 fn find(ctx: &Context, request: &Request, key_type: i8, key: &str) -> Result<Broker, Refused> {
-    let kind = match key_type {
-        0 => CoordinatorKind::Group,
-        1 => CoordinatorKind::Transaction,
+    let access = ctx.access(request);
+    let id = match key_type {
+        GROUP => {
+            let group = access.group::<op::Describe>(key)?;
+            ctx.placement.coordinator(CoordinatorKind::Group, group.id())
+        }
+        TRANSACTION => {
+            let id = access.transactional_id::<op::Describe>(key)?;
+            ctx.placement.coordinator(CoordinatorKind::Transaction, id.id())
+        }
         _ => {
+            if key_type == SHARE && request.version >= 6 {
+                let _cluster = access.cluster::<op::ClusterAction>()?;
+            }
             let reason = format!("coordinators of key type {key_type} are not served");
             return Err(Refused::new(ResponseError::InvalidRequest, reason));
         }
     };
-    let id = ctx.placement.coordinator(kind, key);
     let listener = request.session.listener();
     let broker = ctx.placement.brokers(listener).into_iter().find(|broker| broker.id == id);
     broker.ok_or_else(|| {

@@ -5,8 +5,10 @@
 use kafka_protocol::messages::{ApiKey, HeartbeatRequest, HeartbeatResponse};
 
 use super::call::{Api, Outcome};
+use super::error::Coded;
 use super::member::member_ref;
 use super::{Context, Request, error};
+use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::Heartbeat, 0..=4).urgent();
 
@@ -18,10 +20,13 @@ impl Outcome for HeartbeatResponse {
 
 pub(super) async fn handle(
     ctx: &Context,
-    _request: &Request,
+    request: &Request,
     body: HeartbeatRequest,
 ) -> HeartbeatResponse {
     let member = member_ref(&body.member_id, &body.group_instance_id, body.generation_id);
-    let beaten = ctx.groups.heartbeat(body.group_id.as_str(), member).await;
-    HeartbeatResponse::default().with_error_code(error::code(&beaten))
+    let code = match ctx.access(request).group::<op::Read>(&body.group_id) {
+        Ok(group) => error::code(&group.heartbeat(member).await),
+        Err(denied) => denied.kafka().code(),
+    };
+    HeartbeatResponse::default().with_error_code(code)
 }

@@ -9,6 +9,7 @@ use kafka_protocol::messages::{ApiKey, InitProducerIdRequest, InitProducerIdResp
 use super::call::{Api, Outcome};
 use super::error::Coded;
 use super::{Context, Request};
+use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::InitProducerId, 0..=5).urgent();
 
@@ -20,7 +21,7 @@ impl Outcome for InitProducerIdResponse {
 
 pub(super) async fn handle(
     ctx: &Context,
-    _request: &Request,
+    request: &Request,
     body: InitProducerIdRequest,
 ) -> InitProducerIdResponse {
     let refused = |error: ResponseError| {
@@ -29,15 +30,23 @@ pub(super) async fn handle(
             .with_producer_id(ProducerId(-1))
             .with_producer_epoch(-1)
     };
-    match &body.transactional_id {
-        None => {}
-        Some(id) if id.is_empty() => return refused(ResponseError::InvalidRequest),
-        Some(id) => {
-            tracing::warn!(transactional_id = %id.0, "transactional producers are not supported yet");
-            return refused(ResponseError::UnsupportedVersion);
-        }
+    let access = ctx.access(request);
+    if let Some(id) = &body.transactional_id {
+        return refused(match access.transactional_id::<op::Write>(id) {
+            Err(denied) => denied.kafka(),
+            Ok(id) if id.id().is_empty() => ResponseError::InvalidRequest,
+            Ok(id) => {
+                let transactional_id = id.id();
+                tracing::warn!(transactional_id, "transactional producers are not supported yet");
+                ResponseError::UnsupportedVersion
+            }
+        });
     }
-    match ctx.producer_ids.allocate().await {
+    let producers = match access.idempotent_producers() {
+        Ok(cluster) => cluster,
+        Err(denied) => return refused(denied.kafka()),
+    };
+    match producers.allocate_producer_id().await {
         Ok(id) => InitProducerIdResponse::default()
             .with_producer_id(ProducerId(id.0))
             .with_producer_epoch(0),

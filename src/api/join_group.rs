@@ -15,6 +15,7 @@ use super::error::Coded;
 use super::member::{non_empty, nullable};
 use super::{Context, Request, wire_text};
 use crate::group::{GroupError, Join, Joined};
+use crate::security::op;
 
 pub(super) const API: Api = Api::parked(ApiKey::JoinGroup, 0..=9).urgent();
 
@@ -33,10 +34,14 @@ pub(super) async fn handle(
     if let Some(reason) = nullable(&body.reason) {
         tracing::debug!(group = %body.group_id.as_str(), reason, "a member joins");
     }
-    let asked = body.member_id.clone();
-    match ctx.groups.join(join(request, body)).await {
+    let (id, asked) = (body.group_id.clone(), body.member_id.clone());
+    let group = match ctx.access(request).group::<op::Read>(&id) {
+        Ok(group) => group,
+        Err(denied) => return refused(version, StrBytes::default(), &denied),
+    };
+    match group.join(join(request, body)).await {
         Ok(joined) => answer(version, joined),
-        Err(refused) => refuse(version, asked, &refused),
+        Err(error) => refuse(version, asked, &error),
     }
 }
 
@@ -85,13 +90,17 @@ fn answer(version: i16, joined: Joined) -> JoinGroupResponse {
         .with_members(members.collect())
 }
 
-fn refuse(version: i16, asked: StrBytes, refused: &GroupError) -> JoinGroupResponse {
-    let member = match refused {
+fn refuse(version: i16, asked: StrBytes, error: &GroupError) -> JoinGroupResponse {
+    let member = match error {
         GroupError::MemberIdRequired(member) => wire_text(member),
         _ => asked,
     };
+    refused(version, member, error)
+}
+
+fn refused(version: i16, member: StrBytes, error: &impl Coded) -> JoinGroupResponse {
     JoinGroupResponse::default()
-        .with_error_code(refused.kafka().code())
+        .with_error_code(error.kafka().code())
         .with_generation_id(-1)
         // Null is only possible from v7 on.
         .with_protocol_name((version < 7).then(StrBytes::default))

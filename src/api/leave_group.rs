@@ -3,6 +3,7 @@
 //! v3 takes many members and static ones by their instance (KIP-345). Gaps: the reason (v5) is only
 //! logged.
 
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{ApiKey, LeaveGroupRequest, LeaveGroupResponse};
@@ -11,6 +12,7 @@ use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
 use super::member::{member_ref, nullable};
 use super::{Context, Request, error};
+use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::LeaveGroup, 0..=5).urgent();
 
@@ -37,11 +39,15 @@ pub(super) async fn handle(
         .iter()
         .map(|member| member_ref(&member.member_id, &member.group_instance_id, -1))
         .collect();
-    let results = match ctx.groups.leave(body.group_id.as_str(), leaving).await {
+    let refused =
+        |error: ResponseError| LeaveGroupResponse::default().with_error_code(error.code());
+    let group = match ctx.access(request).group::<op::Read>(&body.group_id) {
+        Ok(group) => group,
+        Err(denied) => return refused(denied.kafka()),
+    };
+    let results = match group.leave(leaving).await {
         Ok(results) => results,
-        Err(refused) => {
-            return LeaveGroupResponse::default().with_error_code(refused.kafka().code());
-        }
+        Err(error) => return refused(error.kafka()),
     };
     if request.version < 3 {
         let code = first_error(results.iter().map(error::code));

@@ -1,6 +1,7 @@
 //! ListGroups (key 16), v0-5: all groups.
 //!
-//! v4 filters by state (KIP-518), v5 by type (KIP-848). Gaps: all groups are classic ones.
+//! v4 filters by state (KIP-518), v5 by type (KIP-848). Whoever may describe the cluster is told all groups,
+//! others those that they may describe. Gaps: all groups are classic ones.
 
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{ApiKey, ListGroupsRequest, ListGroupsResponse};
@@ -29,7 +30,7 @@ pub(super) async fn handle(
     let wanted = |group: &GroupListing| {
         passes(&body.states_filter, group.state) && passes(&body.types_filter, CLASSIC)
     };
-    let groups = ctx.groups.list().into_iter().filter(wanted).map(|group| {
+    let groups = ctx.access(request).listed_groups().filter(wanted).map(|group| {
         let listed = ListedGroup::default()
             .with_group_id(wire_text(&group.group).into())
             .with_protocol_type(wire_text(&group.protocol_type));

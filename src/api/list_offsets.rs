@@ -14,11 +14,12 @@ use kafka_protocol::messages::list_offsets_response::{
 };
 use kafka_protocol::messages::{ApiKey, ListOffsetsRequest, ListOffsetsResponse, TopicName};
 
+use super::access::{Topic, Unreachable};
 use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
 use super::{Context, Request};
-use crate::catalog::Topic;
 use crate::log::{Isolation, Partition, ReadError};
+use crate::security::{Authorized, op};
 use crate::types::{LeaderEpoch, Offset, Timestamp};
 
 pub(super) const API: Api = Api::ordered(ApiKey::ListOffsets, 1..=10).repeatable();
@@ -68,24 +69,23 @@ pub(super) async fn handle(
     body: ListOffsetsRequest,
 ) -> ListOffsetsResponse {
     let isolation = super::isolation(body.isolation_level);
-    let snapshot = ctx.catalog.snapshot();
+    let known = ctx.access(request).topics();
     let mut twice = named_twice(&body.topics);
     let mut topics = Vec::with_capacity(body.topics.len());
     for topic in body.topics {
-        let known = snapshot.topic(topic.name.as_str());
+        let found = known.named(&topic.name);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
             let place = (topic.name.clone(), partition.partition_index);
-            let outcome = match (twice.get_mut(&place), known) {
-                (Some(Told(true)), _) => continue,
-                (Some(told), _) => {
+            let outcome = match (&found, twice.get_mut(&place)) {
+                (Err(Unreachable::Denied(denied)), _) => Err(denied.kafka()),
+                (_, Some(Told(true))) => continue,
+                (_, Some(told)) => {
                     *told = Told(true);
                     Err(ResponseError::InvalidRequest)
                 }
-                (None, Some(known)) => {
-                    list(ctx, request.version, known, &partition, isolation).await
-                }
-                (None, None) => Err(ResponseError::UnknownTopicOrPartition),
+                (Ok(found), None) => list(ctx, request.version, found, &partition, isolation).await,
+                (Err(unknown), None) => Err(unknown.kafka()),
             };
             partitions.push(answer(request.version, partition.partition_index, outcome));
         }
@@ -114,7 +114,7 @@ fn named_twice(topics: &[ListOffsetsTopic]) -> HashMap<(TopicName, i32), Told> {
 async fn list(
     ctx: &Context,
     version: i16,
-    topic: &Topic,
+    topic: &Authorized<Topic<'_>, op::Describe>,
     asked: &ListOffsetsPartition,
     isolation: Isolation,
 ) -> Result<Option<Found>, ResponseError> {
@@ -191,7 +191,7 @@ mod tests {
     async fn bench_with_records() -> Bench {
         let bench = Bench::start().await;
         let topic = bench.topic("clicks", 1).await;
-        let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
+        let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
         let options = AppendOptions {
             durable: Durable::Written,
             batch_bytes_max: 1 << 20,
@@ -242,11 +242,11 @@ mod tests {
     #[tokio::test]
     async fn whatever_is_found_has_its_leader_epoch() {
         let bench = bench_with_records().await;
-        let topic = bench.ctx.catalog.snapshot().topic("clicks").unwrap().clone();
+        let topic = bench.catalog.snapshot().topic("clicks").unwrap().clone();
         let epoch = async |timestamp| {
             bench.call(9, ask("clicks", 0, timestamp)).await.topics[0].partitions[0].leader_epoch
         };
-        let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
+        let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
         let (_, current) = bench.ctx.placement.leader(log.id());
         for found in [-1, -2, -3, -4, 0, 3000] {
             assert_eq!(epoch(found).await, current.0, "at {found}");

@@ -4,7 +4,8 @@
 //! auto-creation a choice, v8 adds authorized operations, v10 topic ids (KIP-516), v12 asks by id:
 //! one id in a request, and its names say nothing.
 //! An auto-created topic is there in the same answer, where Kafka first says that it has no leader.
-//! Gaps: v8's authorized operations are all there are, since there are no ACLs yet.
+//! Topics that the client may not describe are left out of all of them, and refused by name and by id.
+//! Gaps: none.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,31 +17,16 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::{ApiKey, BrokerId, MetadataRequest, MetadataResponse};
 use kafka_protocol::protocol::StrBytes;
 
+use super::access::{Access, Cluster, Creatable, Topics, Unreachable};
 use super::call::{Api, Outcome, first_error};
 use super::error::{self, Coded};
 use super::{Context, Request, wire_name, wire_text};
 use crate::catalog::placement::Broker;
-use crate::catalog::{CatalogError, NewTopic, Topic};
+use crate::catalog::{CatalogError, Topic};
+use crate::security::{Authorized, Denied, Resource, op};
 use crate::types::{LogId, PartitionId, TopicId, TopicName};
 
 pub(super) const API: Api = Api::ordered(ApiKey::Metadata, 0..=13).repeatable();
-
-/// Operations on a topic, as bits of Kafka's `AclOperation` codes: read, write, create, delete,
-/// alter, describe, describe configs, alter configs.
-pub(super) const TOPIC_OPERATIONS: i32 = bits(&[3, 4, 5, 6, 7, 8, 10, 11]);
-/// Operations on the cluster: create, alter, describe, cluster action, describe configs, alter
-/// configs, idempotent write.
-pub(super) const CLUSTER_OPERATIONS: i32 = bits(&[5, 7, 8, 9, 10, 11, 12]);
-
-/// Kafka's `AclOperation` codes as the bits of an answer.
-pub(super) const fn bits(operations: &[u8]) -> i32 {
-    let (mut at, mut bits) = (0, 0);
-    while at < operations.len() {
-        bits |= 1 << operations[at];
-        at += 1;
-    }
-    bits
-}
 
 impl Outcome for MetadataResponse {
     fn error(&self) -> i16 {
@@ -54,6 +40,7 @@ pub(super) async fn handle(
     body: MetadataRequest,
 ) -> MetadataResponse {
     let version = request.version;
+    let access = ctx.access(request);
     let brokers = ctx.placement.brokers(request.session.listener());
     let told = brokers.iter().map(|broker| {
         MetadataResponseBroker::default()
@@ -66,13 +53,14 @@ pub(super) async fn handle(
         .with_cluster_id(Some(StrBytes::from_string(ctx.cluster_id.clone())))
         .with_controller_id(BrokerId(ctx.config.node_id));
     if (8..=10).contains(&version) && body.include_cluster_authorized_operations {
-        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+        response.cluster_authorized_operations = access.cluster_operations();
     }
-    response.topics = topics(ctx, version, &body).await;
+    response.topics = topics(ctx, request, &body).await;
     hide_unreachable_leaders(&mut response.topics, &brokers, version);
     if version >= 8 && body.include_topic_authorized_operations {
         for topic in response.topics.iter_mut().filter(|topic| topic.error_code == error::NONE) {
-            topic.topic_authorized_operations = TOPIC_OPERATIONS;
+            let name = topic.name.as_ref().map(|name| name.as_str()).unwrap_or_default();
+            topic.topic_authorized_operations = access.operations(Resource::Topic(name));
         }
     }
     response
@@ -97,14 +85,20 @@ fn hide_unreachable_leaders(
     }
 }
 
-async fn topics(ctx: &Context, version: i16, body: &MetadataRequest) -> Vec<MetadataResponseTopic> {
+async fn topics(
+    ctx: &Context,
+    request: &Request,
+    body: &MetadataRequest,
+) -> Vec<MetadataResponseTopic> {
+    let (version, access) = (request.version, ctx.access(request));
+    let known = access.topics();
     let asked = match &body.topics {
         None => None,
         Some(topics) if topics.is_empty() && version == 0 => None,
         Some(topics) => Some(topics),
     };
     let Some(asked) = asked else {
-        return ctx.catalog.snapshot().topics().map(|topic| found(ctx, topic)).collect();
+        return known.all::<op::Describe>().map(|topic| found(ctx, &topic)).collect();
     };
     let has_ids = asked.iter().any(|topic| !topic.topic_id.is_nil());
     if version < 12 && (has_ids || asked.iter().any(|topic| topic.name.is_none())) {
@@ -118,15 +112,16 @@ async fn topics(ctx: &Context, version: i16, body: &MetadataRequest) -> Vec<Meta
         // One id makes it a request by ids, in which names say nothing: Java's Admin leaves them empty.
         let ids = asked.iter().map(|topic| topic.topic_id);
         let ids = ids.filter(|id| !id.is_nil() && seen_ids.insert(*id));
-        return ids.map(|id| by_id(ctx, TopicId(id))).collect();
+        return ids.map(|id| by_id(ctx, &known, TopicId(id))).collect();
     }
+    let mut creating = Creating { access, may_create, cluster: None };
     for topic in asked {
         let Some(name) = topic.name.as_ref().map(|name| name.as_str()) else {
             answers.push(invalid(topic));
             continue;
         };
         if seen.insert(name) {
-            answers.push(by_name(ctx, name, may_create).await);
+            answers.push(by_name(ctx, &known, &mut creating, name).await);
         }
     }
     answers
@@ -141,32 +136,68 @@ fn invalid(asked: &MetadataRequestTopic) -> MetadataResponseTopic {
         .with_topic_id(asked.topic_id)
 }
 
-async fn by_name(ctx: &Context, name: &str, may_create: bool) -> MetadataResponseTopic {
+/// Who may create the topics that a request names and that are not there.
+struct Creating<'a> {
+    access: Access<'a>,
+    /// The broker and the request allow it at all.
+    may_create: bool,
+    /// Whether the client may create topics in the cluster, once that was asked.
+    cluster: Option<Result<Authorized<Cluster<'a>, op::Create>, Denied>>,
+}
+
+impl<'a> Creating<'a> {
+    /// `None` where no topic is to be created.
+    fn creatable(
+        &mut self,
+        name: &'a str,
+    ) -> Option<Result<Authorized<Creatable<'a>, op::Create>, Denied>> {
+        let access = self.access;
+        self.may_create.then(|| {
+            let cluster = self.cluster.get_or_insert_with(|| access.cluster());
+            access.creatable(cluster, name)
+        })
+    }
+}
+
+async fn by_name<'a>(
+    ctx: &Context,
+    known: &Topics<'_>,
+    creating: &mut Creating<'a>,
+    name: &'a str,
+) -> MetadataResponseTopic {
     let refused = |error: ResponseError| {
         MetadataResponseTopic::default()
             .with_error_code(error.code())
             .with_name(Some(super::wire_text(name).into()))
     };
-    if let Some(topic) = ctx.catalog.snapshot().topic(name) {
-        return found(ctx, topic);
+    match known.named::<op::Describe>(name) {
+        Ok(topic) => return found(ctx, &topic),
+        Err(Unreachable::Denied(denied)) => return refused(denied.kafka()),
+        Err(Unreachable::UnknownName | Unreachable::UnknownId) => {}
     }
+    let creatable = match creating.creatable(name) {
+        Some(Ok(creatable)) => Some(creatable),
+        Some(Err(_)) => return refused(ResponseError::TopicAuthorizationFailed),
+        None => None,
+    };
     if let Err(illegal) = TopicName::parse(name) {
         return refused(illegal.kafka());
     }
-    if !may_create {
+    let Some(creatable) = creatable else {
         return refused(ResponseError::UnknownTopicOrPartition);
-    }
-    let topic = NewTopic { name: name.to_owned(), partitions: None, configs: BTreeMap::new() };
-    match ctx.catalog.create(topic, false).await {
+    };
+    match creatable.create(None, BTreeMap::new(), false).await {
         Ok(topic) => {
             tracing::info!(topic = name, partitions = topic.partitions, "topic auto-created");
             found(ctx, &topic)
         }
         // Another client asked for it at the same time.
-        Err(CatalogError::Exists(_)) => match ctx.catalog.snapshot().topic(name) {
-            Some(topic) => found(ctx, topic),
-            None => refused(ResponseError::LeaderNotAvailable),
-        },
+        Err(CatalogError::Exists(_)) => {
+            match creating.access.topics().named::<op::Describe>(name) {
+                Ok(topic) => found(ctx, &topic),
+                Err(_) => refused(ResponseError::LeaderNotAvailable),
+            }
+        }
         Err(error) => {
             tracing::warn!(topic = name, %error, "topic could not be auto-created");
             refused(error.kafka())
@@ -174,11 +205,11 @@ async fn by_name(ctx: &Context, name: &str, may_create: bool) -> MetadataRespons
     }
 }
 
-fn by_id(ctx: &Context, id: TopicId) -> MetadataResponseTopic {
-    match ctx.catalog.snapshot().topic_by_id(id) {
-        Some(topic) => found(ctx, topic),
-        None => MetadataResponseTopic::default()
-            .with_error_code(ResponseError::UnknownTopicId.code())
+fn by_id(ctx: &Context, known: &Topics<'_>, id: TopicId) -> MetadataResponseTopic {
+    match known.with_id::<op::Describe>(id) {
+        Ok(topic) => found(ctx, &topic),
+        Err(unreachable) => MetadataResponseTopic::default()
+            .with_error_code(unreachable.kafka().code())
             .with_name(None)
             .with_topic_id(id.0),
     }

@@ -1,6 +1,7 @@
 //! One file per Kafka API: decode, ask the rooms below, encode. Sentinels end here: Kafka's `-1`
 //! and empty strings become `Option` and enums in these files and do not travel further down.
 
+mod access;
 mod answers;
 mod call;
 mod error;
@@ -49,14 +50,14 @@ use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages;
 use kafka_protocol::protocol::StrBytes;
 
+use self::access::Topic;
 use crate::catalog::placement::Placement;
-use crate::catalog::{Catalog, Topic};
 use crate::config::Config;
-use crate::group::Groups;
 use crate::log::{Isolation, Partition};
-use crate::txn::ProducerIds;
+use crate::security::Authorized;
 use crate::types::{Clock, LeaderEpoch, PartitionId, TopicName};
 
+pub use access::Resources;
 pub use answers::{AnswerBudget, Held};
 pub use call::{Begun, Order, Refusal, Reply, begin};
 pub use header::{PREFIX_BYTES, exceeded_frame_bytes_max};
@@ -69,12 +70,8 @@ pub struct Context {
     pub config: Arc<Config>,
     /// Identity of the cluster, as Metadata answers it.
     pub cluster_id: String,
-    /// Topics and logs.
-    pub catalog: Catalog,
-    /// Groups and offsets.
-    pub groups: Groups,
-    /// Producer ids.
-    pub producer_ids: ProducerIds,
+    /// Topics, groups and producer ids, as far as a request's client is authorised for them.
+    pub resources: Resources,
     /// Leaders and coordinators.
     pub placement: Arc<dyn Placement>,
     /// Time.
@@ -94,6 +91,8 @@ pub struct Request {
     pub client_id: StrBytes,
     /// The connection that it came on.
     pub session: Arc<Session>,
+    /// Who its client was when it began.
+    pub identity: Arc<Identity>,
 }
 
 /// A reply that may still be waiting for disk, records or members.
@@ -122,22 +121,22 @@ fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
 
 /// The log of a topic's partition and its leader epoch, for a client that believes in the leader
 /// epoch `believed`.
-fn partition(
+fn partition<O>(
     ctx: &Context,
-    topic: &Topic,
+    topic: &Authorized<Topic<'_>, O>,
     index: i32,
     believed: i32,
 ) -> Result<(Partition, LeaderEpoch), ResponseError> {
     let unknown = ResponseError::UnknownTopicOrPartition;
     let partition = PartitionId::from_wire(index).ok_or(unknown)?;
-    let log = ctx.catalog.log(topic.id, partition).ok_or(absent(topic, partition))?;
+    let log = topic.log(partition).ok_or(absent(topic, partition))?;
     let (_, epoch) = ctx.placement.leader(log.id());
     fenced(believed, epoch)?;
     Ok((log, epoch))
 }
 
 /// What a partition without an open log is: unknown, or offline since its log could not be opened.
-fn absent(topic: &Topic, partition: PartitionId) -> ResponseError {
+fn absent(topic: &crate::catalog::Topic, partition: PartitionId) -> ResponseError {
     if partition.0 < topic.partitions {
         ResponseError::KafkaStorageError
     } else {

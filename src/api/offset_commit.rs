@@ -7,18 +7,21 @@
 use std::collections::BTreeMap;
 
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
 use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use kafka_protocol::messages::{ApiKey, OffsetCommitRequest, OffsetCommitResponse};
 
+use super::access::{Topic, Unreachable};
 use super::call::{Api, Outcome, first_error};
 use super::error::{self, Coded};
 use super::member::member_ref;
 use super::{Context, Request};
-use crate::catalog::Topic;
 use crate::group::{CommittedOffset, GroupError, GroupOffset, Position};
+use crate::security::{Authorized, op};
 use crate::types::{LeaderEpoch, PartitionId, Timestamp};
 
 pub(super) const API: Api = Api::ordered(ApiKey::OffsetCommit, 2..=9).urgent();
@@ -38,7 +41,12 @@ pub(super) async fn handle(
     request: &Request,
     body: OffsetCommitRequest,
 ) -> OffsetCommitResponse {
-    let snapshot = ctx.catalog.snapshot();
+    let access = ctx.access(request);
+    let group = match access.group::<op::Read>(&body.group_id) {
+        Ok(group) => group,
+        Err(denied) => return answer(body.topics, |_, _| denied.kafka().code()),
+    };
+    let known = access.topics();
     let committed_at = ctx.clock.now();
     let retention_ms = Some(body.retention_time_ms).filter(|time| *time != DEFAULT_RETENTION);
     let expires_at = retention_ms.map(|time| Timestamp(committed_at.0.saturating_add(time)));
@@ -46,9 +54,9 @@ pub(super) async fn handle(
     let mut refused: BTreeMap<(usize, usize), ResponseError> = BTreeMap::new();
     let mut offsets = Vec::new();
     for (t, asked) in body.topics.iter().enumerate() {
-        let topic = snapshot.topic(asked.name.as_str()).map(AsRef::as_ref);
+        let topic = known.named(&asked.name);
         for (p, partition) in asked.partitions.iter().enumerate() {
-            match offset(topic, partition, committed_at, expires_at) {
+            match offset(&topic, partition, committed_at, expires_at) {
                 Ok(offset) => offsets.push(offset),
                 Err(error) => {
                     refused.insert((t, p), error);
@@ -58,7 +66,11 @@ pub(super) async fn handle(
     }
     let epoch = body.generation_id_or_member_epoch;
     let member = member_ref(&body.member_id, &body.group_instance_id, epoch);
-    let committed = ctx.groups.commit(body.group_id.as_str(), member, offsets).await;
+    // Nothing to commit is nothing to ask the group for, as in Kafka.
+    let committed = match offsets.is_empty() {
+        true => Ok(()),
+        false => group.commit(member, offsets).await,
+    };
     let code = match committed {
         // Clients of these versions know no other error for it.
         Err(GroupError::NotFound(_)) if request.version < 9 => {
@@ -66,12 +78,19 @@ pub(super) async fn handle(
         }
         committed => error::code(&committed),
     };
-    let topics = body.topics.into_iter().enumerate().map(|(t, topic)| {
+    answer(body.topics, |t, p| refused.get(&(t, p)).map_or(code, ResponseError::code))
+}
+
+/// The answer, with the code of each partition by where its topic and it stand in the request.
+fn answer(
+    topics: Vec<OffsetCommitRequestTopic>,
+    code: impl Fn(usize, usize) -> i16,
+) -> OffsetCommitResponse {
+    let topics = topics.into_iter().enumerate().map(|(t, topic)| {
         let partitions = topic.partitions.iter().enumerate().map(|(p, partition)| {
-            let own = refused.get(&(t, p)).map(ResponseError::code);
             OffsetCommitResponsePartition::default()
                 .with_partition_index(partition.partition_index)
-                .with_error_code(own.unwrap_or(code))
+                .with_error_code(code(t, p))
         });
         OffsetCommitResponseTopic::default()
             .with_partitions(partitions.collect())
@@ -81,12 +100,12 @@ pub(super) async fn handle(
 }
 
 fn offset(
-    topic: Option<&Topic>,
+    topic: &Result<Authorized<Topic<'_>, op::Read>, Unreachable>,
     asked: &OffsetCommitRequestPartition,
     committed_at: Timestamp,
     expires_at: Option<Timestamp>,
 ) -> Result<GroupOffset, ResponseError> {
-    let topic = topic.ok_or(ResponseError::UnknownTopicOrPartition)?;
+    let topic = topic.as_ref().map_err(Coded::kafka)?;
     let partition = PartitionId::from_wire(asked.partition_index)
         .filter(|partition| partition.0 < topic.partitions)
         .ok_or(ResponseError::UnknownTopicOrPartition)?;

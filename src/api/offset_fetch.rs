@@ -15,10 +15,12 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::{ApiKey, OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
+use super::access::{Access, Topics, Unreachable};
 use super::call::{Api, Outcome, first_error};
+use super::error::Coded;
 use super::{Context, Request, wire_name, wire_text};
-use crate::catalog::Snapshot;
 use crate::group::CommittedOffset;
+use crate::security::{Denied, op};
 use crate::types::{PartitionId, TopicId};
 
 pub(super) const API: Api = Api::ordered(ApiKey::OffsetFetch, 1..=9).repeatable();
@@ -26,7 +28,10 @@ pub(super) const API: Api = Api::ordered(ApiKey::OffsetFetch, 1..=9).repeatable(
 impl Outcome for OffsetFetchResponse {
     fn error(&self) -> i16 {
         let groups = self.groups.iter().map(|group| group.error_code);
-        first_error([self.error_code].into_iter().chain(groups))
+        let of_groups = self.groups.iter().flat_map(|group| &group.topics);
+        let of_groups = of_groups.flat_map(|topic| &topic.partitions).map(|it| it.error_code);
+        let own = self.topics.iter().flat_map(|topic| &topic.partitions).map(|it| it.error_code);
+        first_error([self.error_code].into_iter().chain(groups).chain(own).chain(of_groups))
     }
 }
 
@@ -35,6 +40,8 @@ pub(super) async fn handle(
     request: &Request,
     body: OffsetFetchRequest,
 ) -> OffsetFetchResponse {
+    let access = ctx.access(request);
+    let known = access.topics();
     if request.version >= 8 {
         // All positions of a group are told once, and looked up once however often the request names
         // it: a name costs few bytes, and its positions many.
@@ -42,13 +49,16 @@ pub(super) async fn handle(
         let asked = body.groups.into_iter();
         let asked = asked
             .filter(|group| group.topics.is_some() || told_whole.insert(group.group_id.clone()));
-        let mut known = HashMap::new();
+        let mut looked_up = HashMap::new();
         let groups = asked.map(|group| {
-            let committed = known
+            let committed = looked_up
                 .entry(group.group_id.clone())
-                .or_insert_with(|| committed(ctx, group.group_id.as_str()));
-            let topics = fetch(ctx, committed, group.topics);
-            OffsetFetchResponseGroup::default().with_group_id(group.group_id).with_topics(topics)
+                .or_insert_with(|| committed(access, &group.group_id));
+            let answer = OffsetFetchResponseGroup::default().with_group_id(group.group_id);
+            match committed {
+                Ok(committed) => answer.with_topics(fetch(&known, committed, group.topics)),
+                Err(denied) => answer.with_error_code(denied.kafka().code()),
+            }
         });
         return OffsetFetchResponse::default().with_groups(groups.collect());
     }
@@ -60,14 +70,26 @@ pub(super) async fn handle(
         });
         topics.collect()
     });
-    let committed = committed(ctx, body.group_id.as_str());
-    let topics = fetch(ctx, &committed, asked).into_iter().map(|topic| {
+    let topics = match committed(access, &body.group_id) {
+        Ok(committed) => fetch(&known, &committed, asked),
+        Err(denied) => {
+            let code = denied.kafka().code();
+            if request.version >= 2 {
+                return OffsetFetchResponse::default().with_error_code(code);
+            }
+            // v1 has no other place for it than the partitions.
+            let refuse = |topic| refused(topic, code);
+            asked.unwrap_or_default().into_iter().map(refuse).collect()
+        }
+    };
+    let topics = topics.into_iter().map(|topic| {
         let partitions = topic.partitions.into_iter().map(|partition| {
             OffsetFetchResponsePartition::default()
                 .with_partition_index(partition.partition_index)
                 .with_committed_offset(partition.committed_offset)
                 .with_committed_leader_epoch(partition.committed_leader_epoch)
                 .with_metadata(partition.metadata)
+                .with_error_code(partition.error_code)
         });
         OffsetFetchResponseTopic::default()
             .with_name(topic.name)
@@ -79,34 +101,36 @@ pub(super) async fn handle(
 /// A group's positions.
 type Committed = BTreeMap<TopicId, BTreeMap<PartitionId, CommittedOffset>>;
 
-fn committed(ctx: &Context, group: &str) -> Committed {
+fn committed(access: Access<'_>, group: &str) -> Result<Committed, Denied> {
     let mut committed = Committed::new();
-    for offset in ctx.groups.committed(group) {
+    for offset in access.group::<op::Describe>(group)?.committed() {
         committed.entry(offset.topic).or_default().insert(offset.partition, offset.committed);
     }
-    committed
+    Ok(committed)
 }
 
-/// A group's positions where asked, or all.
+/// A group's positions where asked, or all that the client may see.
 fn fetch(
-    ctx: &Context,
+    known: &Topics<'_>,
     committed: &Committed,
     asked: Option<Vec<OffsetFetchRequestTopics>>,
 ) -> Vec<OffsetFetchResponseTopics> {
-    let snapshot = ctx.catalog.snapshot();
     match asked {
-        Some(topics) => topics.into_iter().map(|topic| some(&snapshot, topic, committed)).collect(),
-        None => all(&snapshot, committed),
+        Some(topics) => topics.into_iter().map(|topic| some(known, topic, committed)).collect(),
+        None => all(known, committed),
     }
 }
 
 fn some(
-    snapshot: &Snapshot,
+    known: &Topics<'_>,
     asked: OffsetFetchRequestTopics,
     committed: &Committed,
 ) -> OffsetFetchResponseTopics {
-    let topic = snapshot.topic(asked.name.as_str());
-    let offsets = topic.and_then(|topic| committed.get(&topic.id));
+    let offsets = match known.named::<op::Describe>(&asked.name) {
+        Ok(topic) => committed.get(&topic.id),
+        Err(Unreachable::Denied(denied)) => return refused(asked, denied.kafka().code()),
+        Err(Unreachable::UnknownName | Unreachable::UnknownId) => None,
+    };
     let partitions = asked.partition_indexes.into_iter().map(|index| {
         let partition = PartitionId::from_wire(index);
         position(index, partition.and_then(|partition| offsets?.get(&partition)))
@@ -114,9 +138,16 @@ fn some(
     topic_of(asked.name, partitions.collect())
 }
 
-fn all(snapshot: &Snapshot, committed: &Committed) -> Vec<OffsetFetchResponseTopics> {
+/// A topic without a position, with `code` for each of its partitions.
+fn refused(asked: OffsetFetchRequestTopics, code: i16) -> OffsetFetchResponseTopics {
+    let partitions = asked.partition_indexes.into_iter();
+    let partitions = partitions.map(|index| position(index, None).with_error_code(code));
+    topic_of(asked.name, partitions.collect())
+}
+
+fn all(known: &Topics<'_>, committed: &Committed) -> Vec<OffsetFetchResponseTopics> {
     let topics = committed.iter().filter_map(|(id, offsets)| {
-        let name = wire_name(&snapshot.topic_by_id(*id)?.name);
+        let name = wire_name(&known.with_id::<op::Describe>(*id).ok()?.name);
         let partitions = offsets.iter();
         let partitions =
             partitions.map(|(partition, committed)| position(partition.to_wire(), Some(committed)));

@@ -12,11 +12,12 @@ use kafka_protocol::messages::offset_for_leader_epoch_response::{
 };
 use kafka_protocol::messages::{ApiKey, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
 
+use super::access::Topic;
 use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
 use super::{Context, Request};
-use crate::catalog::Topic;
 use crate::log::{Partition, ReadError};
+use crate::security::{Authorized, op};
 use crate::types::{LeaderEpoch, Offset};
 
 pub(super) const API: Api = Api::ordered(ApiKey::OffsetForLeaderEpoch, 2..=4).repeatable();
@@ -36,18 +37,21 @@ type EpochEnd = (LeaderEpoch, Offset);
 
 pub(super) async fn handle(
     ctx: &Context,
-    _request: &Request,
+    request: &Request,
     body: OffsetForLeaderEpochRequest,
 ) -> OffsetForLeaderEpochResponse {
-    let snapshot = ctx.catalog.snapshot();
+    let access = ctx.access(request);
+    // As in Kafka: brokers may ask for every topic, consumers for those that they may describe.
+    let cluster = access.cluster::<op::ClusterAction>();
+    let known = access.topics();
     let mut topics = Vec::with_capacity(body.topics.len());
     for topic in body.topics {
-        let known = snapshot.topic(topic.topic.as_str());
+        let found = known.named_within(&cluster, &topic.topic);
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
-            let outcome = match known {
-                Some(known) => epoch_end(ctx, known, &asked).await,
-                None => Err(ResponseError::UnknownTopicOrPartition),
+            let outcome = match &found {
+                Ok(found) => epoch_end(ctx, found, &asked).await,
+                Err(unreachable) => Err(unreachable.kafka()),
             };
             partitions.push(answer(asked.partition, outcome));
         }
@@ -74,7 +78,7 @@ fn answer(index: i32, outcome: Result<Option<EpochEnd>, ResponseError>) -> Epoch
 /// `None` for an epoch that this broker never had, as in Kafka.
 async fn epoch_end(
     ctx: &Context,
-    topic: &Topic,
+    topic: &Authorized<Topic<'_>, op::Describe>,
     asked: &OffsetForLeaderPartition,
 ) -> Result<Option<EpochEnd>, ResponseError> {
     let (log, current) = super::partition(ctx, topic, asked.partition, asked.current_leader_epoch)?;
@@ -156,7 +160,7 @@ mod tests {
     async fn every_version_tells_where_the_current_epoch_ends() {
         let bench = Bench::start().await;
         let topic = bench.topic("clicks", 1).await;
-        let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
+        let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
         log.append(batch(1, &["a", "b"]), OPTIONS).await.unwrap();
         let (_, current) = bench.ctx.placement.leader(log.id());
         for version in 2..=4 {

@@ -19,12 +19,13 @@ use kafka_protocol::messages::ApiKey;
 use tokio::task::coop::consume_budget;
 
 use self::request::{ProduceRequest, TopicName};
+use super::access::{Access, Topic, Unreachable};
 use super::call::{Api, Call, Reply, first_error};
 use super::error::{self, Coded};
 use super::meter::TopicCounters;
-use super::{Begun, Context, Order, Refusal, absent};
-use crate::catalog::Topic;
+use super::{Begun, Context, Order, Refusal, Request, absent};
 use crate::log::{AppendError, AppendOptions, AppendOrigin, Appended, Durable, PendingAppend};
+use crate::security::{Authorized, op};
 use crate::types::{PartitionId, TopicId};
 
 pub(super) const API: Api = Api::staged(ApiKey::Produce, 3..=13).advertised_from(0);
@@ -40,6 +41,17 @@ enum ProduceError {
     Refused(ResponseError, &'static str),
     #[error(transparent)]
     Append(#[from] AppendError),
+}
+
+impl From<Unreachable> for ProduceError {
+    fn from(unreachable: Unreachable) -> ProduceError {
+        let why = match unreachable {
+            Unreachable::Denied(_) => "the client is not authorised for it",
+            Unreachable::UnknownName => "the topic does not exist",
+            Unreachable::UnknownId => "the topic id does not exist",
+        };
+        ProduceError::Refused(unreachable.kafka(), why)
+    }
 }
 
 impl Coded for ProduceError {
@@ -74,7 +86,7 @@ pub(super) async fn begin(mut call: Call) -> Result<Begun, Refusal> {
     let version = call.request.version;
     let body = request::decode(call.take_body(), version).map_err(|why| call.malformed(why))?;
     let acks = body.acks;
-    let mut topics = append_all(&call.ctx, body).await;
+    let mut topics = append_all(&call.ctx, &call.request, body).await;
     let is_done = |partition: &ProducedPartition| matches!(partition.append, Append::Done(_));
     if topics.iter().flat_map(|topic| &topic.partitions).all(is_done) {
         return Ok(Begun::Answered(answer(call, acks, &topics)));
@@ -117,48 +129,33 @@ fn answer(call: Call, acks: i16, topics: &[Produced]) -> Reply {
     Reply::Close(format!("produce with acks=0 failed with error {error}"))
 }
 
-async fn append_all(ctx: &Context, body: ProduceRequest) -> Vec<Produced> {
-    let batches = body.topics.iter().flat_map(|topic| &topic.partitions);
-    let refused = match body.acks {
-        // One such batch, and nothing of the request is appended.
-        _ if !body.is_transactional
-            && batches.clone().any(|(_, batch)| is_transactional(batch)) =>
-        {
-            Some(ProduceError::Refused(
-                ResponseError::TransactionalIdAuthorizationFailed,
-                "a transactional record batch needs a transactional id",
-            ))
-        }
-        -1..=1 => None,
-        _ => Some(ProduceError::Refused(
-            ResponseError::InvalidRequiredAcks,
-            "acks must be 0, 1 or -1",
-        )),
-    };
+async fn append_all(ctx: &Context, request: &Request, body: ProduceRequest) -> Vec<Produced> {
+    let access = ctx.access(request);
+    // One such batch that may not be written, and nothing of the request is appended.
+    let barred = check_transactional(access, &body).err();
+    let has_valid_acks = matches!(body.acks, -1..=1);
     let durable = if body.acks == -1 { Durable::Synced } else { Durable::Written };
-    let snapshot = ctx.catalog.snapshot();
+    let known = access.topics();
     let topics = request::last_of_each(body.topics);
     let mut produced = Vec::with_capacity(topics.len());
     for asked in topics {
-        let topic = match &asked.name {
-            TopicName::Id(id) => snapshot.topic_by_id(TopicId(*id)).ok_or(ProduceError::Refused(
-                ResponseError::UnknownTopicId,
-                "the topic id does not exist",
-            )),
-            TopicName::Text(name) => snapshot.topic(name).ok_or(ProduceError::Refused(
-                ResponseError::UnknownTopicOrPartition,
-                "the topic does not exist",
-            )),
+        let topic = match (&barred, &asked.name) {
+            (Some(barred), _) => Err(barred.clone()),
+            (None, TopicName::Id(id)) => known.with_id(TopicId(*id)).map_err(ProduceError::from),
+            (None, TopicName::Text(name)) => known.named(name).map_err(ProduceError::from),
         };
-        let topic = match &refused {
-            Some(refused) => Err(refused.clone()),
-            None => topic,
-        };
+        let topic = topic.and_then(|topic| match has_valid_acks {
+            true => Ok(topic),
+            false => Err(ProduceError::Refused(
+                ResponseError::InvalidRequiredAcks,
+                "acks must be 0, 1 or -1",
+            )),
+        });
         let mut partitions = Vec::with_capacity(asked.partitions.len());
         for (index, records) in asked.partitions {
             let bytes = records.len() as u64;
             let append = match &topic {
-                Ok(topic) => append(ctx, topic, index, records, durable).await,
+                Ok(topic) => append(topic, index, records, durable).await,
                 Err(refused) => Err(refused.clone()),
             };
             let append = match append.map(PendingAppend::into_outcome) {
@@ -170,7 +167,7 @@ async fn append_all(ctx: &Context, body: ProduceRequest) -> Vec<Produced> {
             // An append that waited for nobody was work all the same: other connections have their turn.
             consume_budget().await;
         }
-        let counters = topic.ok().and_then(|topic| ctx.meter.topic(&ctx.catalog, topic));
+        let counters = topic.ok().and_then(|topic| topic.counters(&ctx.meter));
         produced.push(Produced { name: asked.name, counters, partitions });
     }
     produced
@@ -190,9 +187,26 @@ impl ProducedPartition {
     }
 }
 
+/// Whether the transactional batches of a request may be written: by their transactional id.
+fn check_transactional(access: Access<'_>, body: &ProduceRequest) -> Result<(), ProduceError> {
+    let mut batches = body.topics.iter().flat_map(|topic| &topic.partitions);
+    if !batches.any(|(_, batch)| is_transactional(batch)) {
+        return Ok(());
+    }
+    match &body.transactional_id {
+        Some(id) => access
+            .transactional_id::<op::Write>(id)
+            .map(|_| ())
+            .map_err(|denied| ProduceError::from(Unreachable::Denied(denied))),
+        None => Err(ProduceError::Refused(
+            ResponseError::TransactionalIdAuthorizationFailed,
+            "a transactional record batch needs a transactional id",
+        )),
+    }
+}
+
 async fn append(
-    ctx: &Context,
-    topic: &Topic,
+    topic: &Authorized<Topic<'_>, op::Write>,
     index: i32,
     records: Bytes,
     durable: Durable,
@@ -208,7 +222,7 @@ async fn append(
         "the partition does not exist",
     );
     let partition = PartitionId::from_wire(index).ok_or(unknown)?;
-    let log = ctx.catalog.log(topic.id, partition).ok_or_else(|| {
+    let log = topic.log(partition).ok_or_else(|| {
         ProduceError::Refused(
             absent(topic, partition),
             "the partition does not exist, or its log could not be opened at the broker's start",

@@ -34,6 +34,17 @@ pub struct Identity {
     pub authentication: Authentication,
 }
 
+impl Identity {
+    /// Whether the client must authenticate before it may ask for anything else.
+    pub fn must_authenticate(&self, now: Instant) -> bool {
+        match self.authentication {
+            Authentication::NotRequired | Authentication::Given { expires: None } => false,
+            Authentication::Awaited => true,
+            Authentication::Given { expires: Some(expires) } => expires <= now,
+        }
+    }
+}
+
 /// How far a connection has come with proving who its client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authentication {
@@ -115,11 +126,7 @@ impl Session {
 
     /// Whether the client must authenticate before it may ask for anything else.
     pub fn must_authenticate(&self, now: Instant) -> bool {
-        match self.identity.load().authentication {
-            Authentication::NotRequired | Authentication::Given { expires: None } => false,
-            Authentication::Awaited => true,
-            Authentication::Given { expires: Some(expires) } => expires <= now,
-        }
+        self.identity.load().must_authenticate(now)
     }
 
     /// What the client runs, if it has said so.

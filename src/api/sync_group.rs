@@ -2,13 +2,15 @@
 //!
 //! v3 adds static members, v5 checks the protocol (KIP-559). Gaps: none.
 
+use kafka_protocol::error::ResponseError;
 use kafka_protocol::messages::{ApiKey, SyncGroupRequest, SyncGroupResponse};
 
 use super::call::{Api, Outcome};
 use super::error::Coded;
 use super::member::nullable;
 use super::{Context, Request, wire_text};
-use crate::group::{GroupError, Sync, Synced};
+use crate::group::{Sync, Synced};
+use crate::security::op;
 use crate::types::Generation;
 
 pub(super) const API: Api = Api::parked(ApiKey::SyncGroup, 0..=5).urgent();
@@ -24,7 +26,7 @@ pub(super) async fn handle(
     request: &Request,
     body: SyncGroupRequest,
 ) -> SyncGroupResponse {
-    match sync(ctx, request.version, body).await {
+    match sync(ctx, request, body).await {
         Ok(synced) => {
             let names = request.version >= 5;
             SyncGroupResponse::default()
@@ -32,16 +34,21 @@ pub(super) async fn handle(
                 .with_protocol_name(names.then(|| wire_text(&synced.protocol)))
                 .with_assignment(synced.assignment)
         }
-        Err(refused) => SyncGroupResponse::default().with_error_code(refused.kafka().code()),
+        Err(error) => SyncGroupResponse::default().with_error_code(error.code()),
     }
 }
 
-async fn sync(ctx: &Context, version: i16, body: SyncGroupRequest) -> Result<Synced, GroupError> {
+async fn sync(
+    ctx: &Context,
+    request: &Request,
+    body: SyncGroupRequest,
+) -> Result<Synced, ResponseError> {
     let protocol_type = nullable(&body.protocol_type);
     let protocol = nullable(&body.protocol_name);
-    if version >= 5 && (protocol_type.is_none() || protocol.is_none()) {
-        return Err(GroupError::InconsistentProtocol);
+    if request.version >= 5 && (protocol_type.is_none() || protocol.is_none()) {
+        return Err(ResponseError::InconsistentGroupProtocol);
     }
+    let group = ctx.access(request).group::<op::Read>(&body.group_id)?;
     let assignments = body.assignments.into_iter();
     let sync = Sync {
         group: body.group_id.to_string(),
@@ -54,5 +61,5 @@ async fn sync(ctx: &Context, version: i16, body: SyncGroupRequest) -> Result<Syn
             .map(|share| (share.member_id.to_string(), share.assignment))
             .collect(),
     };
-    ctx.groups.sync(sync).await
+    group.sync(sync).await.map_err(|error| error.kafka())
 }

@@ -2,6 +2,20 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
+
+use crate::types::ListenerName;
+
+/// Who asks for something, and from where.
+#[derive(Clone, Copy, Debug)]
+pub struct Client<'a> {
+    /// Whom the client acts for.
+    pub principal: &'a Principal,
+    /// Its address.
+    pub host: IpAddr,
+    /// The listener that accepted it.
+    pub listener: &'a ListenerName,
+}
 
 /// Kafka's `KafkaPrincipal`: a type and a name, shown as `User:alice`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

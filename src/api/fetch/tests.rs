@@ -9,6 +9,7 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::*;
 use crate::api::tests::fixture::{Bench, batch, chunks, decode, frame};
+use crate::catalog::Topic;
 use crate::log::Durable;
 use crate::log::{AppendOptions, AppendOrigin};
 use crate::types::{LogId, PartitionId};
@@ -50,7 +51,7 @@ fn only(response: &FetchResponse) -> &PartitionData {
 }
 
 async fn append(bench: &Bench, topic: &Topic, index: u32, records: Bytes) {
-    let log = bench.ctx.catalog.log(topic.id, PartitionId(index)).unwrap();
+    let log = bench.catalog.log(topic.id, PartitionId(index)).unwrap();
     log.append(records, OPTIONS).await.unwrap();
 }
 
@@ -186,7 +187,7 @@ async fn long_poll_gives_up_in_time_and_ends_when_the_topic_goes() {
     let begun = crate::api::begin(&bench.ctx, &bench.session, frame(12, &asked)).await.unwrap();
     let waiting = tokio::spawn(begun.into_pending().1);
     tokio::task::yield_now().await;
-    bench.ctx.catalog.delete(topic.id).await.unwrap();
+    bench.catalog.delete(topic.id).await.unwrap();
     let chunks = chunks(waiting.await.unwrap());
     assert_eq!(only(&decode(12, chunks)).error_code, 3);
 }
@@ -197,7 +198,7 @@ async fn fetched_bytes_are_counted() {
     let topic = bench.topic("clicks", 1).await;
     append(&bench, &topic, 0, batch(1000, &["a"])).await;
     bench.call(12, request(12, &topic, &[(0, 0)])).await;
-    let counters = bench.ctx.meter.topic(&bench.ctx.catalog, &topic).unwrap();
+    let counters = bench.ctx.meter.topic(&topic, || true).unwrap();
     assert_eq!(counters.bytes_out.get(), batch(1000, &["a"]).len() as u64);
 }
 
@@ -290,7 +291,7 @@ async fn a_full_request_is_answered_whatever_session_it_names() {
 async fn a_long_poll_reads_nothing_before_it_has_enough() {
     let bench = Bench::start().await;
     let topic = bench.topic("clicks", 1).await;
-    let log = bench.ctx.catalog.log(topic.id, PartitionId(0)).unwrap();
+    let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
     let size = fill(&bench, &topic, 1).await;
     for isolation in [Isolation::ReadUncommitted, Isolation::ReadCommitted] {
         let from = log.span().high_watermark;

@@ -20,8 +20,7 @@ const ENTRIES_AHEAD_MAX: usize = 16;
 
 /// What is asked for.
 pub(super) struct ProduceRequest {
-    /// Whether it names a transactional id.
-    pub is_transactional: bool,
+    pub transactional_id: Option<StrBytes>,
     pub acks: i16,
     pub topics: Vec<AskedTopic>,
 }
@@ -53,7 +52,7 @@ impl fmt::Display for TopicName {
 pub(super) fn decode(body: Bytes, version: i16) -> Result<ProduceRequest, Malformed> {
     let frame_bytes = body.len();
     let mut reader = Reader::new(body, version >= 9);
-    let is_transactional = reader.text()?.is_some();
+    let transactional_id = reader.text()?;
     let acks = reader.i16()?;
     let _timeout_ms = reader.i32()?;
     let mut entries = 0;
@@ -81,7 +80,7 @@ pub(super) fn decode(body: Bytes, version: i16) -> Result<ProduceRequest, Malfor
         topics.push(AskedTopic { name, partitions });
     }
     reader.tags()?;
-    Ok(ProduceRequest { is_transactional, acks, topics })
+    Ok(ProduceRequest { transactional_id, acks, topics })
 }
 
 /// Each topic and partition once. Of a partition that is named more than once the last batch counts,

@@ -11,7 +11,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::api::{AnswerBudget, Context, Meter, Refusal, Reply, Session, begin};
+use crate::api::{AnswerBudget, Context, Meter, Refusal, Reply, Resources, Session, begin};
 use crate::catalog::journal::Journal;
 use crate::catalog::placement::{Broker, SingleNode};
 use crate::catalog::{Catalog, LocalJournal, Topic};
@@ -21,6 +21,7 @@ use crate::log::Logs;
 use crate::log::batch::{NewRecord, encode};
 use crate::log::data_dir::DataDir;
 use crate::metrics::Metrics;
+use crate::security::Authorizer;
 use crate::store::Store;
 use crate::txn::ProducerIds;
 use crate::types::{Clock, ListenerName, ManualClock, Timestamp};
@@ -30,6 +31,10 @@ pub(crate) struct Bench {
     pub ctx: Arc<Context>,
     /// The connection that all requests come on.
     pub session: Arc<Session>,
+    /// The topics, past the authoriser.
+    pub catalog: Catalog,
+    /// The groups, past the authoriser.
+    pub groups: Groups,
     logs: Logs,
     _dir: DataDir,
     _tmp: tempfile::TempDir,
@@ -43,6 +48,11 @@ impl Bench {
 
     /// A broker with some configs changed.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Bench {
+        Bench::guarded(change, Authorizer::AllowAll).await
+    }
+
+    /// A broker with some configs changed, whose clients may do what `authorizer` allows.
+    pub(crate) async fn guarded(change: impl FnOnce(&mut Config), authorizer: Authorizer) -> Bench {
         let tmp = tempfile::tempdir().unwrap();
         let mut config = Config {
             data_dir: tmp.path().join("data"),
@@ -77,16 +87,22 @@ impl Bench {
         let advertised = [(ListenerName::plaintext(), broker)];
         let ctx = Context {
             cluster_id: dir.cluster_id().to_owned(),
-            catalog,
-            groups,
-            producer_ids,
+            resources: Resources::new(catalog.clone(), groups.clone(), producer_ids, authorizer),
             placement: Arc::new(SingleNode::new(config.node_id, advertised, dir.epoch())),
             clock,
             meter: Meter::register(&metrics).unwrap(),
             answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics).unwrap(),
             config,
         };
-        Bench { ctx: Arc::new(ctx), session: session(), logs, _dir: dir, _tmp: tmp }
+        Bench {
+            ctx: Arc::new(ctx),
+            session: session(),
+            catalog,
+            groups,
+            logs,
+            _dir: dir,
+            _tmp: tmp,
+        }
     }
 
     /// Sends one request and decodes its answer, which must be whole and nothing more.
@@ -107,7 +123,7 @@ impl Bench {
             .with_replication_factor(1);
         let response = self.call(7, CreateTopicsRequest::default().with_topics(vec![topic])).await;
         assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
-        self.ctx.catalog.snapshot().topic(name).unwrap().clone()
+        self.catalog.snapshot().topic(name).unwrap().clone()
     }
 }
 
