@@ -84,6 +84,12 @@ const SOURCE_RULES: &[Rule] = &[
         check: rooms_depend_downwards,
     },
     Rule {
+        name: "handlers are authorised",
+        why: "a handler reaches topics, groups and ids by api/access alone, so that no API can \
+              forget to ask the authoriser",
+        check: handlers_are_authorised,
+    },
+    Rule {
         name: "files stay short",
         why: "a reader holds one file in mind; long tests move to a sibling tests.rs",
         check: files_stay_short,
@@ -184,6 +190,34 @@ fn rooms_depend_downwards(path: &str, text: &str) -> Vec<Finding> {
         })
         .map(|(line, used)| finding(line, format!("{room}/ uses {used}/")))
         .collect()
+}
+
+/// Where handlers are handed what their client was authorised for.
+const ACCESS: &[&str] = &["src/api/access.rs", "src/api/access/"];
+
+/// What leads to topics, groups and ids without an authoriser, or makes one say yes.
+const UNAUTHORISED: &[&str] = &[
+    "Catalog",
+    "Snapshot",
+    "Groups",
+    "ProducerIds",
+    "Logs",
+    "Journal",
+    "Authorizer",
+    "Target",
+    "Policy",
+    "AllowAll",
+];
+
+fn handlers_are_authorised(path: &str, text: &str) -> Vec<Finding> {
+    let is_access = ACCESS.iter().any(|access| path.starts_with(access));
+    if room(path) != "api" || is_access || is_test_file(path) {
+        return Vec::new();
+    }
+    each_line(text, |line| {
+        let names_it = |name: &&&str| !line.in_test && has_word(&line.code, name);
+        UNAUTHORISED.iter().find(names_it).map(|name| format!("names {name}"))
+    })
 }
 
 fn files_stay_short(path: &str, text: &str) -> Vec<Finding> {

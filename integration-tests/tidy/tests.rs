@@ -54,6 +54,24 @@ fn a_room_that_looks_up_is_refused() {
 }
 
 #[test]
+fn a_handler_that_passes_the_authoriser_by_is_refused() {
+    let check = handlers_are_authorised;
+    let field = "use crate::catalog::{self, Catalog};\nstruct Context {\n    groups: Groups,\n}\n";
+    assert_eq!(lines_of(check, "src/api/mod.rs", field), [1, 3]);
+    let path = "async fn handle() {\n    let ids = crate::txn::ProducerIds::start(journal);\n}\n";
+    assert_eq!(lines_of(check, "src/api/produce/request.rs", path), [2]);
+    let forged = "impl security::Target for Any {}\nlet yes = Authorizer::AllowAll;\n";
+    assert_eq!(lines_of(check, "src/api/fetch.rs", forged), [1, 2]);
+    for allowed in ["src/api/access.rs", "src/api/access/topics.rs", "src/api/fetch/tests.rs"] {
+        assert!(lines_of(check, allowed, field).is_empty());
+    }
+    assert!(lines_of(check, "src/stream/job.rs", field).is_empty());
+    let good = "use crate::catalog::{CatalogError, Topic};\n#[cfg(test)]\nmod tests {\n    use \
+                crate::catalog::Catalog;\n}\nlet topic = access.topics().named::<op::Read>(name);\n";
+    assert!(lines_of(check, "src/api/metadata.rs", good).is_empty());
+}
+
+#[test]
 fn a_long_file_and_a_long_test_module_are_refused() {
     let long = "let x = 1;\n".repeat(FILE_LINES_MAX + 1);
     assert_eq!(lines_of(files_stay_short, "src/log/a.rs", &long).len(), 1);

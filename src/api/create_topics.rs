@@ -12,13 +12,14 @@ use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::{ApiKey, CreateTopicsRequest, CreateTopicsResponse};
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 use super::access::Creatable;
 use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request};
 use crate::catalog::Topic;
-use crate::security::{Authorized, Resource, op};
+use crate::security::{Authorized, Denied, Resource, op};
 
 pub(super) const API: Api = Api::ordered(ApiKey::CreateTopics, 2..=7);
 
@@ -50,26 +51,44 @@ pub(super) async fn handle(
     let access = ctx.access(request);
     let cluster = access.cluster::<op::Create>();
     let once = body.topics.iter().filter(|topic| !repeated.contains(topic.name.as_str()));
-    let creatable: BTreeMap<_, _> = once
-        .map(|topic| (topic.name.as_str(), (topic, access.creatable(&cluster, &topic.name))))
-        .collect();
-    let allowed = creatable.values().filter(|(_, creatable)| creatable.is_ok());
-    let sum = allowed.map(|(topic, _)| partition_count(ctx, topic)).sum();
+    let permissions = once.map(|topic| {
+        let creatable = access.creatable(&cluster, &topic.name);
+        let shows_configs = access.may::<op::DescribeConfigs>(Resource::Topic(&topic.name));
+        (topic.name.as_str(), Permission { topic, creatable, shows_configs })
+    });
+    let permissions: BTreeMap<&str, Permission<'_>> = permissions.collect();
+    let allowed = permissions.values().filter(|permission| permission.creatable.is_ok());
+    let sum = allowed.map(|permission| partition_count(ctx, permission.topic)).sum();
     let mut answered = BTreeSet::new();
     let mut results = Vec::with_capacity(body.topics.len());
     for topic in &body.topics {
         if !answered.insert(topic.name.as_str()) {
             continue;
         }
-        let outcome = match creatable.get(topic.name.as_str()) {
+        let permission = permissions.get(topic.name.as_str());
+        let outcome = match permission.map(|permission| &permission.creatable) {
             None => Err(Refused::new(ResponseError::InvalidRequest, "Duplicate topic name.")),
-            Some((_, Err(denied))) => Err((*denied).into()),
-            Some((_, Ok(_))) if sum > NEW_PARTITIONS_MAX => Err(too_many(sum)),
-            Some((_, Ok(creatable))) => create(ctx, creatable, topic, body.validate_only).await,
+            Some(Err(denied)) => Err((*denied).into()),
+            Some(Ok(_)) if sum > NEW_PARTITIONS_MAX => Err(too_many(sum)),
+            Some(Ok(creatable)) => create(ctx, creatable, topic, body.validate_only).await,
         };
-        results.push(answer(ctx, request, topic, outcome, body.validate_only));
+        let shows_configs = permission.is_some_and(|permission| permission.shows_configs);
+        let mut result = answer(ctx, request.version, topic, outcome, shows_configs);
+        // A topic that was only checked has no id yet.
+        if body.validate_only {
+            result.topic_id = Uuid::nil();
+        }
+        results.push(result);
     }
     CreateTopicsResponse::default().with_topics(results)
+}
+
+/// What a client may do with the name of one topic of its request.
+struct Permission<'a> {
+    topic: &'a CreatableTopic,
+    creatable: Result<Authorized<Creatable<'a>, op::Create>, Denied>,
+    /// As in Kafka, a new topic's configs are told to those who may describe them.
+    shows_configs: bool,
 }
 
 /// How many partitions a topic counts for in the sum of its request, sound or not.
@@ -166,33 +185,25 @@ fn configs(asked: &CreatableTopic) -> Result<BTreeMap<String, String>, Refused> 
 
 fn answer(
     ctx: &Context,
-    request: &Request,
+    version: i16,
     asked: &CreatableTopic,
     outcome: Result<Arc<Topic>, Refused>,
-    validate_only: bool,
+    shows_configs: bool,
 ) -> CreatableTopicResult {
     let answer = CreatableTopicResult::default().with_name(asked.name.clone());
     match outcome {
         Ok(topic) => {
             let answer = answer.with_error_message(None);
-            let name = Resource::Topic(&asked.name);
-            let answer = match ctx.access(request).may::<op::DescribeConfigs>(name) {
-                true => answer
+            let answer = match (shows_configs, version) {
+                (true, _) => answer
                     .with_num_partitions(topic.partitions as i32)
                     .with_replication_factor(1)
                     .with_configs(Some(super::describe_configs::created(ctx, &topic))),
-                false if request.version >= 5 => {
-                    let error = ResponseError::TopicAuthorizationFailed;
-                    answer.with_topic_config_error_code(error.code())
-                }
-                false => answer,
+                (false, 5..) => answer
+                    .with_topic_config_error_code(ResponseError::TopicAuthorizationFailed.code()),
+                (false, _) => answer,
             };
-            // A topic that was only checked has no id yet.
-            if request.version >= 7 && !validate_only {
-                answer.with_topic_id(topic.id.0)
-            } else {
-                answer
-            }
+            if version >= 7 { answer.with_topic_id(topic.id.0) } else { answer }
         }
         Err(refused) => answer
             .with_error_code(refused.error.code())

@@ -1,3 +1,4 @@
 //! What the tests of all APIs share.
 
+mod authorization;
 pub(crate) mod fixture;

@@ -112,7 +112,12 @@ impl Bench {
 
     /// Sends one request and waits for what becomes of it.
     pub(crate) async fn send<Q: Request>(&self, version: i16, body: &Q) -> Result<Reply, Refusal> {
-        Ok(begin(&self.ctx, &self.session, frame(version, body)).await?.into_pending().1.await)
+        self.send_frame(frame(version, body)).await
+    }
+
+    /// Sends one request frame and waits for what becomes of it.
+    pub(crate) async fn send_frame(&self, frame: Bytes) -> Result<Reply, Refusal> {
+        Ok(begin(&self.ctx, &self.session, frame).await?.into_pending().1.await)
     }
 
     /// Creates a topic as a client does.
