@@ -27,7 +27,7 @@ impl Outcome for DeleteTopicsResponse {
 }
 
 /// One answer of the response: a topic to delete, or why there is none.
-struct Target<'a> {
+struct Deletion<'a> {
     /// As the client named it.
     name: Option<TopicName>,
     /// Where the client named it, or its name led to it.
@@ -52,7 +52,7 @@ pub(super) async fn handle(
     let known = access.topics();
     let targets = targets(&known, &cluster, &asked);
     let mut results = Vec::with_capacity(targets.len());
-    for Target { name, id, topic } in targets {
+    for Deletion { name, id, topic } in targets {
         let mut result = DeletableTopicResult::default().with_name(name);
         let outcome = match topic {
             Ok(topic) => {
@@ -84,8 +84,8 @@ fn targets<'a>(
     known: &'a Topics<'_>,
     cluster: &Result<Authorized<Cluster<'_>, op::Delete>, Denied>,
     asked: &[DeleteTopicState],
-) -> Vec<Target<'a>> {
-    let refuse = |name: Option<&TopicName>, id, reason: &str| Target {
+) -> Vec<Deletion<'a>> {
+    let refuse = |name: Option<&TopicName>, id, reason: &str| Deletion {
         name: name.cloned(),
         id,
         topic: Err(Refused::new(ResponseError::InvalidRequest, reason)),
@@ -124,13 +124,13 @@ fn targets<'a>(
                 let reason = "The provided topic name maps to an ID that was already supplied.";
                 refuse(name.as_ref(), Some(topic.id.0), reason)
             }
-            Ok(topic) => Target { name, id: Some(topic.id.0), topic: Ok(topic) },
+            Ok(topic) => Deletion { name, id: Some(topic.id.0), topic: Ok(topic) },
             Err(unreachable) => {
                 let refused = match unreachable {
                     Unreachable::Denied(denied) => denied.into(),
                     _ => CatalogError::UnknownName(text.to_owned()).into(),
                 };
-                Target { name, id: None, topic: Err(refused) }
+                Deletion { name, id: None, topic: Err(refused) }
             }
         });
     }
@@ -146,7 +146,7 @@ fn targets<'a>(
             });
             let name = described.ok().filter(|_| topic.is_err());
             let name = name.map(|topic| wire_name(&topic.name));
-            targets.push(Target { name, id: Some(id), topic });
+            targets.push(Deletion { name, id: Some(id), topic });
         }
     }
     targets

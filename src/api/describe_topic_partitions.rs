@@ -19,7 +19,7 @@ use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
 use super::{Context, Request, wire_name, wire_text};
 use crate::catalog::Topic;
-use crate::security::{Target, op};
+use crate::security::{Resource, op};
 use crate::types::{LogId, PartitionId, TopicName};
 
 pub(super) const API: Api = Api::ordered(ApiKey::DescribeTopicPartitions, 0..=0).repeatable();
@@ -71,7 +71,7 @@ pub(super) async fn handle(
             continue;
         };
         let end = topic.partitions.min(first.saturating_add(left));
-        let operations = access.operations(topic.resource());
+        let operations = access.operations(Resource::Topic(topic.name.as_str()));
         topics.push(describe(ctx, &topic, first, end).with_topic_authorized_operations(operations));
         left -= end.saturating_sub(first);
         if end < topic.partitions {
