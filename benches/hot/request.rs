@@ -16,7 +16,7 @@ use kafka_protocol::messages::{
     TopicName,
 };
 use kafka_protocol::protocol::{Encodable, Request, StrBytes};
-use ottla::api::{AnswerBudget, Context, Meter, Reply, Session, begin};
+use ottla::api::{AnswerBudget, Context, Meter, Reply, Resources, Session, begin};
 use ottla::catalog::journal::Journal;
 use ottla::catalog::placement::{Broker, SingleNode};
 use ottla::catalog::{Catalog, LocalJournal};
@@ -25,6 +25,7 @@ use ottla::group::Groups;
 use ottla::log::Logs;
 use ottla::log::data_dir::DataDir;
 use ottla::metrics::Metrics;
+use ottla::security::Authorizer;
 use ottla::store::Store;
 use ottla::txn::ProducerIds;
 use ottla::types::{Clock, ListenerName, ManualClock};
@@ -42,6 +43,7 @@ struct Bench {
     ctx: Arc<Context>,
     session: Arc<Session>,
     logs: Logs,
+    catalog: Catalog,
     _dir: DataDir,
     _tmp: TempDir,
 }
@@ -86,16 +88,14 @@ impl Bench {
         let advertised = [(ListenerName::plaintext(), broker)];
         let ctx = Arc::new(Context {
             cluster_id: dir.cluster_id().to_owned(),
-            catalog,
-            groups,
-            producer_ids,
+            resources: Resources::new(catalog.clone(), groups, producer_ids, Authorizer::AllowAll),
             placement: Arc::new(SingleNode::new(config.node_id, advertised, dir.epoch())),
             clock,
             meter: Meter::register(&metrics).unwrap(),
             answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics).unwrap(),
             config,
         });
-        Bench { runtime, ctx, session: session(), logs, _dir: dir, _tmp: tmp }
+        Bench { runtime, ctx, session: session(), logs, catalog, _dir: dir, _tmp: tmp }
     }
 
     /// The bytes of the answer to the request in `frame`.
@@ -114,13 +114,13 @@ impl Bench {
             .with_num_partitions(1)
             .with_replication_factor(1);
         self.answer(frame(7, &CreateTopicsRequest::default().with_topics(vec![topic]))).await;
-        assert!(self.ctx.catalog.snapshot().topic(TOPIC).is_some());
+        assert!(self.catalog.snapshot().topic(TOPIC).is_some());
     }
 
     async fn delete_topic(&self) {
         let topic = DeleteTopicState::default().with_name(Some(topic_name()));
         self.answer(frame(6, &DeleteTopicsRequest::default().with_topics(vec![topic]))).await;
-        assert!(self.ctx.catalog.snapshot().topic(TOPIC).is_none());
+        assert!(self.catalog.snapshot().topic(TOPIC).is_none());
     }
 }
 
