@@ -6,6 +6,7 @@
 
 mod batch;
 mod log;
+mod records;
 mod request;
 
 use bytes::Bytes;
@@ -26,5 +27,5 @@ fn batch_of(bytes: usize) -> Bytes {
     encode(&vec![record; (bytes / 1024).max(1)], None)
 }
 
-criterion_group!(hot, batch::check, log::append, log::read, request::answer);
+criterion_group!(hot, batch::check, records::check, log::append, log::read, request::answer);
 criterion_main!(hot);

@@ -38,8 +38,8 @@ const TOPIC: &str = "bench";
 const FETCH_BYTES_MAX: i32 = 1 << 20;
 
 /// A broker without sockets.
-struct Bench {
-    runtime: Runtime,
+pub struct Bench {
+    pub runtime: Runtime,
     ctx: Arc<Context>,
     session: Arc<Session>,
     logs: Logs,
@@ -49,7 +49,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn start() -> Bench {
+    pub fn start() -> Bench {
         let runtime = Runtime::new().unwrap();
         let tmp = tempfile::tempdir().unwrap();
         let data_dir = tmp.path().join("data");
@@ -99,16 +99,27 @@ impl Bench {
     }
 
     /// The bytes of the answer to the request in `frame`.
-    async fn answer(&self, frame: Bytes) -> usize {
+    pub async fn answer(&self, frame: Bytes) -> usize {
+        let (head, records) = self.reply(frame).await;
+        head.len() + records.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// The error code of the answer to a Produce of one partition.
+    pub async fn produce_error(&self, frame: Bytes) -> i16 {
+        // Length, correlation id and tags; counts, name and index.
+        let at = 4 + 4 + 1 + 1 + (1 + TOPIC.len()) + 1 + 4;
+        let (head, _) = self.reply(frame).await;
+        i16::from_be_bytes([head[at], head[at + 1]])
+    }
+
+    async fn reply(&self, frame: Bytes) -> (BytesMut, Vec<Bytes>) {
         match begin(&self.ctx, &self.session, frame).await.unwrap().into_pending().1.await {
-            Reply::Frame(head, records, _) => {
-                head.len() + records.iter().map(Bytes::len).sum::<usize>()
-            }
+            Reply::Frame(head, records, _) => (head, records),
             other => panic!("no answer but {other:?}"),
         }
     }
 
-    async fn create_topic(&self) {
+    pub async fn create_topic(&self) {
         let topic = CreatableTopic::default()
             .with_name(topic_name())
             .with_num_partitions(1)
@@ -153,7 +164,8 @@ fn frame<Q: Request>(version: i16, body: &Q) -> Bytes {
     frame.freeze()
 }
 
-fn produce(acks: i16, batch: Bytes) -> Bytes {
+/// A Produce of one batch.
+pub fn produce(acks: i16, batch: Bytes) -> Bytes {
     let partition = PartitionProduceData::default().with_records(Some(batch));
     let topic =
         TopicProduceData::default().with_name(topic_name()).with_partition_data(vec![partition]);
