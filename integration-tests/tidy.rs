@@ -20,20 +20,20 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("metrics", &[]),
     ("store", &[]),
     ("log", &["store"]),
-    ("catalog", &["log", "store"]),
-    ("txn", &["group", "log", "catalog"]),
-    ("group", &["store", "catalog", "log"]),
+    ("metadata", &["log", "store"]),
+    ("txn", &["group", "log", "metadata"]),
+    ("group", &["store", "metadata", "log"]),
     ("security", &["store"]),
     ("quota", &[]),
-    ("api", &["store", "log", "catalog", "group", "txn", "security", "quota"]),
+    ("api", &["store", "log", "metadata", "group", "txn", "security", "quota"]),
     ("wire", &["api", "security"]),
     // A job's source positions show up as an ordinary consumer group: hence `group`.
-    ("stream", &["catalog", "log", "txn", "group"]),
-    ("sql", &["stream", "catalog", "log"]),
+    ("stream", &["metadata", "log", "txn", "group"]),
+    ("sql", &["stream", "metadata", "log"]),
     // The gateway and the console read snapshots of the rooms below.
-    ("http", &["sql", "stream", "catalog", "log", "group"]),
-    ("console", &["sql", "stream", "catalog", "log", "group"]),
-    ("cli", &["server", "log", "sql", "catalog"]),
+    ("http", &["sql", "stream", "metadata", "log", "group"]),
+    ("console", &["sql", "stream", "metadata", "log", "group"]),
+    ("cli", &["server", "log", "sql", "metadata"]),
 ];
 
 /// Rooms that every room but themselves may use.
@@ -197,8 +197,8 @@ const ACCESS: &[&str] = &["src/api/access.rs", "src/api/access/"];
 
 /// What leads to topics, groups and ids without an authoriser, or makes one say yes.
 const UNAUTHORISED: &[&str] = &[
-    "Catalog",
-    "Snapshot",
+    "Metadata",
+    "Image",
     "Groups",
     "ProducerIds",
     "Logs",

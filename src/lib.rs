@@ -3,12 +3,12 @@
 //! Rooms and the direction of their dependencies are described in `ARCHITECTURE.md`.
 
 pub mod api;
-pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod group;
 pub mod http;
 pub mod log;
+pub mod metadata;
 pub mod metrics;
 pub mod security;
 pub mod server;

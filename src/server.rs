@@ -1,7 +1,7 @@
 //! Start-up and shutdown order: the one place where all rooms meet.
 //!
 //! Up: both ports are bound and HTTP tells how far it is; then data directory, view, logs, journal,
-//! catalog, producer ids, groups, jobs; then Kafka is served, and the jobs are restarted.
+//! metadata, producer ids, groups, jobs; then Kafka is served, and the jobs are restarted.
 //! Down: the ports first, then what stands behind them, the logs last.
 
 use std::io::ErrorKind;
@@ -13,15 +13,15 @@ use anyhow::{Context as _, anyhow};
 use tracing::{error, info, warn};
 
 use crate::api::{AnswerBudget, Context, Meter, Resources};
-use crate::catalog::Catalog;
-use crate::catalog::journal::Journal;
-use crate::catalog::local_journal::LocalJournal;
-use crate::catalog::placement::{Broker, Placement, SingleNode};
 use crate::config::{Advertised, Config};
 use crate::group::Groups;
 use crate::http::{Front, Phase};
 use crate::log::Logs;
 use crate::log::data_dir::DataDir;
+use crate::metadata::Metadata;
+use crate::metadata::journal::Journal;
+use crate::metadata::local_journal::LocalJournal;
+use crate::metadata::placement::{Broker, Placement, SingleNode};
 use crate::metrics::Metrics;
 use crate::security::Authorizer;
 use crate::sql::Gateway;
@@ -77,18 +77,18 @@ impl Server {
         let (data_dir, logs) = open_logs(&config, &clock, &metrics).await?;
         logs.report_to(&progress);
         front.watch(logs.refusals());
-        progress.begin("reading the catalog", 0);
+        progress.begin("reading the metadata", 0);
         let journal: Arc<dyn Journal> = Arc::new(LocalJournal::new(logs.clone(), clock.clone()));
-        let catalog =
-            Catalog::start(logs.clone(), journal.clone(), config.clone(), clock.clone(), &metrics)
+        let metadata =
+            Metadata::start(logs.clone(), journal.clone(), config.clone(), clock.clone(), &metrics)
                 .await
-                .context("the catalog cannot be read")?;
+                .context("the metadata cannot be read")?;
         let producer_ids = ProducerIds::start(journal.clone()).await?;
-        let groups = Groups::start(catalog.clone(), config.clone(), clock.clone(), &metrics)
+        let groups = Groups::start(metadata.clone(), config.clone(), clock.clone(), &metrics)
             .await
             .context("committed offsets cannot be read")?;
         let rooms = Rooms {
-            catalog: catalog.clone(),
+            metadata: metadata.clone(),
             groups: groups.clone(),
             producer_ids: producer_ids.clone(),
             journal,
@@ -97,7 +97,7 @@ impl Server {
         };
         progress.begin("reading the job journal", 0);
         let jobs = Jobs::start(rooms, &metrics).await.context("the job journal cannot be read")?;
-        let gateway = Gateway::new(catalog.clone(), jobs.clone(), config.clone());
+        let gateway = Gateway::new(metadata.clone(), jobs.clone(), config.clone());
 
         let brokers = advertised_brokers(&config, &kafka_addrs)?;
         let placement: Arc<dyn Placement> =
@@ -105,7 +105,7 @@ impl Server {
         let context = Context {
             config: config.clone(),
             cluster_id: data_dir.cluster_id().to_owned(),
-            resources: Resources::new(catalog, groups, producer_ids, Authorizer::AllowAll),
+            resources: Resources::new(metadata, groups, producer_ids, Authorizer::AllowAll),
             placement,
             clock: clock.clone(),
             meter: Meter::register(&metrics)?,

@@ -17,13 +17,13 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Encodable, Request, StrBytes};
 use ottla::api::{AnswerBudget, Context, Meter, Reply, Resources, Session, begin};
-use ottla::catalog::journal::Journal;
-use ottla::catalog::placement::{Broker, SingleNode};
-use ottla::catalog::{Catalog, LocalJournal};
 use ottla::config::Config;
 use ottla::group::Groups;
 use ottla::log::Logs;
 use ottla::log::data_dir::DataDir;
+use ottla::metadata::journal::Journal;
+use ottla::metadata::placement::{Broker, SingleNode};
+use ottla::metadata::{LocalJournal, Metadata};
 use ottla::metrics::Metrics;
 use ottla::security::Authorizer;
 use ottla::store::Store;
@@ -43,7 +43,7 @@ pub struct Bench {
     ctx: Arc<Context>,
     session: Arc<Session>,
     logs: Logs,
-    catalog: Catalog,
+    metadata: Metadata,
     _dir: DataDir,
     _tmp: TempDir,
 }
@@ -70,9 +70,9 @@ impl Bench {
         )
         .unwrap();
         let journal: Arc<dyn Journal> = Arc::new(LocalJournal::new(logs.clone(), clock.clone()));
-        let (catalog, groups, producer_ids) = runtime.block_on(async {
+        let (metadata, groups, producer_ids) = runtime.block_on(async {
             let (config, clock) = (config.clone(), clock.clone());
-            let catalog = Catalog::start(
+            let metadata = Metadata::start(
                 logs.clone(),
                 journal.clone(),
                 config.clone(),
@@ -81,21 +81,21 @@ impl Bench {
             )
             .await
             .unwrap();
-            let groups = Groups::start(catalog.clone(), config, clock, &metrics).await.unwrap();
-            (catalog, groups, ProducerIds::start(journal).await.unwrap())
+            let groups = Groups::start(metadata.clone(), config, clock, &metrics).await.unwrap();
+            (metadata, groups, ProducerIds::start(journal).await.unwrap())
         });
         let broker = Broker { id: config.node_id, host: "broker.bench".to_owned(), port: 9092 };
         let advertised = [(ListenerName::plaintext(), broker)];
         let ctx = Arc::new(Context {
             cluster_id: dir.cluster_id().to_owned(),
-            resources: Resources::new(catalog.clone(), groups, producer_ids, Authorizer::AllowAll),
+            resources: Resources::new(metadata.clone(), groups, producer_ids, Authorizer::AllowAll),
             placement: Arc::new(SingleNode::new(config.node_id, advertised, dir.epoch())),
             clock,
             meter: Meter::register(&metrics).unwrap(),
             answers: AnswerBudget::register(config.queued_max_response_bytes, &metrics).unwrap(),
             config,
         });
-        Bench { runtime, ctx, session: session(), logs, catalog, _dir: dir, _tmp: tmp }
+        Bench { runtime, ctx, session: session(), logs, metadata, _dir: dir, _tmp: tmp }
     }
 
     /// The bytes of the answer to the request in `frame`.
@@ -125,13 +125,13 @@ impl Bench {
             .with_num_partitions(1)
             .with_replication_factor(1);
         self.answer(frame(7, &CreateTopicsRequest::default().with_topics(vec![topic]))).await;
-        assert!(self.catalog.snapshot().topic(TOPIC).is_some());
+        assert!(self.metadata.image().topic(TOPIC).is_some());
     }
 
     async fn delete_topic(&self) {
         let topic = DeleteTopicState::default().with_name(Some(topic_name()));
         self.answer(frame(6, &DeleteTopicsRequest::default().with_topics(vec![topic]))).await;
-        assert!(self.catalog.snapshot().topic(TOPIC).is_none());
+        assert!(self.metadata.image().topic(TOPIC).is_none());
     }
 }
 

@@ -31,7 +31,7 @@ fn sled_is_refused_outside_store() {
 
 #[test]
 fn sql_is_refused_in_stream() {
-    let text = "use crate::{catalog, sql::Plan};\nuse datafusion_sql::parser;\n";
+    let text = "use crate::{metadata, sql::Plan};\nuse datafusion_sql::parser;\n";
     let mut lines = lines_of(stream_knows_no_sql, "src/stream/graph.rs", text);
     lines.sort_unstable();
     assert_eq!(lines, [1, 2]);
@@ -56,7 +56,8 @@ fn a_room_that_looks_up_is_refused() {
 #[test]
 fn a_handler_that_passes_the_authoriser_by_is_refused() {
     let check = handlers_are_authorised;
-    let field = "use crate::catalog::{self, Catalog};\nstruct Context {\n    groups: Groups,\n}\n";
+    let field =
+        "use crate::metadata::{self, Metadata};\nstruct Context {\n    groups: Groups,\n}\n";
     assert_eq!(lines_of(check, "src/api/mod.rs", field), [1, 3]);
     let path = "async fn handle() {\n    let ids = crate::txn::ProducerIds::start(journal);\n}\n";
     assert_eq!(lines_of(check, "src/api/produce/request.rs", path), [2]);
@@ -66,8 +67,8 @@ fn a_handler_that_passes_the_authoriser_by_is_refused() {
         assert!(lines_of(check, allowed, field).is_empty());
     }
     assert!(lines_of(check, "src/stream/job.rs", field).is_empty());
-    let good = "use crate::catalog::{CatalogError, Topic};\n#[cfg(test)]\nmod tests {\n    use \
-                crate::catalog::Catalog;\n}\nlet topic = access.topics().named::<op::Read>(name);\n";
+    let good = "use crate::metadata::{MetadataError, Topic};\n#[cfg(test)]\nmod tests {\n    use \
+                crate::metadata::Metadata;\n}\nlet topic = access.topics().named::<op::Read>(name);\n";
     assert!(lines_of(check, "src/api/metadata.rs", good).is_empty());
 }
 

@@ -9,8 +9,8 @@ mod groups;
 mod topics;
 
 use super::{Context, Request};
-use crate::catalog::Catalog;
 use crate::group::Groups;
+use crate::metadata::Metadata;
 use crate::security::{Authorized, Authorizer, Client, Denied, Resource, ResourceKind, Target, op};
 use crate::txn::{ProducerIdError, ProducerIds};
 use crate::types::ProducerId;
@@ -20,7 +20,7 @@ pub(super) use topics::{Creatable, Topic, Topics, Unreachable};
 
 /// What clients must be authorised for, with who decides about it.
 pub struct Resources {
-    catalog: Catalog,
+    metadata: Metadata,
     groups: Groups,
     producer_ids: ProducerIds,
     authorizer: Authorizer,
@@ -29,12 +29,12 @@ pub struct Resources {
 impl Resources {
     /// Puts the rooms' handles out of the handlers' reach.
     pub fn new(
-        catalog: Catalog,
+        metadata: Metadata,
         groups: Groups,
         producer_ids: ProducerIds,
         authorizer: Authorizer,
     ) -> Resources {
-        Resources { catalog, groups, producer_ids, authorizer }
+        Resources { metadata, groups, producer_ids, authorizer }
     }
 }
 

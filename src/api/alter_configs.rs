@@ -16,7 +16,7 @@ use super::call::{Api, Outcome, first_error};
 use super::describe_configs::{BROKER, CLIENT_METRICS, GROUP, LOGGER, TOPIC};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
-use crate::catalog::{CatalogError, ConfigChanges};
+use crate::metadata::{ConfigChanges, MetadataError};
 use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::AlterConfigs, 0..=2);
@@ -126,8 +126,8 @@ pub(super) async fn alter(
                     Ok(())
                 }
                 // Deleted since it was looked up.
-                Err(CatalogError::UnknownId(_)) => {
-                    Err(CatalogError::UnknownName(name.to_owned()).into())
+                Err(MetadataError::UnknownId(_)) => {
+                    Err(MetadataError::UnknownName(name.to_owned()).into())
                 }
                 Err(refused) => Err(refused.into()),
             }
@@ -213,7 +213,7 @@ mod tests {
     async fn every_version_replaces_all_configs_of_a_topic() {
         let bench = Bench::start().await;
         let topic = bench.topic("t", 1).await;
-        let log = bench.catalog.log(topic.id, crate::types::PartitionId(0)).unwrap();
+        let log = bench.metadata.log(topic.id, crate::types::PartitionId(0)).unwrap();
         for version in 0..=2 {
             let bytes = format!("{}", 2000 + version);
             let first = resource(
@@ -257,6 +257,6 @@ mod tests {
         let checked = AlterConfigsRequest::default().with_resources(vec![twice]);
         let answer = bench.call(2, checked.with_validate_only(true)).await;
         assert_eq!(answer.responses[0].error_code, 0);
-        assert!(bench.catalog.snapshot().topic_by_id(topic.id).unwrap().configs.is_empty());
+        assert!(bench.metadata.image().topic_by_id(topic.id).unwrap().configs.is_empty());
     }
 }

@@ -15,7 +15,7 @@ use super::call::{Api, Outcome, first_error};
 use super::create_topics::{NEW_PARTITIONS_MAX, too_many};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
-use crate::catalog::CatalogError;
+use crate::metadata::MetadataError;
 use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::CreatePartitions, 0..=3);
@@ -69,7 +69,7 @@ async fn add(
     let topic = match known.named::<op::Alter>(&asked.name) {
         Ok(topic) => topic,
         Err(Unreachable::Denied(denied)) => return Err(denied.into()),
-        Err(_) => return Err(CatalogError::UnknownName(asked.name.to_string()).into()),
+        Err(_) => return Err(MetadataError::UnknownName(asked.name.to_string()).into()),
     };
     let Ok(count) = u32::try_from(asked.count) else {
         let reason = format!("The topic cannot have {} partitions.", asked.count);
@@ -128,7 +128,7 @@ mod tests {
             let answer = bench.call(version, ask(vec![grow("clicks", count)])).await;
             assert_eq!(answer.results[0].error_code, 0);
             let last = crate::types::PartitionId(count as u32 - 1);
-            assert!(bench.catalog.log(topic.id, last).is_some());
+            assert!(bench.metadata.log(topic.id, last).is_some());
         }
     }
 
@@ -157,7 +157,7 @@ mod tests {
         }
         let checked = bench.call(3, ask(vec![assigned(1)]).with_validate_only(true)).await;
         assert_eq!(checked.results[0].error_code, 0);
-        assert_eq!(bench.catalog.snapshot().topic("clicks").unwrap().partitions, 2);
+        assert_eq!(bench.metadata.image().topic("clicks").unwrap().partitions, 2);
     }
 
     #[tokio::test]

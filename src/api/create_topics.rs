@@ -18,7 +18,7 @@ use super::access::Creatable;
 use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request};
-use crate::catalog::Topic;
+use crate::metadata::Topic;
 use crate::security::{Authorized, Denied, Resource, op};
 
 pub(super) const API: Api = Api::ordered(ApiKey::CreateTopics, 2..=7);
@@ -240,7 +240,7 @@ mod tests {
             let answer = bench.call(version, ask(vec![topic(&name, 3, 1)])).await;
             let [made] = answer.topics.as_slice() else { panic!("{:?}", answer.topics) };
             assert_eq!((made.error_code, made.name.as_str()), (0, name.as_str()));
-            let stored = bench.catalog.snapshot().topic(&name).unwrap().clone();
+            let stored = bench.metadata.image().topic(&name).unwrap().clone();
             assert_eq!(stored.partitions, 3);
             if version >= 5 {
                 assert_eq!((made.num_partitions, made.replication_factor), (3, 1));
@@ -294,7 +294,7 @@ mod tests {
             let answer = bench.call(5, ask(vec![asked.clone()])).await;
             assert_eq!(answer.topics[0].error_code, code, "{asked:?}");
         }
-        assert_eq!(bench.catalog.snapshot().topic("a").unwrap().partitions, 2);
+        assert_eq!(bench.metadata.image().topic("a").unwrap().partitions, 2);
     }
 
     #[tokio::test]
@@ -313,7 +313,7 @@ mod tests {
         );
         let names = || (0..100).map(|at| topic(&format!("t{at}"), 101, 1)).collect();
         assert_eq!(codes(names(), false).await, [44; 100]);
-        assert_eq!(bench.catalog.snapshot().topics().filter(|it| !it.internal).count(), 0);
+        assert_eq!(bench.metadata.image().topics().filter(|it| !it.internal).count(), 0);
         // The default counts, what is below it does not, and names that come twice are refused anyway.
         assert_eq!(
             codes(vec![large(), topic("b", -1, 1), topic("c", -7, 1)], true).await,
@@ -328,7 +328,7 @@ mod tests {
         let answer = bench.call(7, ask(vec![topic("a", 2, 1)]).with_validate_only(true)).await;
         assert_eq!((answer.topics[0].error_code, answer.topics[0].num_partitions), (0, 2));
         assert!(answer.topics[0].topic_id.is_nil());
-        assert!(bench.catalog.snapshot().topic("a").is_none());
+        assert!(bench.metadata.image().topic("a").is_none());
     }
 
     #[tokio::test]

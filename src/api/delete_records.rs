@@ -152,8 +152,8 @@ mod tests {
     }
 
     async fn fill(bench: &Bench, name: &str) {
-        let topic = bench.catalog.snapshot().topic(name).unwrap().clone();
-        let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+        let topic = bench.metadata.image().topic(name).unwrap().clone();
+        let log = bench.metadata.log(topic.id, PartitionId(0)).unwrap();
         let options = AppendOptions {
             durable: Durable::Written,
             batch_bytes_max: 1 << 20,

@@ -14,7 +14,7 @@ use super::access::{Cluster, Topic, Topics, Unreachable};
 use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request, wire_name, wire_text};
-use crate::catalog::CatalogError;
+use crate::metadata::MetadataError;
 use crate::security::{Authorized, Denied, op};
 use crate::types::TopicId;
 
@@ -128,7 +128,7 @@ fn targets<'a>(
             Err(unreachable) => {
                 let refused = match unreachable {
                     Unreachable::Denied(denied) => denied.into(),
-                    _ => CatalogError::UnknownName(text.to_owned()).into(),
+                    _ => MetadataError::UnknownName(text.to_owned()).into(),
                 };
                 Deletion { name, id: None, topic: Err(refused) }
             }
@@ -142,7 +142,7 @@ fn targets<'a>(
             let topic = known.with_id_within(cluster, TopicId(id));
             let topic = topic.map_err(|unreachable| match unreachable {
                 Unreachable::Denied(denied) => denied.into(),
-                _ => CatalogError::UnknownId(TopicId(id)).into(),
+                _ => MetadataError::UnknownId(TopicId(id)).into(),
             });
             let name = described.ok().filter(|_| topic.is_err());
             let name = name.map(|topic| wire_name(&topic.name));
@@ -186,7 +186,7 @@ mod tests {
             let answer = bench.call(version, request).await;
             let [gone] = answer.responses.as_slice() else { panic!("{:?}", answer.responses) };
             assert_eq!((gone.error_code, gone.name.as_ref().unwrap().as_str()), (0, "doomed"));
-            assert!(bench.catalog.snapshot().topic("doomed").is_none());
+            assert!(bench.metadata.image().topic("doomed").is_none());
         }
     }
 

@@ -18,8 +18,8 @@ use kafka_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsRe
 use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
-use crate::catalog::Topic;
 use crate::config::ConfigType;
+use crate::metadata::Topic;
 use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::DescribeConfigs, 1..=4).repeatable();

@@ -18,7 +18,7 @@ use super::access::Unreachable;
 use super::call::{Api, Outcome, first_error};
 use super::error::Coded;
 use super::{Context, Request, wire_name, wire_text};
-use crate::catalog::Topic;
+use crate::metadata::Topic;
 use crate::security::{Resource, op};
 use crate::types::{LogId, PartitionId, TopicName};
 

@@ -3,9 +3,9 @@
 use kafka_protocol::error::ResponseError as Kafka;
 
 use super::access::Unreachable;
-use crate::catalog::CatalogError;
 use crate::group::GroupError;
 use crate::log::{AppendError, ReadError, TrimError};
+use crate::metadata::MetadataError;
 use crate::security::{Denied, ResourceKind};
 use crate::txn::ProducerIdError;
 use crate::types::{TopicName, TopicNameError};
@@ -43,8 +43,8 @@ impl Refused {
     }
 }
 
-impl From<CatalogError> for Refused {
-    fn from(error: CatalogError) -> Refused {
+impl From<MetadataError> for Refused {
+    fn from(error: MetadataError) -> Refused {
         Refused::new(error.kafka(), error.to_string())
     }
 }
@@ -110,18 +110,18 @@ impl Coded for TopicNameError {
     }
 }
 
-impl Coded for CatalogError {
+impl Coded for MetadataError {
     fn kafka(&self) -> Kafka {
         match self {
-            CatalogError::Name(name) => name.kafka(),
-            CatalogError::Exists(_) => Kafka::TopicAlreadyExists,
-            CatalogError::Collides { .. } => Kafka::InvalidTopicException,
-            CatalogError::UnknownName(_) => Kafka::UnknownTopicOrPartition,
-            CatalogError::UnknownId(_) => Kafka::UnknownTopicId,
-            CatalogError::Partitions(_) => Kafka::InvalidPartitions,
-            CatalogError::Config(_) => Kafka::InvalidConfig,
-            CatalogError::Internal(_) => Kafka::InvalidTopicException,
-            CatalogError::Storage(_) => Kafka::KafkaStorageError,
+            MetadataError::Name(name) => name.kafka(),
+            MetadataError::Exists(_) => Kafka::TopicAlreadyExists,
+            MetadataError::Collides { .. } => Kafka::InvalidTopicException,
+            MetadataError::UnknownName(_) => Kafka::UnknownTopicOrPartition,
+            MetadataError::UnknownId(_) => Kafka::UnknownTopicId,
+            MetadataError::Partitions(_) => Kafka::InvalidPartitions,
+            MetadataError::Config(_) => Kafka::InvalidConfig,
+            MetadataError::Internal(_) => Kafka::InvalidTopicException,
+            MetadataError::Storage(_) => Kafka::KafkaStorageError,
         }
     }
 }
@@ -188,8 +188,8 @@ impl Unreachable {
         match self {
             Unreachable::Denied(denied) => denied.into(),
             Unreachable::UnknownName | Unreachable::UnknownId => match TopicName::parse(name) {
-                Ok(_) => CatalogError::UnknownName(name.to_owned()).into(),
-                Err(illegal) => CatalogError::from(illegal).into(),
+                Ok(_) => MetadataError::UnknownName(name.to_owned()).into(),
+                Err(illegal) => MetadataError::from(illegal).into(),
             },
         }
     }
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(code(&Err::<(), _>(AppendError::Corrupt(String::new()))), 2);
         assert_eq!(code(&Err::<(), _>(AppendError::Invalid(String::new()))), 87);
         assert_eq!(code(&Err::<(), _>(ReadError::Deleted)), 3);
-        assert_eq!(code(&Err::<(), _>(CatalogError::Exists("t".into()))), 36);
+        assert_eq!(code(&Err::<(), _>(MetadataError::Exists("t".into()))), 36);
         assert_eq!(code(&Err::<(), _>(GroupError::RebalanceInProgress)), 27);
         assert_eq!(code(&Err::<(), _>(GroupError::Storage(String::new()))), 16);
     }

@@ -13,7 +13,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
-use crate::catalog::placement::{Broker, CoordinatorKind};
+use crate::metadata::placement::{Broker, CoordinatorKind};
 use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::FindCoordinator, 0..=6).repeatable();

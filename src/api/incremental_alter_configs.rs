@@ -19,7 +19,7 @@ use super::alter_configs::{REPEATED, alter, checked_keys, repeated};
 use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
-use crate::catalog::{ConfigChange, ConfigChanges};
+use crate::metadata::{ConfigChange, ConfigChanges};
 
 pub(super) const API: Api = Api::ordered(ApiKey::IncrementalAlterConfigs, 0..=1);
 
@@ -121,8 +121,8 @@ mod tests {
     async fn every_version_changes_what_it_names_and_nothing_else() {
         let bench = Bench::start().await;
         let topic = bench.topic("t", 1).await;
-        let configs = || bench.catalog.snapshot().topic("t").unwrap().configs.clone();
-        let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+        let configs = || bench.metadata.image().topic("t").unwrap().configs.clone();
+        let log = bench.metadata.log(topic.id, PartitionId(0)).unwrap();
         for version in 0..=1 {
             let steps: [(Operation, &[(&str, &str)]); 5] = [
                 (("retention.ms", SET, Some("5")), &[("retention.ms", "5")]),
@@ -166,13 +166,13 @@ mod tests {
         for (other, code) in cases {
             let answer = bench.call(1, ask("t", &[good, other])).await;
             assert_eq!(answer.responses[0].error_code, code, "{other:?}");
-            let is_set = !bench.catalog.snapshot().topic("t").unwrap().configs.is_empty();
+            let is_set = !bench.metadata.image().topic("t").unwrap().configs.is_empty();
             assert_eq!(is_set, code == 0, "{other:?}");
             bench.call(1, ask("t", &[("retention.bytes", DELETE, None)])).await;
         }
         let checked = ask("t", &[good]).with_validate_only(true);
         assert_eq!(bench.call(1, checked).await.responses[0].error_code, 0);
-        assert!(bench.catalog.snapshot().topic("t").unwrap().configs.is_empty());
+        assert!(bench.metadata.image().topic("t").unwrap().configs.is_empty());
         assert_eq!(bench.call(1, ask("nowhere", &[good])).await.responses[0].error_code, 3);
     }
 }

@@ -191,7 +191,7 @@ mod tests {
     async fn bench_with_records() -> Bench {
         let bench = Bench::start().await;
         let topic = bench.topic("clicks", 1).await;
-        let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+        let log = bench.metadata.log(topic.id, PartitionId(0)).unwrap();
         let options = AppendOptions {
             durable: Durable::Written,
             batch_bytes_max: 1 << 20,
@@ -242,11 +242,11 @@ mod tests {
     #[tokio::test]
     async fn whatever_is_found_has_its_leader_epoch() {
         let bench = bench_with_records().await;
-        let topic = bench.catalog.snapshot().topic("clicks").unwrap().clone();
+        let topic = bench.metadata.image().topic("clicks").unwrap().clone();
         let epoch = async |timestamp| {
             bench.call(9, ask("clicks", 0, timestamp)).await.topics[0].partitions[0].leader_epoch
         };
-        let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+        let log = bench.metadata.log(topic.id, PartitionId(0)).unwrap();
         let (_, current) = bench.ctx.placement.leader(log.id());
         for found in [-1, -2, -3, -4, 0, 3000] {
             assert_eq!(epoch(found).await, current.0, "at {found}");

@@ -21,8 +21,8 @@ use super::access::{Access, Cluster, Creatable, Topics, Unreachable};
 use super::call::{Api, Outcome, first_error};
 use super::error::{self, Coded};
 use super::{Context, Request, wire_name, wire_text};
-use crate::catalog::placement::Broker;
-use crate::catalog::{CatalogError, Topic};
+use crate::metadata::placement::Broker;
+use crate::metadata::{MetadataError, Topic};
 use crate::security::{Authorized, Denied, Resource, op};
 use crate::types::{LogId, PartitionId, TopicId, TopicName};
 
@@ -192,7 +192,7 @@ async fn by_name<'a>(
             found(ctx, &topic)
         }
         // Another client asked for it at the same time.
-        Err(CatalogError::Exists(_)) => {
+        Err(MetadataError::Exists(_)) => {
             match creating.access.topics().named::<op::Describe>(name) {
                 Ok(topic) => found(ctx, &topic),
                 Err(_) => refused(ResponseError::LeaderNotAvailable),

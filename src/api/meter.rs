@@ -12,7 +12,7 @@ use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
 
 use super::table::ROUTES;
-use crate::catalog::Topic;
+use crate::metadata::Topic;
 use crate::metrics::Metrics;
 use crate::types::{IdHash, TopicId, TopicName};
 
@@ -127,7 +127,7 @@ impl Meter {
         if let Some(found) = self.inner.topics.get(&topic.id) {
             return Some(found.clone());
         }
-        // Locked before the catalog is asked: what is deleted afterwards is forgotten afterwards.
+        // Locked before the metadata is asked: what is deleted afterwards is forgotten afterwards.
         let mut names = self.names();
         if !is_there() {
             return None;
@@ -187,7 +187,7 @@ fn error_name(code: i16) -> String {
 mod tests {
     use super::*;
     use crate::api::tests::fixture::Bench;
-    use crate::catalog::Catalog;
+    use crate::metadata::Metadata;
 
     #[test]
     fn errors_have_kafkas_names() {
@@ -203,22 +203,22 @@ mod tests {
         of_name.next().map(|it| it.get_counter().get_value())
     }
 
-    fn is_there(catalog: &Catalog, topic: &Topic) -> bool {
-        catalog.snapshot().topic_by_id(topic.id).is_some()
+    fn is_there(metadata: &Metadata, topic: &Topic) -> bool {
+        metadata.image().topic_by_id(topic.id).is_some()
     }
 
     #[tokio::test]
     async fn a_deleted_topic_takes_its_series_along_and_gets_none_afterwards() {
         let bench = Bench::start().await;
         let topic = bench.topic("clicks", 1).await;
-        let (meter, catalog) = (&bench.ctx.meter, &bench.catalog);
-        meter.topic(&topic, || is_there(catalog, &topic)).unwrap().bytes_in.inc_by(5);
+        let (meter, metadata) = (&bench.ctx.meter, &bench.metadata);
+        meter.topic(&topic, || is_there(metadata, &topic)).unwrap().bytes_in.inc_by(5);
         assert_eq!(shown(meter, "clicks"), Some(5.0));
-        catalog.delete(topic.id).await.unwrap();
+        metadata.delete(topic.id).await.unwrap();
         meter.forget_topic(topic.id);
         assert_eq!(shown(meter, "clicks"), None);
         // A request that found the topic before is at work still.
-        assert!(meter.topic(&topic, || is_there(catalog, &topic)).is_none());
+        assert!(meter.topic(&topic, || is_there(metadata, &topic)).is_none());
         assert_eq!(shown(meter, "clicks"), None);
     }
 
@@ -226,15 +226,15 @@ mod tests {
     async fn a_topic_made_again_keeps_its_series_when_the_old_one_is_forgotten_late() {
         let bench = Bench::start().await;
         let old = bench.topic("clicks", 1).await;
-        let (meter, catalog) = (&bench.ctx.meter, &bench.catalog);
-        meter.topic(&old, || is_there(catalog, &old)).unwrap().bytes_in.inc_by(5);
-        catalog.delete(old.id).await.unwrap();
+        let (meter, metadata) = (&bench.ctx.meter, &bench.metadata);
+        meter.topic(&old, || is_there(metadata, &old)).unwrap().bytes_in.inc_by(5);
+        metadata.delete(old.id).await.unwrap();
         let new = bench.topic("clicks", 1).await;
-        meter.topic(&new, || is_there(catalog, &new)).unwrap().bytes_in.inc_by(7);
+        meter.topic(&new, || is_there(metadata, &new)).unwrap().bytes_in.inc_by(7);
         meter.forget_topic(old.id);
-        meter.topic(&new, || is_there(catalog, &new)).unwrap().bytes_in.inc_by(1);
+        meter.topic(&new, || is_there(metadata, &new)).unwrap().bytes_in.inc_by(1);
         assert_eq!(shown(meter, "clicks"), Some(13.0));
-        catalog.delete(new.id).await.unwrap();
+        metadata.delete(new.id).await.unwrap();
         meter.forget_topic(new.id);
         assert_eq!(shown(meter, "clicks"), None);
     }

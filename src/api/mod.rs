@@ -51,9 +51,9 @@ use kafka_protocol::messages;
 use kafka_protocol::protocol::StrBytes;
 
 use self::access::Topic;
-use crate::catalog::placement::Placement;
 use crate::config::Config;
 use crate::log::{Isolation, Partition};
+use crate::metadata::placement::Placement;
 use crate::security::Authorized;
 use crate::types::{Clock, LeaderEpoch, PartitionId, TopicName};
 
@@ -136,7 +136,7 @@ fn partition<O>(
 }
 
 /// What a partition without an open log is: unknown, or offline since its log could not be opened.
-fn absent(topic: &crate::catalog::Topic, partition: PartitionId) -> ResponseError {
+fn absent(topic: &crate::metadata::Topic, partition: PartitionId) -> ResponseError {
     if partition.0 < topic.partitions {
         ResponseError::KafkaStorageError
     } else {

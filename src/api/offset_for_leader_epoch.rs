@@ -160,7 +160,7 @@ mod tests {
     async fn every_version_tells_where_the_current_epoch_ends() {
         let bench = Bench::start().await;
         let topic = bench.topic("clicks", 1).await;
-        let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+        let log = bench.metadata.log(topic.id, PartitionId(0)).unwrap();
         log.append(batch(1, &["a", "b"]), OPTIONS).await.unwrap();
         let (_, current) = bench.ctx.placement.leader(log.id());
         for version in 2..=4 {

@@ -6,10 +6,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::catalog::at_rest::{Belongs, TopicsAtRest};
 use crate::log::data_dir::DataDir;
 use crate::log::repair::Mended;
 use crate::log::verify::{AtRest, Finding, Report};
+use crate::metadata::at_rest::{Belongs, TopicsAtRest};
 use crate::types::{LogId, Progress, TopicId};
 
 use super::{progress, serve, table};
@@ -135,7 +135,7 @@ impl Examination<'_> {
         let orphan = match self.topics.belongs(log) {
             Belongs::Journal | Belongs::Topic { .. } => None,
             Belongs::Deleted => Some("it is left of a deleted topic, the next start removes it"),
-            Belongs::Nothing => Some("it belongs to no topic in the catalog, brokers let it lie"),
+            Belongs::Nothing => Some("it belongs to no topic in the metadata, brokers let it lie"),
         };
         let label = self.topics.label(log);
         for note in report.notes.iter().map(String::as_str).chain(orphan) {
@@ -213,8 +213,8 @@ impl Examination<'_> {
         Ok(given_up)
     }
 
-    /// Tells of what the catalog's journal holds whole but no broker starts on; how many records.
-    fn tell_catalog(&mut self, repair: bool) -> anyhow::Result<u64> {
+    /// Tells of what the metadata's journal holds whole but no broker starts on; how many records.
+    fn tell_metadata(&mut self, repair: bool) -> anyhow::Result<u64> {
         if repair {
             // A batch that is whole again may be what the records behind it need.
             self.topics = TopicsAtRest::read(&self.logs)?;
@@ -223,7 +223,7 @@ impl Examination<'_> {
             let count = self.topics.unreadable;
             writeln!(
                 self.out,
-                "bad: {count} records of the catalog's journal cannot be understood, the first at \
+                "bad: {count} records of the metadata's journal cannot be understood, the first at \
                  offset {offset}: {reason}; no repair helps: start the version that wrote it, or restore \
                  the journal from a copy of the directory"
             )?;
@@ -232,7 +232,7 @@ impl Examination<'_> {
     }
 
     fn end(mut self, path: &Path, repair: bool) -> anyhow::Result<ExitCode> {
-        let catalog = self.tell_catalog(repair)?;
+        let metadata = self.tell_metadata(repair)?;
         let whole = |tally: &Tally| tally.bad + tally.given_up + tally.notes == 0;
         let hide = self.tally.len() > WHOLE_TOPICS_MAX;
         let shown = self.tally.iter().filter(|(_, tally)| !hide || !whole(tally));
@@ -259,7 +259,7 @@ impl Examination<'_> {
         let sum = |part: fn(&Tally) -> u64| self.tally.values().map(part).sum::<u64>();
         let (logs, bytes, bad) = (sum(|t| t.logs), sum(|t| t.bytes), sum(|t| t.bad));
         let bad = bad + self.failed;
-        let places = bad + catalog;
+        let places = bad + metadata;
         writeln!(self.out, "verified {logs} logs, {bytes} bytes: {places} bad places")?;
         if places == 0 {
             return Ok(ExitCode::SUCCESS);
@@ -279,8 +279,8 @@ impl Examination<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::local_journal::journal_topic;
     use crate::log::batch::{self, NewRecord};
+    use crate::metadata::local_journal::journal_topic;
 
     #[test]
     fn a_missing_foreign_or_served_directory_is_refused() {
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_catalog_that_no_broker_starts_on_ends_with_code_1() {
+    fn metadata_that_no_broker_starts_on_ends_with_code_1() {
         let id = uuid::Uuid::from_u128(1);
         let created = format!(
             r#"{{"version":1,"change":"topic_created","id":"{id}","name":"clicks","partitions":1,"configs":{{}},"internal":false}}"#

@@ -131,6 +131,6 @@ fn an_error_is_one_line_that_tells_each_cause_once() {
     let cause = std::io::Error::other("disk on fire");
     let room = anyhow::Error::new(cause).context("read x: disk on fire; put it out");
     assert_eq!(one_line(&room), "read x: disk on fire; put it out");
-    let outer = Err::<(), _>(room).context("the catalog\ncannot be read").unwrap_err();
-    assert_eq!(one_line(&outer), "the catalog cannot be read: read x: disk on fire; put it out");
+    let outer = Err::<(), _>(room).context("the metadata\ncannot be read").unwrap_err();
+    assert_eq!(one_line(&outer), "the metadata cannot be read: read x: disk on fire; put it out");
 }

@@ -8,23 +8,24 @@ use prometheus::{IntGaugeVec, Opts};
 
 use super::GroupError;
 use super::task::Directory;
-use crate::catalog::Catalog;
+use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 
 struct LagCollector {
     directory: Arc<Directory>,
-    catalog: Catalog,
+    metadata: Metadata,
     descs: Vec<Desc>,
 }
 
 /// Registers `ottla_group_lag_records`.
 pub(super) fn register(
     directory: &Arc<Directory>,
-    catalog: &Catalog,
+    metadata: &Metadata,
     metrics: &Metrics,
 ) -> Result<(), GroupError> {
     let descs = gauge().map_err(metric)?.desc().into_iter().cloned().collect();
-    let collector = LagCollector { directory: directory.clone(), catalog: catalog.clone(), descs };
+    let collector =
+        LagCollector { directory: directory.clone(), metadata: metadata.clone(), descs };
     metrics.registry().register(Box::new(collector)).map_err(metric)
 }
 
@@ -49,7 +50,7 @@ impl Collector for LagCollector {
         let Ok(lag) = gauge() else { return Vec::new() };
         for group in self.directory.iter() {
             for ((topic, partition), (name, committed)) in &group.offsets {
-                let Some(log) = self.catalog.log(*topic, *partition) else { continue };
+                let Some(log) = self.metadata.log(*topic, *partition) else { continue };
                 // A number that is no offset has no distance to the end.
                 let Some(offset) = committed.position.offset() else { continue };
                 let behind = log.span().high_watermark.since(offset);

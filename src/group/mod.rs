@@ -24,9 +24,9 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use self::task::{Command, Directory, Shard};
-use crate::catalog::Catalog;
 use crate::config::{Config, GROUP_MEMBERS_MAX, OFFSET_METADATA_LENGTH_MAX};
 use crate::log::AgeClock;
+use crate::metadata::Metadata;
 use crate::metrics::Metrics;
 use crate::types::{Clock, Generation, LeaderEpoch, PartitionId, Timestamp, TopicId};
 
@@ -273,30 +273,30 @@ pub struct Groups {
 impl Groups {
     /// Replays `__consumer_offsets` (created if absent) and starts the coordinator.
     pub async fn start(
-        catalog: Catalog,
+        metadata: Metadata,
         config: Arc<Config>,
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
     ) -> Result<Groups, GroupError> {
-        let topic = catalog
+        let topic = metadata
             .ensure_internal(OFFSETS_TOPIC, config.offsets_topic_partitions, OFFSETS_CONFIGS)
             .await
             .map_err(|error| GroupError::Storage(error.to_string()))?;
         let directory = Arc::new(Directory::new());
-        collector::register(&directory, &catalog, metrics)?;
+        collector::register(&directory, &metadata, metrics)?;
         let ages = Arc::new(AgeClock::start(clock.clone()));
         let new_shard = || {
-            let (catalog, config, clock) = (catalog.clone(), config.clone(), clock.clone());
-            Shard::new(catalog, config, clock, ages.clone(), topic.clone(), directory.clone())
+            let (metadata, config, clock) = (metadata.clone(), config.clone(), clock.clone());
+            Shard::new(metadata, config, clock, ages.clone(), topic.clone(), directory.clone())
         };
         let mut shards: Vec<Shard> = (0..SHARDS).map(|_| new_shard()).collect();
-        let snapshot = catalog.snapshot();
-        let progress = catalog.progress();
+        let image = metadata.image();
+        let progress = metadata.progress();
         progress.begin("reading committed offsets", u64::from(topic.partitions));
         for id in topic.logs() {
-            let log = catalog.log(id.topic, id.partition);
+            let log = metadata.log(id.topic, id.partition);
             let log = log.ok_or_else(|| GroupError::Storage(format!("log {id} is not open")))?;
-            for (group, replayed) in replay::replay(&log, &snapshot).await? {
+            for (group, replayed) in replay::replay(&log, &image).await? {
                 let shard = &mut shards[shard_of(id.partition)];
                 shard.adopt(&group, replayed.metadata, replayed.offsets);
             }

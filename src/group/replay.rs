@@ -9,8 +9,8 @@ use super::GroupError;
 use super::effect::GroupMetadata;
 use super::offsets::{self, Entry};
 use super::task::Place;
-use crate::catalog::Snapshot;
 use crate::log::{Isolation, Partition, ReadError, ReadRequest, records};
+use crate::metadata::Image;
 use crate::types::{Offset, Timestamp, TopicName};
 
 /// How much is read at once, except for a single larger batch.
@@ -29,7 +29,7 @@ pub(super) struct Replayed {
 /// Reads a partition from its start to its end.
 pub(super) async fn replay(
     log: &Partition,
-    snapshot: &Snapshot,
+    image: &Image,
 ) -> Result<BTreeMap<String, Replayed>, GroupError> {
     let storage = |error: &dyn std::fmt::Display| GroupError::Storage(error.to_string());
     let mut groups = BTreeMap::new();
@@ -61,7 +61,7 @@ pub(super) async fn replay(
         from = last.last_offset.plus(1);
         for record in batches.iter().flat_map(|batch| &batch.records) {
             match offsets::decode(record) {
-                Ok(entry) => apply(&mut groups, entry, snapshot),
+                Ok(entry) => apply(&mut groups, entry, image),
                 // One record that cannot be read must not keep all other groups from starting.
                 Err(reason) => error!(log = %log.id(), offset = %record.offset, reason,
                     "a record of __consumer_offsets cannot be read, skipped"),
@@ -71,7 +71,7 @@ pub(super) async fn replay(
     Ok(groups)
 }
 
-fn apply(groups: &mut BTreeMap<String, Replayed>, entry: Entry, snapshot: &Snapshot) {
+fn apply(groups: &mut BTreeMap<String, Replayed>, entry: Entry, image: &Image) {
     match entry {
         Entry::Group { group, metadata: Some(metadata) } => {
             groups.entry(group).or_default().metadata = Some(metadata);
@@ -82,8 +82,8 @@ fn apply(groups: &mut BTreeMap<String, Replayed>, entry: Entry, snapshot: &Snaps
         Entry::Offset { group, topic, topic_id, partition, committed } => {
             // By id: the record may be about a deleted topic that had this name.
             let known = match topic_id {
-                Some(id) => snapshot.topic_by_id(id),
-                None => snapshot.topic(&topic),
+                Some(id) => image.topic_by_id(id),
+                None => image.topic(&topic),
             };
             let Some(known) = known else { return };
             let replayed = groups.entry(group).or_default();

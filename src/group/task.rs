@@ -21,10 +21,10 @@ use super::{
     CommittedOffset, GroupDescription, GroupError, GroupListing, GroupOffset, Join, Joined,
     MemberRef, Sync, Synced,
 };
-use crate::catalog::{Catalog, Topic};
 use crate::config::Config;
 use crate::log::batch::{self, NewRecord};
 use crate::log::{AgeClock, AppendError, AppendOptions, AppendOrigin, Appended, Durable};
+use crate::metadata::{Metadata, Topic};
 use crate::types::{Clock, PartitionId, Timestamp, TopicId, TopicName};
 
 /// Requests are served in a row before deadlines are looked at: what clients sent before their
@@ -128,7 +128,7 @@ struct Owned {
 
 /// See the module's header.
 pub(super) struct Shard {
-    catalog: Catalog,
+    metadata: Metadata,
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
     ages: Arc<AgeClock>,
@@ -146,7 +146,7 @@ pub(super) struct Shard {
 
 impl Shard {
     pub(super) fn new(
-        catalog: Catalog,
+        metadata: Metadata,
         config: Arc<Config>,
         clock: Arc<dyn Clock>,
         ages: Arc<AgeClock>,
@@ -154,7 +154,7 @@ impl Shard {
         directory: Arc<Directory>,
     ) -> Shard {
         Shard {
-            catalog,
+            metadata,
             config,
             clock,
             ages,
@@ -192,7 +192,7 @@ impl Shard {
 
     /// Serves until every handle is gone.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let mut catalog_changed = self.catalog.subscribe();
+        let mut metadata_changed = self.metadata.subscribe();
         let mut served = 0;
         let expiry_interval = self.config.offsets_retention_check_interval;
         let mut next_expiry = self.clock.monotonic().saturating_add(expiry_interval);
@@ -209,7 +209,7 @@ impl Shard {
                     Some(command) => self.serve(command).await,
                     None => return,
                 },
-                Ok(()) = catalog_changed.changed() => self.drop_deleted_topics().await,
+                Ok(()) = metadata_changed.changed() => self.drop_deleted_topics().await,
                 () = tokio::time::sleep(wait) => {}
             }
             if self.clock.monotonic() >= next_expiry {
@@ -355,12 +355,12 @@ impl Shard {
 
     async fn commit(&mut self, group: &str, ticket: Ticket, admitted: Result<(), GroupError>) {
         let Some(Waiter::Commit { offsets, reply }) = self.waiting.remove(&ticket) else { return };
-        let snapshot = self.catalog.snapshot();
+        let image = self.metadata.image();
         // A topic that was deleted since the request was checked has nothing to commit to.
         let named: Vec<(TopicName, GroupOffset)> = offsets
             .into_iter()
             .filter_map(|offset| {
-                let name = snapshot.topic_by_id(offset.topic)?.name.clone();
+                let name = image.topic_by_id(offset.topic)?.name.clone();
                 Some((name, offset))
             })
             .collect();
@@ -424,7 +424,7 @@ impl Shard {
             origin: AppendOrigin::Broker,
         };
         let group = group.to_owned();
-        let Some(log) = self.catalog.log(self.offsets_topic.id, partition) else {
+        let Some(log) = self.metadata.log(self.offsets_topic.id, partition) else {
             let result = Err(AppendError::Deleted);
             self.writes.push_back(Box::pin(async move { Written { group, then, result } }));
             return;
@@ -486,9 +486,9 @@ impl Shard {
 
     fn publish(&mut self, group: &str, offsets: Vec<(TopicName, GroupOffset)>) {
         let Some(mut shown) = self.directory.get_mut(group) else { return };
-        let snapshot = self.catalog.snapshot();
+        let image = self.metadata.image();
         for (name, offset) in offsets {
-            if snapshot.topic_by_id(offset.topic).is_some() {
+            if image.topic_by_id(offset.topic).is_some() {
                 shown.offsets.insert((offset.topic, offset.partition), (name, offset.committed));
             }
         }
@@ -551,9 +551,9 @@ impl Shard {
     /// Offsets of deleted topics mean nothing any more. Replay would skip them too, by their id;
     /// the tombstones are for the tools that read the topic.
     async fn drop_deleted_topics(&mut self) {
-        let snapshot = self.catalog.snapshot();
+        let image = self.metadata.image();
         let before = self.topics.len();
-        self.topics.retain(|topic| snapshot.topic_by_id(*topic).is_some());
+        self.topics.retain(|topic| image.topic_by_id(*topic).is_some());
         if self.topics.len() == before {
             return;
         }
@@ -562,7 +562,7 @@ impl Shard {
             let mut dropped = Vec::new();
             if let Some(mut shown) = self.directory.get_mut(&group) {
                 shown.offsets.retain(|place, (name, _)| {
-                    let lives = snapshot.topic_by_id(place.0).is_some();
+                    let lives = image.topic_by_id(place.0).is_some();
                     if !lives {
                         dropped.push((*place, name.clone()));
                     }
@@ -585,9 +585,9 @@ impl Shard {
     /// Kafka's keys know names only: after such a commit, a tombstone for the topic that had the
     /// name before would let compaction remove the commit.
     fn is_taken(&self, group: &str, name: &TopicName, partition: PartitionId) -> bool {
-        let snapshot = self.catalog.snapshot();
+        let image = self.metadata.image();
         let takes = |topic: TopicId, of: &TopicName, at: PartitionId| {
-            of == name && at == partition && snapshot.topic_by_id(topic).is_some()
+            of == name && at == partition && image.topic_by_id(topic).is_some()
         };
         let shown = self.directory.get(group);
         let mut offsets = shown.iter().flat_map(|shown| &shown.offsets);

@@ -6,12 +6,12 @@ mod state;
 use tempfile::TempDir;
 
 use super::*;
-use crate::catalog::tests::Bench;
 use crate::log::{Isolation, LogConfig, ReadRequest, records};
+use crate::metadata::tests::Bench;
 use crate::types::Offset;
 
 async fn groups(bench: &Bench) -> Groups {
-    Groups::start(bench.catalog.clone(), bench.config.clone(), bench.clock.clone(), &bench.metrics)
+    Groups::start(bench.metadata.clone(), bench.config.clone(), bench.clock.clone(), &bench.metrics)
         .await
         .unwrap()
 }
@@ -117,8 +117,8 @@ async fn a_member_goes_on_after_a_restart_without_an_error() {
 async fn the_offsets_of_an_older_version_become_compacted() {
     let dir = TempDir::new().unwrap();
     let bench = Bench::start(&dir).await;
-    let old = bench.catalog.ensure_internal(OFFSETS_TOPIC, 4, &[]).await.unwrap();
-    let log = bench.catalog.log(old.id, PartitionId(0)).unwrap();
+    let old = bench.metadata.ensure_internal(OFFSETS_TOPIC, 4, &[]).await.unwrap();
+    let log = bench.metadata.log(old.id, PartitionId(0)).unwrap();
     assert!(log.config().compaction.is_none());
     let groups = groups(&bench).await;
     let config = log.config();
@@ -139,7 +139,7 @@ async fn a_damaged_batch_costs_only_the_groups_in_it() {
             let group = format!("g{n}");
             first.commit(&group, MemberRef::default(), vec![offset(topic.id, n)]).await.unwrap();
         }
-        let offsets = bench.catalog.snapshot().topic(OFFSETS_TOPIC).unwrap().clone();
+        let offsets = bench.metadata.image().topic(OFFSETS_TOPIC).unwrap().clone();
         drop(first);
         bench.stop().await;
         for log in offsets.logs() {
@@ -186,7 +186,7 @@ async fn offsets_of_a_deleted_topic_do_not_apply_to_the_next_of_its_name() {
     let first = groups(&bench).await;
     first.commit("g", MemberRef::default(), vec![offset(topic.id, 7)]).await.unwrap();
     assert_eq!(first.committed("g").len(), 1);
-    bench.catalog.delete(topic.id).await.unwrap();
+    bench.metadata.delete(topic.id).await.unwrap();
     let next = bench.topic("t", 1).await;
     while !first.committed("g").is_empty() {
         tokio::task::yield_now().await;
@@ -196,7 +196,7 @@ async fn offsets_of_a_deleted_topic_do_not_apply_to_the_next_of_its_name() {
     let bench = Bench::start(&dir).await;
     let again = groups(&bench).await;
     assert_eq!(again.committed("g"), vec![]);
-    assert!(bench.catalog.snapshot().topic_by_id(next.id).is_some());
+    assert!(bench.metadata.image().topic_by_id(next.id).is_some());
     bench.stop().await;
 }
 
@@ -359,8 +359,8 @@ async fn until_listed(groups: &Groups, expected: &[&str]) {
 
 /// Every batch a segment of its own, compacted at once, tombstones too.
 fn compact_at_once(bench: &Bench) {
-    let topic = bench.catalog.snapshot().topic(OFFSETS_TOPIC).unwrap().clone();
-    let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+    let topic = bench.metadata.image().topic(OFFSETS_TOPIC).unwrap().clone();
+    let log = bench.metadata.log(topic.id, PartitionId(0)).unwrap();
     let mut config = LogConfig::clone(&log.config());
     config.segment_bytes = 1;
     let compaction = config.compaction.as_mut().expect("the topic is compacted");
@@ -371,10 +371,10 @@ fn compact_at_once(bench: &Bench) {
 
 /// Values of all records that are left in the topic, tombstones included.
 async fn records_left(bench: &Bench) -> usize {
-    let topic = bench.catalog.snapshot().topic(OFFSETS_TOPIC).unwrap().clone();
+    let topic = bench.metadata.image().topic(OFFSETS_TOPIC).unwrap().clone();
     let mut left = 0;
     for id in topic.logs() {
-        let log = bench.catalog.log(id.topic, id.partition).unwrap();
+        let log = bench.metadata.log(id.topic, id.partition).unwrap();
         let mut from = log.span().start;
         while from < log.span().end {
             let request = ReadRequest {
@@ -464,9 +464,9 @@ async fn a_topic_whose_start_was_raised_is_read_from_there() {
     for n in 0..10 {
         first.commit("g", MemberRef::default(), vec![offset(topic.id, n)]).await.unwrap();
     }
-    let offsets = bench.catalog.snapshot().topic(OFFSETS_TOPIC).unwrap().clone();
+    let offsets = bench.metadata.image().topic(OFFSETS_TOPIC).unwrap().clone();
     let partition = super::offsets::partition_of("g", offsets.partitions);
-    let log = bench.catalog.log(offsets.id, partition).unwrap();
+    let log = bench.metadata.log(offsets.id, partition).unwrap();
     assert_eq!(log.trim(Offset::new(9)).await, Ok(Offset::new(9)));
     drop((first, log));
     bench.stop().await;
@@ -485,7 +485,7 @@ async fn the_end_of_an_old_topic_does_not_remove_commits_to_the_next_of_its_name
     first.commit("g", MemberRef::default(), vec![offset(topic.id, 7)]).await.unwrap();
     // The group's owner hears of the deletion before or after this commit: neither order may cost
     // it.
-    bench.catalog.delete(topic.id).await.unwrap();
+    bench.metadata.delete(topic.id).await.unwrap();
     let next = bench.topic("t", 1).await;
     first.commit("g", MemberRef::default(), vec![offset(next.id, 3)]).await.unwrap();
     while first.committed("g").len() != 1 {

@@ -1,5 +1,5 @@
-//! Metrics of the logs' disk and its faults. The catalog exports sizes and offsets, since it knows topics by
-//! name.
+//! Metrics of the logs' disk and its faults. The metadata exports sizes and offsets, since it knows
+//! topics by name.
 
 use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, Opts};
 

@@ -22,10 +22,10 @@ use super::graph::Graph;
 use super::metrics::JobMetrics;
 use super::operator::Failure;
 use super::restart::Backoff;
-use crate::catalog::Catalog;
-use crate::catalog::journal::Journal;
 use crate::config::Config;
 use crate::group::Groups;
+use crate::metadata::Metadata;
+use crate::metadata::journal::Journal;
 use crate::metrics::Metrics;
 use crate::txn::ProducerIds;
 use crate::types::{Clock, Timestamp};
@@ -81,7 +81,7 @@ pub enum JobError {
 #[derive(Clone)]
 pub struct Rooms {
     /// Topics and logs.
-    pub catalog: Catalog,
+    pub metadata: Metadata,
     /// Where source positions are shown to lag tools.
     pub groups: Groups,
     /// Producer ids of sinks and state.

@@ -8,7 +8,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::catalog::journal::{Journal, JournalError, Slot};
+use crate::metadata::journal::{Journal, JournalError, Slot};
 use crate::types::ProducerId;
 
 /// How many ids one journal record claims: a crash wastes at most so many.
@@ -133,7 +133,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::catalog::tests::journal::MemoryJournal;
+    use crate::metadata::tests::journal::MemoryJournal;
 
     fn journal() -> Arc<dyn Journal> {
         Arc::new(Arc::new(MemoryJournal::default()))

@@ -80,9 +80,9 @@ mod tests {
     #[test]
     fn a_stage_tells_its_parts_only_when_it_has_some() {
         let progress = Progress::default();
-        progress.begin("reading the catalog", 0);
+        progress.begin("reading the metadata", 0);
         progress.scanned(5);
-        assert_eq!(progress.stage().to_string(), "reading the catalog");
+        assert_eq!(progress.stage().to_string(), "reading the metadata");
         let elsewhere = progress.clone();
         elsewhere.begin("opening partition logs", 3);
         elsewhere.advance();

@@ -148,7 +148,7 @@ async fn records_of_a_client_that_left_without_waiting_are_kept() {
         client.send(correlation, sample::produce("clicks", 0)).await;
     }
     drop(client);
-    let log = port.bench.catalog.log(topic.id, crate::types::PartitionId(0)).unwrap();
+    let log = port.bench.metadata.log(topic.id, crate::types::PartitionId(0)).unwrap();
     let mut span = log.subscribe();
     let all = span.wait_for(|span| span.high_watermark.get() == 10);
     timeout(Duration::from_secs(20), all).await.expect("records are missing").unwrap();

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::super::meter::{Meter, TopicCounters};
 use super::{Access, Cluster, Resources};
-use crate::catalog::{self, CatalogError, ConfigChanges, NewTopic, Snapshot};
 use crate::log::Partition;
+use crate::metadata::{self, ConfigChanges, Image, MetadataError, NewTopic};
 use crate::security::{Authorized, Covers, Denied, Resource, Target, op};
 use crate::types::{PartitionId, TopicId};
 
@@ -31,12 +31,12 @@ impl From<Denied> for Unreachable {
 /// The topics at one moment, as a client may reach them.
 pub(in crate::api) struct Topics<'a> {
     access: Access<'a>,
-    snapshot: Arc<Snapshot>,
+    image: Arc<Image>,
 }
 
 impl<'a> Topics<'a> {
     pub(super) fn new(access: Access<'a>) -> Topics<'a> {
-        Topics { access, snapshot: access.resources.catalog.snapshot() }
+        Topics { access, image: access.resources.metadata.image() }
     }
 
     /// The topic of that name.
@@ -44,7 +44,7 @@ impl<'a> Topics<'a> {
         &self,
         name: &str,
     ) -> Result<Authorized<Topic<'_>, O>, Unreachable> {
-        match self.snapshot.topic(name) {
+        match self.image.topic(name) {
             Some(topic) => Ok(self.access.ask(self.topic(topic))?),
             None => {
                 let _: Authorized<_, O> = self.access.ask(Absent { name })?;
@@ -58,7 +58,7 @@ impl<'a> Topics<'a> {
         &self,
         id: TopicId,
     ) -> Result<Authorized<Topic<'_>, O>, Unreachable> {
-        let topic = self.snapshot.topic_by_id(id).ok_or(Unreachable::UnknownId)?;
+        let topic = self.image.topic_by_id(id).ok_or(Unreachable::UnknownId)?;
         Ok(self.access.ask(self.topic(topic))?)
     }
 
@@ -68,7 +68,7 @@ impl<'a> Topics<'a> {
         cluster: &Result<Authorized<Cluster<'_>, W>, Denied>,
         name: &str,
     ) -> Result<Authorized<Topic<'_>, O>, Unreachable> {
-        match self.snapshot.topic(name) {
+        match self.image.topic(name) {
             Some(topic) => self.within(cluster, self.topic(topic)),
             None => {
                 let _: Authorized<_, O> = self.within(cluster, Absent { name })?;
@@ -83,7 +83,7 @@ impl<'a> Topics<'a> {
         cluster: &Result<Authorized<Cluster<'_>, W>, Denied>,
         id: TopicId,
     ) -> Result<Authorized<Topic<'_>, O>, Unreachable> {
-        let topic = self.snapshot.topic_by_id(id).ok_or(Unreachable::UnknownId)?;
+        let topic = self.image.topic_by_id(id).ok_or(Unreachable::UnknownId)?;
         self.within(cluster, self.topic(topic))
     }
 
@@ -91,7 +91,7 @@ impl<'a> Topics<'a> {
     pub(in crate::api) fn all<O: op::Marker>(
         &self,
     ) -> impl Iterator<Item = Authorized<Topic<'_>, O>> {
-        self.snapshot.topics().filter_map(|topic| self.access.ask(self.topic(topic)).ok())
+        self.image.topics().filter_map(|topic| self.access.ask(self.topic(topic)).ok())
     }
 
     fn within<T: Target, W: Covers<O>, O: op::Marker>(
@@ -103,7 +103,7 @@ impl<'a> Topics<'a> {
         Ok(resources.authorizer.authorize_within(client, cluster, target)?)
     }
 
-    fn topic<'s>(&'s self, known: &'s Arc<catalog::Topic>) -> Topic<'s> {
+    fn topic<'s>(&'s self, known: &'s Arc<metadata::Topic>) -> Topic<'s> {
         Topic { resources: self.access.resources, known }
     }
 }
@@ -122,7 +122,7 @@ impl Target for Absent<'_> {
 /// A topic, with the way to its logs.
 pub(in crate::api) struct Topic<'a> {
     resources: &'a Resources,
-    known: &'a Arc<catalog::Topic>,
+    known: &'a Arc<metadata::Topic>,
 }
 
 impl Target for Topic<'_> {
@@ -132,9 +132,9 @@ impl Target for Topic<'_> {
 }
 
 impl Deref for Topic<'_> {
-    type Target = catalog::Topic;
+    type Target = metadata::Topic;
 
-    fn deref(&self) -> &catalog::Topic {
+    fn deref(&self) -> &metadata::Topic {
         self.known
     }
 }
@@ -142,34 +142,34 @@ impl Deref for Topic<'_> {
 impl<O> Authorized<Topic<'_>, O> {
     /// The log of a partition, if it is there and open.
     pub(in crate::api) fn log(&self, partition: PartitionId) -> Option<Partition> {
-        self.resources.catalog.log(self.id, partition)
+        self.resources.metadata.log(self.id, partition)
     }
 
     /// The topic's counters; none for one that was deleted meanwhile.
     pub(in crate::api) fn counters(&self, meter: &Meter) -> Option<Arc<TopicCounters>> {
-        meter.topic(self, || self.resources.catalog.snapshot().topic_by_id(self.id).is_some())
+        meter.topic(self, || self.resources.metadata.image().topic_by_id(self.id).is_some())
     }
 }
 
 impl Authorized<Topic<'_>, op::Delete> {
     /// Deletes the topic with its logs.
-    pub(in crate::api) async fn delete(&self) -> Result<(), CatalogError> {
-        self.resources.catalog.delete(self.id).await
+    pub(in crate::api) async fn delete(&self) -> Result<(), MetadataError> {
+        self.resources.metadata.delete(self.id).await
     }
 }
 
 impl Authorized<Topic<'_>, op::Alter> {
     /// Raises the number of partitions to `count`.
-    pub(in crate::api) async fn add_partitions(&self, count: u32) -> Result<(), CatalogError> {
-        self.resources.catalog.add_partitions(self.id, count).await
+    pub(in crate::api) async fn add_partitions(&self, count: u32) -> Result<(), MetadataError> {
+        self.resources.metadata.add_partitions(self.id, count).await
     }
 
     /// Checks what `add_partitions` would do, without doing it.
     pub(in crate::api) async fn check_add_partitions(
         &self,
         count: u32,
-    ) -> Result<(), CatalogError> {
-        self.resources.catalog.check_add_partitions(self.id, count).await
+    ) -> Result<(), MetadataError> {
+        self.resources.metadata.check_add_partitions(self.id, count).await
     }
 }
 
@@ -179,8 +179,8 @@ impl Authorized<Topic<'_>, op::AlterConfigs> {
         &self,
         changes: ConfigChanges,
         validate_only: bool,
-    ) -> Result<(), CatalogError> {
-        self.resources.catalog.alter_configs(self.id, changes, validate_only).await
+    ) -> Result<(), MetadataError> {
+        self.resources.metadata.alter_configs(self.id, changes, validate_only).await
     }
 }
 
@@ -216,8 +216,8 @@ impl Authorized<Creatable<'_>, op::Create> {
         partitions: Option<u32>,
         configs: BTreeMap<String, String>,
         validate_only: bool,
-    ) -> Result<Arc<catalog::Topic>, CatalogError> {
+    ) -> Result<Arc<metadata::Topic>, MetadataError> {
         let topic = NewTopic { name: self.name.to_owned(), partitions, configs };
-        self.resources.catalog.create(topic, validate_only).await
+        self.resources.metadata.create(topic, validate_only).await
     }
 }

@@ -9,9 +9,9 @@ use kafka_protocol::protocol::{Encodable, StrBytes};
 
 use super::*;
 use crate::api::tests::fixture::{Bench, batch, chunks, decode, frame};
-use crate::catalog::Topic;
 use crate::log::Durable;
 use crate::log::{AppendOptions, AppendOrigin};
+use crate::metadata::Topic;
 use crate::types::{LogId, PartitionId};
 
 const OPTIONS: AppendOptions = AppendOptions {
@@ -51,7 +51,7 @@ fn only(response: &FetchResponse) -> &PartitionData {
 }
 
 async fn append(bench: &Bench, topic: &Topic, index: u32, records: Bytes) {
-    let log = bench.catalog.log(topic.id, PartitionId(index)).unwrap();
+    let log = bench.metadata.log(topic.id, PartitionId(index)).unwrap();
     log.append(records, OPTIONS).await.unwrap();
 }
 
@@ -187,7 +187,7 @@ async fn long_poll_gives_up_in_time_and_ends_when_the_topic_goes() {
     let begun = crate::api::begin(&bench.ctx, &bench.session, frame(12, &asked)).await.unwrap();
     let waiting = tokio::spawn(begun.into_pending().1);
     tokio::task::yield_now().await;
-    bench.catalog.delete(topic.id).await.unwrap();
+    bench.metadata.delete(topic.id).await.unwrap();
     let chunks = chunks(waiting.await.unwrap());
     assert_eq!(only(&decode(12, chunks)).error_code, 3);
 }
@@ -291,7 +291,7 @@ async fn a_full_request_is_answered_whatever_session_it_names() {
 async fn a_long_poll_reads_nothing_before_it_has_enough() {
     let bench = Bench::start().await;
     let topic = bench.topic("clicks", 1).await;
-    let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+    let log = bench.metadata.log(topic.id, PartitionId(0)).unwrap();
     let size = fill(&bench, &topic, 1).await;
     for isolation in [Isolation::ReadUncommitted, Isolation::ReadCommitted] {
         let from = log.span().high_watermark;

@@ -83,7 +83,7 @@ async fn acks_zero_is_silent_when_it_works_and_closes_when_not() {
     let topic = bench.topic("clicks", 1).await;
     let good = request(0, named("clicks"), vec![(0, batch(1000, &["a"]))]);
     assert!(matches!(bench.send(9, &good).await, Ok(Reply::Silence)));
-    let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+    let log = bench.metadata.log(topic.id, PartitionId(0)).unwrap();
     assert_eq!(log.span().end, Offset::new(1));
     let bad = request(0, named("nowhere"), vec![(0, batch(1000, &["a"]))]);
     assert!(matches!(bench.send(9, &bad).await, Ok(Reply::Close(_))));
@@ -120,7 +120,7 @@ async fn a_request_with_plain_and_transactional_batches_is_judged_as_kafka_does(
     // Without a transactional id the whole request is refused, whatever comes first.
     assert_eq!(codes(None, vec![(0, plain()), (1, transactional())]).await, [53, 53]);
     assert_eq!(codes(None, vec![(0, transactional()), (1, plain())]).await, [53, 53]);
-    let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+    let log = bench.metadata.log(topic.id, PartitionId(0)).unwrap();
     assert_eq!(log.span().end, Offset::ZERO);
     // With one, each batch is judged by itself.
     assert_eq!(codes(Some("t"), vec![(0, plain()), (1, transactional())]).await, [0, 49]);
@@ -155,7 +155,7 @@ async fn crafted_batches_store_nothing() {
         let answer = bench.call(9, request(-1, named("clicks"), vec![(0, records)])).await;
         assert_eq!(only(&answer).error_code, code, "{what}: {:?}", only(&answer).error_message);
     }
-    let log = bench.catalog.log(topic.id, PartitionId(0)).unwrap();
+    let log = bench.metadata.log(topic.id, PartitionId(0)).unwrap();
     assert_eq!(log.span().end, Offset::ZERO);
 }
 
@@ -212,8 +212,8 @@ async fn a_batch_must_fit_a_segment_in_the_form_that_is_stored() {
     assert_eq!(error("plain", &large).await, 18);
     assert_eq!(error("packed", &large).await, 0);
 
-    let packed = bench.catalog.snapshot().topic("packed").unwrap().id;
-    let log = bench.catalog.log(packed, PartitionId(0)).unwrap();
+    let packed = bench.metadata.image().topic("packed").unwrap().id;
+    let log = bench.metadata.log(packed, PartitionId(0)).unwrap();
     let everything = ReadRequest {
         from: Offset::ZERO,
         bytes_max: 4_000_000,

@@ -91,16 +91,16 @@ impl Matrix {
             let (answer, _) = self.ask(Denying::Nothing, &asked).await;
             assert_eq!(codes(&answer), NO_CODES, "{answer}");
         }
-        subject.id = self.bench.catalog.snapshot().topic(&subject.topic).unwrap().id.0;
+        subject.id = self.bench.metadata.image().topic(&subject.topic).unwrap().id.0;
         subject
     }
 
     /// What a request could have changed.
     fn state(&self, subject: &Subject) -> String {
-        let snapshot = self.bench.catalog.snapshot();
+        let image = self.bench.metadata.image();
         let topics: Vec<_> =
-            snapshot.topics().map(|it| (&it.name, it.id, it.partitions, &it.configs)).collect();
-        let log = self.bench.catalog.log(TopicId(subject.id), PartitionId(0)).unwrap();
+            image.topics().map(|it| (&it.name, it.id, it.partitions, &it.configs)).collect();
+        let log = self.bench.metadata.log(TopicId(subject.id), PartitionId(0)).unwrap();
         let groups = self.bench.groups.list();
         let committed = self.bench.groups.committed(&subject.group);
         format!("{topics:?} {:?} {groups:?} {committed:?}", log.span())

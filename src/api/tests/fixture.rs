@@ -12,14 +12,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::api::{AnswerBudget, Context, Meter, Refusal, Reply, Resources, Session, begin};
-use crate::catalog::journal::Journal;
-use crate::catalog::placement::{Broker, SingleNode};
-use crate::catalog::{Catalog, LocalJournal, Topic};
 use crate::config::Config;
 use crate::group::Groups;
 use crate::log::Logs;
 use crate::log::batch::{NewRecord, encode};
 use crate::log::data_dir::DataDir;
+use crate::metadata::journal::Journal;
+use crate::metadata::placement::{Broker, SingleNode};
+use crate::metadata::{LocalJournal, Metadata, Topic};
 use crate::metrics::Metrics;
 use crate::security::Authorizer;
 use crate::store::Store;
@@ -32,7 +32,7 @@ pub(crate) struct Bench {
     /// The connection that all requests come on.
     pub session: Arc<Session>,
     /// The topics, past the authoriser.
-    pub catalog: Catalog,
+    pub metadata: Metadata,
     /// The groups, past the authoriser.
     pub groups: Groups,
     logs: Logs,
@@ -76,18 +76,18 @@ impl Bench {
         )
         .unwrap();
         let journal: Arc<dyn Journal> = Arc::new(LocalJournal::new(logs.clone(), clock.clone()));
-        let catalog =
-            Catalog::start(logs.clone(), journal.clone(), config.clone(), clock.clone(), &metrics)
+        let metadata =
+            Metadata::start(logs.clone(), journal.clone(), config.clone(), clock.clone(), &metrics)
                 .await
                 .unwrap();
         let producer_ids = ProducerIds::start(journal).await.unwrap();
         let groups =
-            Groups::start(catalog.clone(), config.clone(), clock.clone(), &metrics).await.unwrap();
+            Groups::start(metadata.clone(), config.clone(), clock.clone(), &metrics).await.unwrap();
         let broker = Broker { id: config.node_id, host: "broker.test".to_owned(), port: 9092 };
         let advertised = [(ListenerName::plaintext(), broker)];
         let ctx = Context {
             cluster_id: dir.cluster_id().to_owned(),
-            resources: Resources::new(catalog.clone(), groups.clone(), producer_ids, authorizer),
+            resources: Resources::new(metadata.clone(), groups.clone(), producer_ids, authorizer),
             placement: Arc::new(SingleNode::new(config.node_id, advertised, dir.epoch())),
             clock,
             meter: Meter::register(&metrics).unwrap(),
@@ -97,7 +97,7 @@ impl Bench {
         Bench {
             ctx: Arc::new(ctx),
             session: session(),
-            catalog,
+            metadata,
             groups,
             logs,
             _dir: dir,
@@ -128,7 +128,7 @@ impl Bench {
             .with_replication_factor(1);
         let response = self.call(7, CreateTopicsRequest::default().with_topics(vec![topic])).await;
         assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0].error_message);
-        self.catalog.snapshot().topic(name).unwrap().clone()
+        self.metadata.image().topic(name).unwrap().clone()
     }
 }
 

@@ -18,8 +18,8 @@ use self::rooms::{BrokerRooms, Rooms};
 use self::session::Session;
 use super::definition::SqlPlanner;
 use super::{OperationStatus, Page, SqlError};
-use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::metadata::Metadata;
 use crate::stream::job::{Jobs, Planner};
 
 /// Sessions open at a time.
@@ -38,8 +38,8 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway over the broker's topics and jobs.
-    pub fn new(catalog: Catalog, jobs: Jobs, config: Arc<Config>) -> Gateway {
-        Gateway::over(Arc::new(BrokerRooms { catalog, jobs }), config)
+    pub fn new(metadata: Metadata, jobs: Jobs, config: Arc<Config>) -> Gateway {
+        Gateway::over(Arc::new(BrokerRooms { metadata, jobs }), config)
     }
 
     /// A gateway over any rooms.

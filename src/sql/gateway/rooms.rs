@@ -2,7 +2,7 @@
 
 use futures_util::future::BoxFuture;
 
-use crate::catalog::Catalog;
+use crate::metadata::Metadata;
 use crate::stream::job::{JobError, JobId, JobStatus, Jobs, NewJob};
 
 /// Topics and jobs.
@@ -19,14 +19,14 @@ pub(in crate::sql) trait Rooms: Send + Sync + 'static {
 
 /// The broker's own.
 pub(in crate::sql) struct BrokerRooms {
-    pub(super) catalog: Catalog,
+    pub(super) metadata: Metadata,
     pub(super) jobs: Jobs,
 }
 
 impl Rooms for BrokerRooms {
     fn topics(&self) -> Vec<String> {
-        let snapshot = self.catalog.snapshot();
-        let visible = snapshot.topics().filter(|topic| !topic.internal);
+        let image = self.metadata.image();
+        let visible = image.topics().filter(|topic| !topic.internal);
         visible.map(|topic| topic.name.to_string()).collect()
     }
 

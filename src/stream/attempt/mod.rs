@@ -160,9 +160,9 @@ pub(crate) async fn conclude(
     journal: &JobJournal,
     job: &str,
 ) -> Result<(), Failure> {
-    let snapshot = rooms.catalog.snapshot();
-    let partitions = snapshot.topics().flat_map(|topic| {
-        (0..topic.partitions).filter_map(|id| rooms.catalog.log(topic.id, PartitionId(id)))
+    let image = rooms.metadata.image();
+    let partitions = image.topics().flat_map(|topic| {
+        (0..topic.partitions).filter_map(|id| rooms.metadata.log(topic.id, PartitionId(id)))
     });
     let waiting: Vec<_> = partitions.filter(|log| !log.open_transactions().is_empty()).collect();
     if waiting.is_empty() {
@@ -176,10 +176,10 @@ pub(crate) async fn conclude(
 
 /// Gives back what ended jobs have left in the state topic.
 pub(crate) async fn trim_state(rooms: &Rooms, journal: &JobJournal) {
-    let snapshot = rooms.catalog.snapshot();
-    let Some(topic) = snapshot.topic(state_topic::TOPIC) else { return };
+    let image = rooms.metadata.image();
+    let Some(topic) = image.topic(state_topic::TOPIC) else { return };
     for id in topic.logs() {
-        let Some(log) = rooms.catalog.log(id.topic, id.partition) else { continue };
+        let Some(log) = rooms.metadata.log(id.topic, id.partition) else { continue };
         if let Err(failure) = journal.state_space().trim(journal, &log).await {
             warn!(log = %id, %failure, "the state of ended jobs could not be trimmed, the next end or start tries again");
         }
@@ -474,9 +474,9 @@ impl<'a> Attempt<'a> {
     /// Whether the topics are still those that the attempt began with. Asked now and then: a caught
     /// up source would never touch a log that is gone.
     fn topics_changed(&self) -> Option<Outcome> {
-        let snapshot = self.job.rooms.catalog.snapshot();
+        let image = self.job.rooms.metadata.image();
         for used in &self.running.topics {
-            match snapshot.topic(&used.name) {
+            match image.topic(&used.name) {
                 Some(topic) if topic.id == used.id => {
                     if used.read && topic.partitions as usize > used.partitions {
                         return Some(Outcome::Grown);
@@ -543,10 +543,10 @@ impl<'a> Attempt<'a> {
             let gauge = self.job.metrics.watermark_seconds.with_label_values(&[&self.job.id]);
             gauge.set(watermark.0 as f64 / 1000.0);
         }
-        let snapshot = self.job.rooms.catalog.snapshot();
+        let image = self.job.rooms.metadata.image();
         let positions = self.last.iter().flat_map(|commit| &commit.positions);
         let positions = positions.filter_map(|position| {
-            let topic = snapshot.topic_by_id(record::topic_id(&position.topic)?)?;
+            let topic = image.topic_by_id(record::topic_id(&position.topic)?)?;
             Some(((topic.name.to_string(), position.partition), position.offset))
         });
         Progress {

@@ -11,8 +11,8 @@ use tracing::info;
 
 use super::plan::{Plan, Section, SectionRoot};
 use super::{Job, source_groups};
-use crate::catalog::{CatalogError, NewTopic, Topic};
 use crate::log::Partition;
+use crate::metadata::{MetadataError, NewTopic, Topic};
 use crate::stream::chain::{Chain, OperatorCounters, Stage};
 use crate::stream::checkpoint::record::{Commit, Event, Image, Started, topic_id};
 use crate::stream::checkpoint::state_topic;
@@ -186,7 +186,7 @@ async fn begin(
     let mut logs = written_logs.to_vec();
     // Also logs that the new plan no longer writes.
     for log in outputs.iter().filter_map(|touched| touched.log()) {
-        if let Some(log) = job.rooms.catalog.log(log.topic, log.partition) {
+        if let Some(log) = job.rooms.metadata.log(log.topic, log.partition) {
             logs.push(log);
         }
     }
@@ -213,14 +213,14 @@ async fn begin(
 }
 
 async fn state_log(job: &Job) -> Result<Partition, Failure> {
-    let catalog = &job.rooms.catalog;
-    let topic = catalog
+    let metadata = &job.rooms.metadata;
+    let topic = metadata
         .ensure_internal(state_topic::TOPIC, state_topic::PARTITIONS, state_topic::CONFIGS)
         .await
         .map_err(|error| Failure::Storage(error.to_string()))?;
     let hash = crate::stream::state::hash(job.id.as_bytes());
     let partition = PartitionId((hash % u64::from(topic.partitions)) as u32);
-    catalog.log(topic.id, partition).ok_or_else(|| missing(&topic, partition))
+    metadata.log(topic.id, partition).ok_or_else(|| missing(&topic, partition))
 }
 
 fn missing(topic: &Topic, partition: PartitionId) -> Failure {
@@ -230,7 +230,7 @@ fn missing(topic: &Topic, partition: PartitionId) -> Failure {
 fn logs_of(job: &Job, topic: &Topic) -> Result<Vec<Partition>, Failure> {
     (0..topic.partitions)
         .map(PartitionId)
-        .map(|id| job.rooms.catalog.log(topic.id, id).ok_or_else(|| missing(topic, id)))
+        .map(|id| job.rooms.metadata.log(topic.id, id).ok_or_else(|| missing(topic, id)))
         .collect()
 }
 
@@ -239,15 +239,15 @@ async fn sink_logs(job: &Job) -> Result<BTreeMap<String, Vec<Partition>>, Failur
     let mut logs = BTreeMap::new();
     for node in &job.graph.nodes {
         let Op::Sink(sink) = &node.op else { continue };
-        let catalog = &job.rooms.catalog;
-        if catalog.snapshot().topic(&sink.topic).is_none() {
+        let metadata = &job.rooms.metadata;
+        if metadata.image().topic(&sink.topic).is_none() {
             let topic = NewTopic {
                 name: sink.topic.clone(),
                 partitions: None,
                 configs: BTreeMap::default(),
             };
-            match catalog.create(topic, false).await {
-                Ok(_) | Err(CatalogError::Exists(_)) => {}
+            match metadata.create(topic, false).await {
+                Ok(_) | Err(MetadataError::Exists(_)) => {}
                 Err(error) => {
                     return Err(Failure::Topic(format!(
                         "topic '{}' could not be created for the sink: {error}",
@@ -256,8 +256,8 @@ async fn sink_logs(job: &Job) -> Result<BTreeMap<String, Vec<Partition>>, Failur
                 }
             }
         }
-        let snapshot = catalog.snapshot();
-        let topic = snapshot.topic(&sink.topic).ok_or_else(|| {
+        let image = metadata.image();
+        let topic = image.topic(&sink.topic).ok_or_else(|| {
             Failure::Topic(format!("topic '{}' was deleted just now", sink.topic))
         })?;
         logs.insert(sink.topic.clone(), logs_of(job, topic)?);
@@ -298,8 +298,8 @@ async fn positions(
     commit: Option<&Commit>,
 ) -> Result<Vec<StartPartition>, Failure> {
     let Op::Source(source) = &node.op else { return Ok(Vec::new()) };
-    let snapshot = job.rooms.catalog.snapshot();
-    let topic = snapshot.topic(&source.topic).ok_or_else(|| {
+    let image = job.rooms.metadata.image();
+    let topic = image.topic(&source.topic).ok_or_else(|| {
         Failure::Topic(format!(
             "topic '{}' does not exist; create it or produce to it first",
             source.topic

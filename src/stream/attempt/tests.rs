@@ -22,14 +22,14 @@ use futures_util::future::BoxFuture;
 use tempfile::TempDir;
 
 use super::*;
-use crate::catalog::local_journal::LocalJournal;
-use crate::catalog::{Catalog, NewTopic};
 use crate::config::Config;
 use crate::group::Groups;
 use crate::log::batch::{self, NewRecord};
 use crate::log::{
     AppendOptions, AppendOrigin, Durable, Isolation, Logs, Partition, ReadRequest, records,
 };
+use crate::metadata::local_journal::LocalJournal;
+use crate::metadata::{Metadata, NewTopic};
 use crate::metrics::Metrics;
 use crate::stream::checkpoint::transaction::TransactionalWriter;
 use crate::stream::graph::{
@@ -61,14 +61,14 @@ impl Broker {
         let logs =
             Logs::over_directories(&logs_dir, &view, &config, clock.clone(), epoch, &metrics);
         let journal = Arc::new(LocalJournal::new(logs.clone(), clock.clone()));
-        let catalog =
-            Catalog::start(logs.clone(), journal.clone(), config.clone(), clock.clone(), &metrics)
+        let metadata =
+            Metadata::start(logs.clone(), journal.clone(), config.clone(), clock.clone(), &metrics)
                 .await
                 .unwrap();
         let producer_ids = ProducerIds::start(journal.clone()).await.unwrap();
         let groups =
-            Groups::start(catalog.clone(), config.clone(), clock.clone(), &metrics).await.unwrap();
-        let rooms = Rooms { catalog, groups, producer_ids, journal, config, clock };
+            Groups::start(metadata.clone(), config.clone(), clock.clone(), &metrics).await.unwrap();
+        let rooms = Rooms { metadata, groups, producer_ids, journal, config, clock };
         Broker { logs, rooms, metrics }
     }
 
@@ -84,14 +84,14 @@ impl Broker {
             partitions: Some(partitions),
             configs: BTreeMap::new(),
         };
-        self.rooms.catalog.create(topic, false).await.unwrap();
+        self.rooms.metadata.create(topic, false).await.unwrap();
     }
 
     fn logs_of(&self, topic: &str) -> Vec<Partition> {
-        let snapshot = self.rooms.catalog.snapshot();
-        let Some(topic) = snapshot.topic(topic) else { return Vec::new() };
+        let image = self.rooms.metadata.image();
+        let Some(topic) = image.topic(topic) else { return Vec::new() };
         (0..topic.partitions)
-            .map(|id| self.rooms.catalog.log(topic.id, PartitionId(id)).unwrap())
+            .map(|id| self.rooms.metadata.log(topic.id, PartitionId(id)).unwrap())
             .collect()
     }
 

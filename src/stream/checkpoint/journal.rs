@@ -11,12 +11,12 @@ use tracing::warn;
 
 use super::record::{Event, Image, Record, VERSION};
 use super::state_space::StateSpace;
-use crate::catalog::journal::{Journal, JournalError, SLOTS, Slot};
+use crate::metadata::journal::{Journal, JournalError, SLOTS, Slot};
 use crate::stream::operator::Failure;
 use crate::stream::state;
 use crate::types::{Offset, PartitionId};
 
-/// Slots 0 and 1 belong to the catalog and to producer ids.
+/// Slots 0 and 1 belong to the metadata and to producer ids.
 const SLOT_FIRST: u16 = 2;
 /// A slot with less than this is never written anew.
 const HISTORY_MIN: Size = Size { records: 1024, bytes: 1 << 20 };

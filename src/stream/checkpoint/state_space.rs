@@ -76,10 +76,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::catalog::tests::journal::MemoryJournal;
     use crate::config::Config;
     use crate::log::batch::{self, NewRecord};
     use crate::log::{AppendOptions, AppendOrigin, Durable, Logs};
+    use crate::metadata::tests::journal::MemoryJournal;
     use crate::metrics::Metrics;
     use crate::stream::checkpoint::record::{Commit, Ended, Event, StateManifest};
     use crate::types::{LeaderEpoch, LogId, ManualClock, Timestamp, TopicId};

@@ -2,8 +2,8 @@
 //! of ended jobs are bounded, and every restore finds what it needs.
 
 use super::*;
-use crate::catalog::local_journal::journal_topic;
 use crate::config::Durability;
+use crate::metadata::local_journal::journal_topic;
 use crate::stream::checkpoint::record::{Ended, Event, Submitted};
 use crate::stream::checkpoint::state_topic;
 use crate::types::LogId;
@@ -163,7 +163,7 @@ async fn the_journal_of_a_job_with_thousands_of_checkpoints_stays_small() {
 
     let (logs, journal) = open(2);
     assert_eq!(JobJournal::open(journal).await.unwrap().jobs().await, expected);
-    let slots = (0..crate::catalog::journal::SLOTS)
+    let slots = (0..crate::metadata::journal::SLOTS)
         .filter_map(|slot| {
             let partition = PartitionId(u32::from(slot));
             logs.partition(LogId { topic: journal_topic(), partition })

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::future::BoxFuture;
 
 use super::*;
-use crate::catalog::journal::{Journal, JournalError, Slot};
+use crate::metadata::journal::{Journal, JournalError, Slot};
 
 /// A journal whose answers to commit records get lost: with `keep` after they were written, else
 /// before.
@@ -221,8 +221,8 @@ async fn a_source_topic_that_is_deleted_or_created_again_fails_the_job_by_name()
     let id = jobs.submit(new_job()).await.unwrap().0;
     broker.produce("clicks", 0, &[click("a", 1)]).await;
     eventually(&jobs, &id, |status| status.records_in == 1 && status.checkpoint.is_some()).await;
-    let topic = broker.rooms.catalog.snapshot().topic("clicks").unwrap().id;
-    broker.rooms.catalog.delete(topic).await.unwrap();
+    let topic = broker.rooms.metadata.image().topic("clicks").unwrap().id;
+    broker.rooms.metadata.delete(topic).await.unwrap();
     let says = |part: &'static str| {
         move |status: &crate::stream::job::JobStatus| {
             status.failure.as_ref().is_some_and(|failure| failure.contains(part))
@@ -244,8 +244,8 @@ async fn partitions_added_to_a_source_topic_are_read_without_a_restart_of_the_br
     let id = jobs.submit(new_job()).await.unwrap().0;
     broker.produce("clicks", 0, &[click("a", 1)]).await;
     eventually(&jobs, &id, |status| status.records_in == 1 && status.checkpoint.is_some()).await;
-    let topic = broker.rooms.catalog.snapshot().topic("clicks").unwrap().id;
-    broker.rooms.catalog.add_partitions(topic, 2).await.unwrap();
+    let topic = broker.rooms.metadata.image().topic("clicks").unwrap().id;
+    broker.rooms.metadata.add_partitions(topic, 2).await.unwrap();
     broker.produce("clicks", 1, &[click("a", 2), click("a", 12)]).await;
     // The old partition's watermark must not pass before the new one is known.
     eventually(&jobs, &id, |status| status.attempt == 1 && status.failure.is_none()).await;
@@ -264,8 +264,8 @@ async fn a_sink_topic_that_is_deleted_and_created_again_gets_what_comes_after() 
     let id = jobs.submit(new_job()).await.unwrap().0;
     broker.produce("clicks", 0, &[click("a", 1), click("a", 12)]).await;
     assert_eq!(broker.wait_for("counts", 1).await.len(), 1);
-    let topic = broker.rooms.catalog.snapshot().topic("counts").unwrap().id;
-    broker.rooms.catalog.delete(topic).await.unwrap();
+    let topic = broker.rooms.metadata.image().topic("counts").unwrap().id;
+    broker.rooms.metadata.delete(topic).await.unwrap();
     eventually(&jobs, &id, |status| {
         status
             .failure

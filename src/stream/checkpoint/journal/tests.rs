@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::future::BoxFuture;
 
 use super::*;
-use crate::catalog::tests::journal::{MemoryJournal, read_all};
+use crate::metadata::tests::journal::{MemoryJournal, read_all};
 use crate::stream::checkpoint::record::{Commit, Ended, Started, StateManifest, Submitted};
 
 /// A journal that fails for good after so many writes.

@@ -1,4 +1,4 @@
-//! The catalog's owner: checks a change against the newest state, claims a journal position for
+//! The metadata's owner: checks a change against the newest state, claims a journal position for
 //! it, and publishes only what is durable.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::record::{self, Change};
 use super::replay::{apply, blocking, configure, open};
 use super::topic::Delta;
 use super::{
-    CatalogError, ConfigChanges, NewTopic, PARTITIONS_MAX, Published, Snapshot, Topic, topic,
+    ConfigChanges, Image, MetadataError, NewTopic, PARTITIONS_MAX, Published, Topic, topic,
 };
 use crate::config::Config;
 use crate::types::{LogId, PartitionId, TopicId, TopicName};
@@ -21,7 +21,7 @@ use crate::types::{LogId, PartitionId, TopicId, TopicName};
 /// Names that only the broker itself may take.
 const RESERVED_PREFIX: &str = "__ottla_";
 
-type Reply<T> = oneshot::Sender<Result<T, CatalogError>>;
+type Reply<T> = oneshot::Sender<Result<T, MetadataError>>;
 
 /// What handles ask for. A caller that went away does not stop its change.
 pub(super) enum Command {
@@ -96,24 +96,25 @@ impl Owner {
         }
     }
 
-    fn snapshot(&self) -> Arc<Snapshot> {
-        self.published.snapshot.load_full()
+    fn image(&self) -> Arc<Image> {
+        self.published.image.load_full()
     }
 
     async fn create(
         &mut self,
         new: NewTopic,
         validate_only: bool,
-    ) -> Result<Arc<Topic>, CatalogError> {
+    ) -> Result<Arc<Topic>, MetadataError> {
         let name = TopicName::parse(&new.name)?;
         let partitions = new.partitions.unwrap_or(self.config.num_partitions);
         let configs = new.configs;
         let mut topic = Topic { id: TopicId::random(), name, partitions, configs, internal: false };
-        self.check_new(&self.snapshot(), &topic)?;
+        self.check_new(&self.image(), &topic)?;
         if topic.name.as_str().starts_with(RESERVED_PREFIX) {
-            return Err(CatalogError::Internal(new.name));
+            return Err(MetadataError::Internal(new.name));
         }
-        topic.configs = topic::check(&topic.configs, &self.config).map_err(CatalogError::Config)?;
+        topic.configs =
+            topic::check(&topic.configs, &self.config).map_err(MetadataError::Config)?;
         if validate_only {
             return Ok(Arc::new(topic));
         }
@@ -125,26 +126,26 @@ impl Owner {
         name: TopicName,
         partitions: u32,
         mut configs: BTreeMap<String, String>,
-    ) -> Result<Arc<Topic>, CatalogError> {
-        if let Some(topic) = self.snapshot().topic(name.as_str()).cloned() {
+    ) -> Result<Arc<Topic>, MetadataError> {
+        if let Some(topic) = self.image().topic(name.as_str()).cloned() {
             // A directory of a version that did not set them yet.
             configs.retain(|name, _| !topic.configs.contains_key(name));
             let delta = topic::Delta { set: configs, ..topic::Delta::default() };
             self.change_configs(topic.id, delta).await?;
-            return self.snapshot().topic_by_id(topic.id).cloned().ok_or(unknown(topic.id));
+            return self.image().topic_by_id(topic.id).cloned().ok_or(unknown(topic.id));
         }
-        let configs = topic::check(&configs, &self.config).map_err(CatalogError::Config)?;
+        let configs = topic::check(&configs, &self.config).map_err(MetadataError::Config)?;
         let topic = Topic { id: TopicId::random(), name, partitions, configs, internal: true };
-        self.check_new(&self.snapshot(), &topic)?;
+        self.check_new(&self.image(), &topic)?;
         self.add(topic).await
     }
 
-    fn check_new(&self, snapshot: &Snapshot, topic: &Topic) -> Result<(), CatalogError> {
-        if snapshot.topic(topic.name.as_str()).is_some() {
-            return Err(CatalogError::Exists(topic.name.to_string()));
+    fn check_new(&self, image: &Image, topic: &Topic) -> Result<(), MetadataError> {
+        if image.topic(topic.name.as_str()).is_some() {
+            return Err(MetadataError::Exists(topic.name.to_string()));
         }
-        if let Some(other) = snapshot.topics().find(|other| topic.name.collides_with(&other.name)) {
-            return Err(CatalogError::Collides {
+        if let Some(other) = image.topics().find(|other| topic.name.collides_with(&other.name)) {
+            return Err(MetadataError::Collides {
                 name: topic.name.to_string(),
                 other: other.name.to_string(),
             });
@@ -152,7 +153,7 @@ impl Owner {
         check_partitions(topic.partitions)
     }
 
-    async fn add(&mut self, topic: Topic) -> Result<Arc<Topic>, CatalogError> {
+    async fn add(&mut self, topic: Topic) -> Result<Arc<Topic>, MetadataError> {
         // The logs come first: a published topic can be written at once. They are empty until
         // then, so what a crash in between leaves behind holds nothing.
         configure(&self.published.logs, &topic, &self.config)?;
@@ -171,7 +172,7 @@ impl Owner {
             return Err(refused);
         }
         debug!(topic = %topic.name, %id, partitions = topic.partitions, "created a topic");
-        self.snapshot().topic_by_id(id).cloned().ok_or(unknown(id))
+        self.image().topic_by_id(id).cloned().ok_or(unknown(id))
     }
 
     async fn alter_configs(
@@ -179,18 +180,18 @@ impl Owner {
         id: TopicId,
         changes: ConfigChanges,
         validate_only: bool,
-    ) -> Result<(), CatalogError> {
-        let topic = configurable(&self.snapshot(), id)?;
+    ) -> Result<(), MetadataError> {
+        let topic = configurable(&self.image(), id)?;
         let delta =
-            topic::delta(&topic.configs, changes, &self.config).map_err(CatalogError::Config)?;
-        check_delta(&self.snapshot(), id, &delta, &self.config)?;
+            topic::delta(&topic.configs, changes, &self.config).map_err(MetadataError::Config)?;
+        check_delta(&self.image(), id, &delta, &self.config)?;
         if validate_only {
             return Ok(());
         }
         self.change_configs(id, delta).await
     }
 
-    async fn change_configs(&mut self, id: TopicId, delta: Delta) -> Result<(), CatalogError> {
+    async fn change_configs(&mut self, id: TopicId, delta: Delta) -> Result<(), MetadataError> {
         if delta.is_empty() {
             return Ok(());
         }
@@ -202,8 +203,8 @@ impl Owner {
         Ok(())
     }
 
-    async fn delete(&mut self, id: TopicId) -> Result<(), CatalogError> {
-        let topic = changeable(&self.snapshot(), id)?;
+    async fn delete(&mut self, id: TopicId) -> Result<(), MetadataError> {
+        let topic = changeable(&self.image(), id)?;
         let change = Change::TopicDeleted { id: id.0 };
         self.decide(change, |_, now| changeable(now, id).map(drop)).await?;
         debug!(topic = %topic.name, %id, "deleted a topic");
@@ -216,8 +217,8 @@ impl Owner {
         id: TopicId,
         count: u32,
         validate_only: bool,
-    ) -> Result<(), CatalogError> {
-        let before = check_more(&self.snapshot(), id, count)?.partitions;
+    ) -> Result<(), MetadataError> {
+        let before = check_more(&self.image(), id, count)?.partitions;
         if validate_only {
             return Ok(());
         }
@@ -233,29 +234,29 @@ impl Owner {
     async fn decide(
         &mut self,
         change: Change,
-        check: impl Fn(&Owner, &Snapshot) -> Result<(), CatalogError>,
-    ) -> Result<(), CatalogError> {
-        let bytes = record::encode(&change).map_err(CatalogError::Storage)?;
+        check: impl Fn(&Owner, &Image) -> Result<(), MetadataError>,
+    ) -> Result<(), MetadataError> {
+        let bytes = record::encode(&change).map_err(MetadataError::Storage)?;
         loop {
-            match self.journal.append(Slot::CATALOG, self.next, bytes.clone()).await {
+            match self.journal.append(Slot::METADATA, self.next, bytes.clone()).await {
                 Ok(()) => {
                     self.next += 1;
                     return self.publish(change);
                 }
                 Err(JournalError::Occupied { .. }) => {
                     self.catch_up().await?;
-                    check(self, &self.snapshot())?;
+                    check(self, &self.image())?;
                 }
-                Err(JournalError::Storage(reason)) => return Err(CatalogError::Storage(reason)),
+                Err(JournalError::Storage(reason)) => return Err(MetadataError::Storage(reason)),
             }
         }
     }
 
     /// Applies what other writers decided meanwhile.
-    async fn catch_up(&mut self) -> Result<(), CatalogError> {
-        let read = self.journal.read(Slot::CATALOG, self.next).await;
-        for (seq, bytes) in read.map_err(|error| CatalogError::Storage(error.to_string()))? {
-            let change = record::decode(&bytes).map_err(CatalogError::Storage)?;
+    async fn catch_up(&mut self) -> Result<(), MetadataError> {
+        let read = self.journal.read(Slot::METADATA, self.next).await;
+        for (seq, bytes) in read.map_err(|error| MetadataError::Storage(error.to_string()))? {
+            let change = record::decode(&bytes).map_err(MetadataError::Storage)?;
             let grown = match &change {
                 Change::TopicCreated { id, partitions, .. } => Some((*id, *partitions)),
                 Change::PartitionsAdded { id, count } => Some((*id, *count)),
@@ -270,17 +271,17 @@ impl Owner {
         Ok(())
     }
 
-    fn publish(&mut self, change: Change) -> Result<(), CatalogError> {
-        let mut snapshot = Snapshot::clone(&self.snapshot());
+    fn publish(&mut self, change: Change) -> Result<(), MetadataError> {
+        let mut image = Image::clone(&self.image());
         let configured = match &change {
             Change::TopicCreated { id, .. } | Change::ConfigsChanged { id, .. } => Some(*id),
             Change::PartitionsAdded { .. } | Change::TopicDeleted { .. } => None,
         };
-        apply(&mut snapshot, change).map_err(CatalogError::Storage)?;
-        if let Some(topic) = configured.and_then(|id| snapshot.topic_by_id(TopicId(id))) {
+        apply(&mut image, change).map_err(MetadataError::Storage)?;
+        if let Some(topic) = configured.and_then(|id| image.topic_by_id(TopicId(id))) {
             configure(&self.published.logs, topic, &self.config)?;
         }
-        self.published.snapshot.store(Arc::new(snapshot));
+        self.published.image.store(Arc::new(image));
         self.published.changed.send_replace(());
         Ok(())
     }
@@ -298,55 +299,55 @@ fn log_ids(topic: TopicId, partitions: Range<u32>) -> Vec<LogId> {
     partitions.map(|index| LogId { topic, partition: PartitionId(index) }).collect()
 }
 
-fn check_partitions(count: u32) -> Result<(), CatalogError> {
+fn check_partitions(count: u32) -> Result<(), MetadataError> {
     match count {
-        0 => Err(CatalogError::Partitions("a topic needs at least one partition".to_owned())),
+        0 => Err(MetadataError::Partitions("a topic needs at least one partition".to_owned())),
         1..=PARTITIONS_MAX => Ok(()),
-        _ => Err(CatalogError::Partitions(format!(
+        _ => Err(MetadataError::Partitions(format!(
             "{count} partitions were asked for, at most {PARTITIONS_MAX} are possible"
         ))),
     }
 }
 
-fn unknown(id: TopicId) -> CatalogError {
-    CatalogError::UnknownId(id)
+fn unknown(id: TopicId) -> MetadataError {
+    MetadataError::UnknownId(id)
 }
 
 /// A topic whose configs clients may change: as in Kafka also `__consumer_offsets`, but none that
 /// only Ottla has.
-fn configurable(snapshot: &Snapshot, id: TopicId) -> Result<Arc<Topic>, CatalogError> {
-    let topic = snapshot.topic_by_id(id).ok_or(unknown(id))?;
+fn configurable(image: &Image, id: TopicId) -> Result<Arc<Topic>, MetadataError> {
+    let topic = image.topic_by_id(id).ok_or(unknown(id))?;
     if topic.name.as_str().starts_with(RESERVED_PREFIX) {
-        return Err(CatalogError::Internal(topic.name.to_string()));
+        return Err(MetadataError::Internal(topic.name.to_string()));
     }
     Ok(topic.clone())
 }
 
 fn check_delta(
-    snapshot: &Snapshot,
+    image: &Image,
     id: TopicId,
     delta: &Delta,
     broker: &Config,
-) -> Result<(), CatalogError> {
-    let topic = snapshot.topic_by_id(id).ok_or(unknown(id))?;
+) -> Result<(), MetadataError> {
+    let topic = image.topic_by_id(id).ok_or(unknown(id))?;
     let mut configs = topic.configs.clone();
     delta.apply(&mut configs);
-    topic::agree(&configs, broker).map_err(CatalogError::Config)
+    topic::agree(&configs, broker).map_err(MetadataError::Config)
 }
 
-fn changeable(snapshot: &Snapshot, id: TopicId) -> Result<Arc<Topic>, CatalogError> {
-    let topic = snapshot.topic_by_id(id).ok_or(CatalogError::UnknownId(id))?;
+fn changeable(image: &Image, id: TopicId) -> Result<Arc<Topic>, MetadataError> {
+    let topic = image.topic_by_id(id).ok_or(MetadataError::UnknownId(id))?;
     if topic.internal {
-        return Err(CatalogError::Internal(topic.name.to_string()));
+        return Err(MetadataError::Internal(topic.name.to_string()));
     }
     Ok(topic.clone())
 }
 
-fn check_more(snapshot: &Snapshot, id: TopicId, count: u32) -> Result<Arc<Topic>, CatalogError> {
-    let topic = changeable(snapshot, id)?;
+fn check_more(image: &Image, id: TopicId, count: u32) -> Result<Arc<Topic>, MetadataError> {
+    let topic = changeable(image, id)?;
     check_partitions(count)?;
     if count <= topic.partitions {
-        return Err(CatalogError::Partitions(format!(
+        return Err(MetadataError::Partitions(format!(
             "topic '{}' has {} partitions, it cannot go to {count}: partitions can only be added",
             topic.name, topic.partitions
         )));

@@ -16,7 +16,7 @@ pub struct Slot(pub u16);
 
 impl Slot {
     /// Topics and their configs.
-    pub const CATALOG: Slot = Slot(0);
+    pub const METADATA: Slot = Slot(0);
     /// Blocks of producer ids.
     pub const PRODUCER_IDS: Slot = Slot(1);
 }

@@ -30,28 +30,28 @@ pub enum ConfigChanges {
 
 /// What changes compared with what was set, all values checked on their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::catalog) struct Delta {
+pub(in crate::metadata) struct Delta {
     /// Keys with their new values.
-    pub(in crate::catalog) set: BTreeMap<String, String>,
+    pub(in crate::metadata) set: BTreeMap<String, String>,
     /// Keys that are set no more.
-    pub(in crate::catalog) unset: BTreeSet<String>,
+    pub(in crate::metadata) unset: BTreeSet<String>,
 }
 
 impl Delta {
     /// Whether nothing changes.
-    pub(in crate::catalog) fn is_empty(&self) -> bool {
+    pub(in crate::metadata) fn is_empty(&self) -> bool {
         self.set.is_empty() && self.unset.is_empty()
     }
 
     /// What is set afterwards.
-    pub(in crate::catalog) fn apply(&self, configs: &mut BTreeMap<String, String>) {
+    pub(in crate::metadata) fn apply(&self, configs: &mut BTreeMap<String, String>) {
         configs.retain(|name, _| !self.unset.contains(name));
         configs.extend(self.set.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
 }
 
 /// What `changes` amount to for a topic that has `set` so far.
-pub(in crate::catalog) fn delta(
+pub(in crate::metadata) fn delta(
     set: &BTreeMap<String, String>,
     changes: ConfigChanges,
     broker: &Config,

@@ -1,4 +1,4 @@
-//! What the catalog writes to the journal: one JSON object per change, with its format version, so
+//! What the metadata writes to the journal: one JSON object per change, with its format version, so
 //! that people can read a data directory and an older binary can refuse a newer one.
 //!
 //! ```json

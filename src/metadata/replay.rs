@@ -1,4 +1,4 @@
-//! Start-up: the journal's records become the first snapshot, logs of deleted topics are removed,
+//! Start-up: the journal's records become the first image, logs of deleted topics are removed,
 //! all others are opened.
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::journal::{Journal, Slot};
 use super::local_journal::journal_topic;
 use super::record::{self, Change};
-use super::{CatalogError, Snapshot, Topic, topic};
+use super::{Image, MetadataError, Topic, topic};
 use crate::config::Config;
 use crate::log::{LogError, Logs};
 use crate::types::{Clock, LogId, TopicId, TopicName};
@@ -27,22 +27,21 @@ const OPENERS_PER_CORE: usize = 8;
 /// What the journal says.
 pub(super) struct Replayed {
     /// The topics.
-    pub(super) snapshot: Snapshot,
+    pub(super) image: Image,
     /// Topics that were, whose logs may still be on disk.
     pub(super) deleted: BTreeSet<TopicId>,
     /// The journal's next vacant position.
     pub(super) next: u64,
 }
 
-/// Reads the catalog's slot to its end.
-pub(super) async fn replay(journal: &dyn Journal) -> Result<Replayed, CatalogError> {
-    let mut replayed =
-        Replayed { snapshot: Snapshot::default(), deleted: BTreeSet::new(), next: 0 };
+/// Reads the metadata's slot to its end.
+pub(super) async fn replay(journal: &dyn Journal) -> Result<Replayed, MetadataError> {
+    let mut replayed = Replayed { image: Image::default(), deleted: BTreeSet::new(), next: 0 };
     loop {
         let records = journal
-            .read(Slot::CATALOG, replayed.next)
+            .read(Slot::METADATA, replayed.next)
             .await
-            .map_err(|error| CatalogError::Storage(error.to_string()))?;
+            .map_err(|error| MetadataError::Storage(error.to_string()))?;
         if records.is_empty() {
             return Ok(replayed);
         }
@@ -51,50 +50,50 @@ pub(super) async fn replay(journal: &dyn Journal) -> Result<Replayed, CatalogErr
             if let Change::TopicDeleted { id } = &change {
                 replayed.deleted.insert(TopicId(*id));
             }
-            apply(&mut replayed.snapshot, change).map_err(|reason| unreadable(seq, &reason))?;
+            apply(&mut replayed.image, change).map_err(|reason| unreadable(seq, &reason))?;
             replayed.next = seq + 1;
         }
     }
 }
 
-fn unreadable(seq: u64, reason: &str) -> CatalogError {
-    CatalogError::Storage(format!("record {seq} of the catalog's journal: {reason}"))
+fn unreadable(seq: u64, reason: &str) -> MetadataError {
+    MetadataError::Storage(format!("record {seq} of the metadata's journal: {reason}"))
 }
 
-/// Applies one decision. The only way a snapshot changes, at start and later.
-pub(super) fn apply(snapshot: &mut Snapshot, change: Change) -> Result<(), String> {
+/// Applies one decision. The only way a image changes, at start and later.
+pub(super) fn apply(image: &mut Image, change: Change) -> Result<(), String> {
     match change {
         Change::TopicCreated { id, name, partitions, configs, internal } => {
             let name = TopicName::parse(&name).map_err(|error| error.to_string())?;
-            if snapshot.topic(name.as_str()).is_some() {
+            if image.topic(name.as_str()).is_some() {
                 return Err(format!("topic '{name}' is created twice"));
             }
-            snapshot.insert(Topic { id: TopicId(id), name, partitions, configs, internal });
+            image.insert(Topic { id: TopicId(id), name, partitions, configs, internal });
         }
         Change::PartitionsAdded { id, count } => {
-            let topic = snapshot.remove(TopicId(id)).ok_or(format!("topic {id} does not exist"))?;
-            snapshot.insert(Topic { partitions: count, ..Topic::clone(&topic) });
+            let topic = image.remove(TopicId(id)).ok_or(format!("topic {id} does not exist"))?;
+            image.insert(Topic { partitions: count, ..Topic::clone(&topic) });
         }
         Change::ConfigsChanged { id, set, unset } => {
-            let topic = snapshot.remove(TopicId(id)).ok_or(format!("topic {id} does not exist"))?;
+            let topic = image.remove(TopicId(id)).ok_or(format!("topic {id} does not exist"))?;
             let mut topic = Topic::clone(&topic);
             topic::Delta { set, unset }.apply(&mut topic.configs);
-            snapshot.insert(topic);
+            image.insert(topic);
         }
         Change::TopicDeleted { id } => {
-            snapshot.remove(TopicId(id)).ok_or(format!("topic {id} does not exist"))?;
+            image.remove(TopicId(id)).ok_or(format!("topic {id} does not exist"))?;
         }
     }
     Ok(())
 }
 
 /// Removes what a crash left of deleted topics.
-pub(super) async fn delete_orphans(logs: &Logs, replayed: &Replayed) -> Result<(), CatalogError> {
+pub(super) async fn delete_orphans(logs: &Logs, replayed: &Replayed) -> Result<(), MetadataError> {
     let listing = logs.clone();
     let on_disk = blocking(move || listing.on_disk()).await?;
     let topics: BTreeSet<TopicId> = on_disk.iter().map(|log| log.topic).collect();
     for topic in topics {
-        if topic == journal_topic() || replayed.snapshot.topic_by_id(topic).is_some() {
+        if topic == journal_topic() || replayed.image.topic_by_id(topic).is_some() {
             continue;
         }
         if replayed.deleted.contains(&topic) {
@@ -104,7 +103,7 @@ pub(super) async fn delete_orphans(logs: &Logs, replayed: &Replayed) -> Result<(
         } else {
             // Never delete on absence alone: a journal that was lost must not take the records
             // with it.
-            warn!(%topic, "logs on disk belong to no topic in the catalog, left alone");
+            warn!(%topic, "logs on disk belong to no topic in the metadata, left alone");
         }
     }
     Ok(())
@@ -113,19 +112,19 @@ pub(super) async fn delete_orphans(logs: &Logs, replayed: &Replayed) -> Result<(
 /// Opens every topic's logs.
 pub(super) async fn open_logs(
     logs: &Logs,
-    snapshot: &Snapshot,
+    image: &Image,
     config: &Config,
     clock: &dyn Clock,
-) -> Result<(), CatalogError> {
+) -> Result<(), MetadataError> {
     let begun = clock.monotonic();
     let scanned_before = logs.progress().stage().scanned_bytes;
     // What the broker itself keeps must be whole; a client's log that cannot be read is offline.
-    let (own, clients): (Vec<_>, Vec<_>) = snapshot.topics().partition(|topic| topic.internal);
+    let (own, clients): (Vec<_>, Vec<_>) = image.topics().partition(|topic| topic.internal);
     let logs_of = |topics: &[&Arc<Topic>]| -> Vec<LogId> {
         topics.iter().flat_map(|topic| topic.logs()).collect()
     };
     let (own, clients) = (logs_of(&own), logs_of(&clients));
-    for topic in snapshot.topics() {
+    for topic in image.topics() {
         configure(logs, topic, config)?;
     }
     let partitions = own.len() + clients.len();
@@ -146,15 +145,15 @@ pub(super) async fn open_logs(
 }
 
 /// Tells a topic's logs what it asks of them.
-pub(super) fn configure(logs: &Logs, topic: &Topic, broker: &Config) -> Result<(), CatalogError> {
+pub(super) fn configure(logs: &Logs, topic: &Topic, broker: &Config) -> Result<(), MetadataError> {
     let config = topic::resolve(&topic.configs, topic.internal, broker)
-        .map_err(|reason| CatalogError::Storage(format!("topic '{}': {reason}", topic.name)))?;
+        .map_err(|reason| MetadataError::Storage(format!("topic '{}': {reason}", topic.name)))?;
     logs.configure(topic.id, topic.name.as_str(), config);
     Ok(())
 }
 
 /// Opens logs in parallel.
-pub(super) async fn open(logs: &Logs, ids: Vec<LogId>) -> Result<(), CatalogError> {
+pub(super) async fn open(logs: &Logs, ids: Vec<LogId>) -> Result<(), MetadataError> {
     open_each(logs, ids, |logs, id| logs.open(id).map(drop)).await
 }
 
@@ -162,7 +161,7 @@ async fn open_each(
     logs: &Logs,
     ids: Vec<LogId>,
     open: fn(&Logs, LogId) -> Result<(), LogError>,
-) -> Result<(), CatalogError> {
+) -> Result<(), MetadataError> {
     let threads = thread::available_parallelism().map_or(1, usize::from) * OPENERS_PER_CORE;
     let threads = threads.min(ids.len());
     let (ids, next) = (Arc::new(ids), Arc::new(AtomicUsize::new(0)));
@@ -180,7 +179,7 @@ async fn open_each(
         })
         .collect();
     for opener in openers {
-        opener.await.map_err(|error| CatalogError::Storage(error.to_string()))??;
+        opener.await.map_err(|error| MetadataError::Storage(error.to_string()))??;
     }
     Ok(())
 }
@@ -188,8 +187,8 @@ async fn open_each(
 /// Runs file work off the network threads.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
-) -> Result<T, CatalogError> {
+) -> Result<T, MetadataError> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| CatalogError::Storage(error.to_string()))?
-        .map_err(|error| CatalogError::Storage(error.to_string()))
+    done.map_err(|error| MetadataError::Storage(error.to_string()))?
+        .map_err(|error| MetadataError::Storage(error.to_string()))
 }

@@ -7,7 +7,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts};
 
-use super::{CatalogError, Published};
+use super::{MetadataError, Published};
 use crate::metrics::Metrics;
 
 const LABELS: &[&str] = &["topic", "partition"];
@@ -18,15 +18,15 @@ struct LogCollector {
 }
 
 /// Registers `ottla_log_size_bytes` and `ottla_log_end_offset`.
-pub(super) fn register(published: &Arc<Published>, metrics: &Metrics) -> Result<(), CatalogError> {
+pub(super) fn register(published: &Arc<Published>, metrics: &Metrics) -> Result<(), MetadataError> {
     let (size, end) = gauges().map_err(metric)?;
     let descs = [size.desc(), end.desc()].into_iter().flatten().cloned().collect();
     let collector = LogCollector { published: published.clone(), descs };
     metrics.registry().register(Box::new(collector)).map_err(metric)
 }
 
-fn metric(error: prometheus::Error) -> CatalogError {
-    CatalogError::Storage(format!("a metric could not be registered: {error}"))
+fn metric(error: prometheus::Error) -> MetadataError {
+    MetadataError::Storage(format!("a metric could not be registered: {error}"))
 }
 
 fn gauges() -> prometheus::Result<(IntGaugeVec, IntGaugeVec)> {
@@ -43,7 +43,7 @@ impl Collector for LogCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         // Fresh gauges for each scrape: series of deleted topics must not linger.
         let Ok((size, end)) = gauges() else { return Vec::new() };
-        for topic in self.published.snapshot.load().topics() {
+        for topic in self.published.image.load().topics() {
             for id in topic.logs() {
                 let Some(log) = self.published.log(id.topic, id.partition) else { continue };
                 let labels = [topic.name.as_str(), &id.partition.to_string()];

@@ -1,6 +1,6 @@
 //! The journal of one machine: slot n is partition n of the internal topic `__ottla_journal`, and a
-//! position is the offset of a batch with one record. Works on logs alone and knows no catalog,
-//! because the catalog is written here.
+//! position is the offset of a batch with one record. Works on logs alone and knows no metadata,
+//! because the metadata is written here.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ const READ_BYTES_MAX: usize = 1 << 20;
 const BATCH_BYTES_MAX: u32 = i32::MAX as u32;
 
 /// The id of `__ottla_journal`: the same in every data directory, so that the journal can be found
-/// before any catalog has been read.
+/// before any metadata has been read.
 pub fn journal_topic() -> TopicId {
     TopicId(Uuid::new_v5(&Uuid::NAMESPACE_URL, b"ottla:topic:__ottla_journal"))
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Snapshot;
+use super::Image;
 use super::journal::Slot;
 use super::local_journal::journal_topic;
 use super::record::{self, Change};
@@ -21,7 +21,7 @@ const INFLATED_BYTES_MAX: usize = i32::MAX as usize;
 pub struct TopicsAtRest {
     /// Every topic that was ever created, as far as the journal can be read.
     names: BTreeMap<TopicId, String>,
-    snapshot: Snapshot,
+    image: Image,
     /// Records that cannot be read or contradict others: no broker starts on them.
     pub unreadable: u64,
     /// Where the first of them lies, and what is wrong with it.
@@ -35,7 +35,7 @@ pub enum Belongs {
     Journal,
     /// A topic; whether it is internal.
     Topic {
-        /// Marked so in the catalog.
+        /// Marked so in the metadata.
         internal: bool,
     },
     /// A topic that was deleted: the next start removes the log.
@@ -45,9 +45,9 @@ pub enum Belongs {
 }
 
 impl TopicsAtRest {
-    /// Reads the catalog's slot of the journal as it lies on disk.
+    /// Reads the metadata's slot of the journal as it lies on disk.
     pub fn read(logs: &AtRest) -> Result<TopicsAtRest, LogError> {
-        let partition = PartitionId(u32::from(Slot::CATALOG.0));
+        let partition = PartitionId(u32::from(Slot::METADATA.0));
         let mut topics = TopicsAtRest::default();
         topics.names.insert(journal_topic(), "__ottla_journal".to_owned());
         for batch in logs.batches(LogId { topic: journal_topic(), partition })? {
@@ -72,7 +72,7 @@ impl TopicsAtRest {
         if let Change::TopicCreated { id, name, .. } = &change {
             self.names.insert(TopicId(*id), name.clone());
         }
-        apply(&mut self.snapshot, change)
+        apply(&mut self.image, change)
     }
 
     fn note(&mut self, offset: Offset, reason: String) {
@@ -98,7 +98,7 @@ impl TopicsAtRest {
         if log.topic == journal_topic() {
             return Belongs::Journal;
         }
-        match self.snapshot.topic_by_id(log.topic) {
+        match self.image.topic_by_id(log.topic) {
             Some(topic) if log.partition.0 < topic.partitions => {
                 Belongs::Topic { internal: topic.internal }
             }

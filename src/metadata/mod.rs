@@ -1,5 +1,5 @@
 //! Topics and their configs. The truth is the metadata journal; this room replays it, owns all
-//! changes in one task and publishes immutable snapshots.
+//! changes in one task and publishes immutable images.
 
 pub mod at_rest;
 pub mod journal;
@@ -67,12 +67,12 @@ impl Topic {
 
 /// An immutable picture of all topics.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub struct Image {
     topics: BTreeMap<TopicName, Arc<Topic>>,
     ids: BTreeMap<TopicId, Arc<Topic>>,
 }
 
-impl Snapshot {
+impl Image {
     /// By name.
     pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
         self.topics.get(name)
@@ -122,9 +122,9 @@ pub struct NewTopic {
     pub configs: BTreeMap<String, String>,
 }
 
-/// Why a catalog change was refused.
+/// Why a metadata change was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum CatalogError {
+pub enum MetadataError {
     /// Error 17.
     #[error(transparent)]
     Name(#[from] TopicNameError),
@@ -155,20 +155,20 @@ pub enum CatalogError {
     #[error("topic '{0}' is internal and cannot be changed")]
     Internal(String),
     /// Error 56.
-    #[error("the catalog could not be written: {0}")]
+    #[error("the metadata could not be written: {0}")]
     Storage(String),
 }
 
-/// A cheap handle to the catalog. The owning task ends when the last handle is dropped.
+/// A cheap handle to the metadata. The owning task ends when the last handle is dropped.
 #[derive(Clone)]
-pub struct Catalog {
+pub struct Metadata {
     published: Arc<Published>,
     changes: mpsc::Sender<Command>,
 }
 
 /// What readers see without asking the owning task.
 struct Published {
-    snapshot: ArcSwap<Snapshot>,
+    image: ArcSwap<Image>,
     changed: watch::Sender<()>,
     logs: Logs,
 }
@@ -176,13 +176,13 @@ struct Published {
 impl Published {
     /// The log of a topic that is published; internal logs that are no topic stay out of reach.
     fn log(&self, topic: TopicId, partition: PartitionId) -> Option<Partition> {
-        let snapshot = self.snapshot.load();
-        let known = snapshot.topic_by_id(topic)?.partitions > partition.0;
+        let image = self.image.load();
+        let known = image.topic_by_id(topic)?.partitions > partition.0;
         known.then(|| self.logs.partition(LogId { topic, partition })).flatten()
     }
 }
 
-impl Catalog {
+impl Metadata {
     /// Replays the metadata journal, opens every topic's logs and starts the owning task.
     pub async fn start(
         logs: Logs,
@@ -190,12 +190,12 @@ impl Catalog {
         config: Arc<Config>,
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
-    ) -> Result<Catalog, CatalogError> {
+    ) -> Result<Metadata, MetadataError> {
         let replayed = replay::replay(&*journal).await?;
         replay::delete_orphans(&logs, &replayed).await?;
-        replay::open_logs(&logs, &replayed.snapshot, &config, &*clock).await?;
+        replay::open_logs(&logs, &replayed.image, &config, &*clock).await?;
         let published = Arc::new(Published {
-            snapshot: ArcSwap::from_pointee(replayed.snapshot),
+            image: ArcSwap::from_pointee(replayed.image),
             changed: watch::Sender::new(()),
             logs,
         });
@@ -203,20 +203,20 @@ impl Catalog {
         let (changes, queue) = mpsc::channel(QUEUE_CHANGES_MAX);
         let owner = Owner::new(published.clone(), journal, config, replayed.next);
         tokio::spawn(owner.run(queue));
-        Ok(Catalog { published, changes })
+        Ok(Metadata { published, changes })
     }
 
-    /// How far the start has come, for the rooms that start after the catalog.
+    /// How far the start has come, for the rooms that start after the metadata.
     pub fn progress(&self) -> &Progress {
         self.published.logs.progress()
     }
 
     /// The newest picture.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.published.snapshot.load_full()
+    pub fn image(&self) -> Arc<Image> {
+        self.published.image.load_full()
     }
 
-    /// Told after each new snapshot is published.
+    /// Told after each new image is published.
     pub fn subscribe(&self) -> watch::Receiver<()> {
         self.published.changed.subscribe()
     }
@@ -226,7 +226,7 @@ impl Catalog {
         &self,
         topic: NewTopic,
         validate_only: bool,
-    ) -> Result<Arc<Topic>, CatalogError> {
+    ) -> Result<Arc<Topic>, MetadataError> {
         self.ask(|reply| Command::Create { topic, validate_only, reply }).await
     }
 
@@ -237,7 +237,7 @@ impl Catalog {
         name: &str,
         partitions: u32,
         configs: &[(&str, &str)],
-    ) -> Result<Arc<Topic>, CatalogError> {
+    ) -> Result<Arc<Topic>, MetadataError> {
         let name = TopicName::parse(name)?;
         let configs = configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let configs = configs.collect();
@@ -251,22 +251,22 @@ impl Catalog {
         id: TopicId,
         changes: ConfigChanges,
         validate_only: bool,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<(), MetadataError> {
         self.ask(|reply| Command::AlterConfigs { id, changes, validate_only, reply }).await
     }
 
     /// Deletes a topic, its logs and its committed offsets' meaning (offsets are keyed by id).
-    pub async fn delete(&self, id: TopicId) -> Result<(), CatalogError> {
+    pub async fn delete(&self, id: TopicId) -> Result<(), MetadataError> {
         self.ask(|reply| Command::Delete { id, reply }).await
     }
 
     /// Raises the number of partitions to `count`.
-    pub async fn add_partitions(&self, id: TopicId, count: u32) -> Result<(), CatalogError> {
+    pub async fn add_partitions(&self, id: TopicId, count: u32) -> Result<(), MetadataError> {
         self.change_partitions(id, count, false).await
     }
 
     /// Checks what `add_partitions` would do, without doing it.
-    pub async fn check_add_partitions(&self, id: TopicId, count: u32) -> Result<(), CatalogError> {
+    pub async fn check_add_partitions(&self, id: TopicId, count: u32) -> Result<(), MetadataError> {
         self.change_partitions(id, count, true).await
     }
 
@@ -275,7 +275,7 @@ impl Catalog {
         id: TopicId,
         count: u32,
         validate_only: bool,
-    ) -> Result<(), CatalogError> {
+    ) -> Result<(), MetadataError> {
         self.ask(|reply| Command::AddPartitions { id, count, validate_only, reply }).await
     }
 
@@ -286,9 +286,9 @@ impl Catalog {
 
     async fn ask<T>(
         &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, CatalogError>>) -> Command,
-    ) -> Result<T, CatalogError> {
-        let stopping = || CatalogError::Storage("the broker is stopping".to_owned());
+        command: impl FnOnce(oneshot::Sender<Result<T, MetadataError>>) -> Command,
+    ) -> Result<T, MetadataError> {
+        let stopping = || MetadataError::Storage("the broker is stopping".to_owned());
         let (reply, answer) = oneshot::channel();
         self.changes.send(command(reply)).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::catalog::journal::{Journal, JournalError, SLOTS, Slot};
+use crate::metadata::journal::{Journal, JournalError, SLOTS, Slot};
 
 /// A journal that forgets everything when it is dropped.
 pub(crate) struct MemoryJournal {
