@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use super::Image;
+use bytes::Bytes;
+
+use super::change::{Change, TopicChange};
 use super::journal::Slot;
 use super::local_journal::journal_topic;
-use super::record::{self, Change};
-use super::replay::apply;
+use super::record::{self, JournalRecord};
+use super::replay::Replay;
 use crate::log::LogError;
 use crate::log::records::{self, DecodeError};
 use crate::log::verify::AtRest;
@@ -21,7 +23,8 @@ const INFLATED_BYTES_MAX: usize = i32::MAX as usize;
 pub struct TopicsAtRest {
     /// Every topic that was ever created, as far as the journal can be read.
     names: BTreeMap<TopicId, String>,
-    image: Image,
+    /// Begins with the first record that is there.
+    replay: Option<Replay>,
     /// Records that cannot be read or contradict others: no broker starts on them.
     pub unreadable: u64,
     /// Where the first of them lies, and what is wrong with it.
@@ -54,7 +57,8 @@ impl TopicsAtRest {
             match records::decode(batch, INFLATED_BYTES_MAX) {
                 Ok(batches) => {
                     for record in batches.into_iter().flat_map(|batch| batch.records) {
-                        let applied = topics.apply(&record.value.unwrap_or_default());
+                        let value = record.value.unwrap_or_default();
+                        let applied = topics.apply(record.offset.get(), value);
                         applied.unwrap_or_else(|reason| topics.note(record.offset, reason));
                     }
                 }
@@ -67,12 +71,19 @@ impl TopicsAtRest {
         Ok(topics)
     }
 
-    fn apply(&mut self, record: &[u8]) -> Result<(), String> {
-        let change = record::decode(record)?;
-        if let Change::TopicCreated { id, name, .. } = &change {
-            self.names.insert(TopicId(*id), name.clone());
+    fn apply(&mut self, position: u64, bytes: Bytes) -> Result<(), String> {
+        let replay = self.replay.get_or_insert_with(|| Replay::beginning_at(position));
+        let length = bytes.len();
+        let record = record::decode(bytes)?;
+        let (JournalRecord::Changes(changes) | JournalRecord::ImagePart { changes, .. }) = &record;
+        for change in changes {
+            if let Change::Topic(TopicChange::Created { id, name, .. }) = change {
+                self.names.insert(*id, name.clone());
+            }
         }
-        apply(&mut self.image, change)
+        // A damaged record is passed over: the topics that it does not tell of are fewer than those
+        // that the records behind it do.
+        replay.take(position, length, &record)
     }
 
     fn note(&mut self, offset: Offset, reason: String) {
@@ -98,13 +109,20 @@ impl TopicsAtRest {
         if log.topic == journal_topic() {
             return Belongs::Journal;
         }
-        match self.image.topic_by_id(log.topic) {
+        let image = self.replay.as_ref().map(Replay::image);
+        match image.and_then(|image| image.topic_by_id(log.topic)) {
             Some(topic) if log.partition.0 < topic.partitions => {
                 Belongs::Topic { internal: topic.internal }
             }
             Some(_) => Belongs::Nothing,
-            None if self.names.contains_key(&log.topic) => Belongs::Deleted,
+            None if self.names.contains_key(&log.topic) || self.leaves_logs(log.topic) => {
+                Belongs::Deleted
+            }
             None => Belongs::Nothing,
         }
+    }
+
+    fn leaves_logs(&self, topic: TopicId) -> bool {
+        self.replay.as_ref().is_some_and(|replay| replay.image().topics.leaves_logs(topic))
     }
 }

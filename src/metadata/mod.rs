@@ -1,16 +1,30 @@
-//! Topics and their configs. The truth is the metadata journal; this room replays it, owns all
-//! changes in one task and publishes immutable images.
+//! What the cluster knows, as one immutable [`Image`] of parts. The truth is the metadata journal;
+//! this room replays it, owns all changes in one task and publishes an image for each.
+//!
+//! A change is decided by the owner (`task.rs`), becomes durable as a journal record (`record.rs`,
+//! `change/`) and is then applied to the image (`image.rs`); a start applies the same records
+//! (`replay.rs`). When most of the slot is history, the owner writes the image to it and trims what
+//! is before.
+//!
+//! To keep something new (ACLs, users, quotas, SQL tables): a module in `change/` with the enum of
+//! its changes and their bytes, a variant of `Change`, a part that applies them (as `topics.rs`),
+//! and a field of `Image` behind an `Arc`. The compiler then names the few places that must know of it.
+//! There is no empty place for what nothing uses yet.
 
 pub mod at_rest;
 pub mod journal;
 pub mod local_journal;
 pub mod placement;
 
+mod change;
 mod collector;
+mod image;
 mod record;
 mod replay;
 mod task;
 mod topic;
+mod topic_logs;
+mod topics;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -23,93 +37,22 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::journal::Journal;
+use self::replay::Replay;
 use self::task::{Command, Owner};
 use crate::config::Config;
 use crate::log::{Logs, Partition};
 use crate::metrics::Metrics;
-use crate::types::{Clock, LogId, PartitionId, Progress, TopicId, TopicName, TopicNameError};
+use crate::types::{Clock, LogId, PartitionId, Progress, TopicId, TopicNameError};
 
+pub use image::Image;
 pub use local_journal::LocalJournal;
 pub use topic::{BrokerConfig, ConfigChange, ConfigChanges, TopicConfig};
+pub use topics::{Topic, Topics};
 
 /// The most partitions a topic may have: each costs memory at every start.
 pub const PARTITIONS_MAX: u32 = 10_000;
 /// Changes that may wait for the owning task.
 const QUEUE_CHANGES_MAX: usize = 64;
-
-/// One topic as it stands.
-#[derive(Clone, Debug)]
-pub struct Topic {
-    /// Its identity.
-    pub id: TopicId,
-    /// Its name.
-    pub name: TopicName,
-    /// Number of partitions, from 1.
-    pub partitions: u32,
-    /// Topic configs that differ from the broker's, by Kafka's names.
-    pub configs: BTreeMap<String, String>,
-    /// Internal topics (`__consumer_offsets`, …) are marked so in Metadata.
-    pub internal: bool,
-}
-
-impl Topic {
-    /// The ids of all its logs.
-    pub fn logs(&self) -> impl Iterator<Item = LogId> + use<> {
-        let topic = self.id;
-        (0..self.partitions).map(move |index| LogId { topic, partition: PartitionId(index) })
-    }
-
-    /// All topic configs that hold for it, in name order.
-    pub fn describe_configs(&self, broker: &Config) -> Vec<TopicConfig> {
-        topic::describe(&self.configs, self.internal, broker)
-    }
-}
-
-/// An immutable picture of all topics.
-#[derive(Clone, Debug, Default)]
-pub struct Image {
-    topics: BTreeMap<TopicName, Arc<Topic>>,
-    ids: BTreeMap<TopicId, Arc<Topic>>,
-}
-
-impl Image {
-    /// By name.
-    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
-        self.topics.get(name)
-    }
-
-    /// By id.
-    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
-        self.ids.get(&id)
-    }
-
-    /// All topics in name order.
-    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
-        self.topics.values()
-    }
-
-    /// How many topics there are.
-    pub fn len(&self) -> usize {
-        self.topics.len()
-    }
-
-    /// Whether there is no topic.
-    pub fn is_empty(&self) -> bool {
-        self.topics.is_empty()
-    }
-
-    fn insert(&mut self, topic: Topic) {
-        let topic = Arc::new(topic);
-        self.ids.insert(topic.id, topic.clone());
-        self.topics.insert(topic.name.clone(), topic);
-    }
-
-    fn remove(&mut self, id: TopicId) -> Option<Arc<Topic>> {
-        let topic = self.ids.remove(&id)?;
-        self.topics.remove(&topic.name);
-        Some(topic)
-    }
-}
 
 /// A topic to create.
 #[derive(Clone, Debug)]
@@ -191,17 +134,19 @@ impl Metadata {
         clock: Arc<dyn Clock>,
         metrics: &Metrics,
     ) -> Result<Metadata, MetadataError> {
-        let replayed = replay::replay(&*journal).await?;
-        replay::delete_orphans(&logs, &replayed).await?;
-        replay::open_logs(&logs, &replayed.image, &config, &*clock).await?;
+        let mut replay = Replay::default();
+        replay.read_on(&*journal).await?;
+        let (image, next, history) = replay.finish();
+        topic_logs::delete_orphans(&logs, &image).await?;
+        topic_logs::open_logs(&logs, &image, &config, &*clock).await?;
         let published = Arc::new(Published {
-            image: ArcSwap::from_pointee(replayed.image),
+            image: ArcSwap::from_pointee(image),
             changed: watch::Sender::new(()),
             logs,
         });
         collector::register(&published, metrics)?;
         let (changes, queue) = mpsc::channel(QUEUE_CHANGES_MAX);
-        let owner = Owner::new(published.clone(), journal, config, replayed.next);
+        let owner = Owner::new(published.clone(), journal, config, (next, history));
         tokio::spawn(owner.run(queue));
         Ok(Metadata { published, changes })
     }

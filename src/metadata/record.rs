@@ -1,169 +1,108 @@
-//! What the metadata writes to the journal: one JSON object per change, with its format version, so
-//! that people can read a data directory and an older binary can refuse a newer one.
+//! What the metadata writes to the journal. A record is a list of changes, which hold together or
+//! not at all, or a part of the whole image, written when the slot is written anew.
 //!
-//! ```json
-//! {"version":1,"change":"topic_created","id":"…","name":"clicks","partitions":1,"configs":{},"internal":false}
-//! {"version":1,"change":"partitions_added","id":"…","count":4}
-//! {"version":1,"change":"topic_deleted","id":"…"}
-//! {"version":2,"change":"configs_changed","id":"…","set":{"retention.ms":"1000"},"unset":[]}
+//! A record begins with the number of its format, 3, and its sort. Formats 1 and 2 were text, see
+//! `change/text.rs`.
+//!
+//! ```text
+//! changes     3:u8 0:u8 change…
+//! image part  3:u8 1:u8 index:u32 is_last:u8 change…
 //! ```
 //!
-//! Each change carries the first version that has it, so that an older binary opens a directory in
-//! which it was never needed.
+//! The parts of an image lie at consecutive positions and are counted from 0. They count only when
+//! the last of them is there: a writer that ends earlier, or that another one gets ahead of, leaves
+//! parts that say nothing. See `replay.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use super::change::{self, Change, text};
+use super::image::Image;
 
-/// The newest format this binary reads and writes. Persisted.
-const VERSION: u16 = 2;
+/// The format that this binary writes. Persisted.
+const FORMAT: u8 = 3;
+const CHANGES: u8 = 0;
+const IMAGE_PART: u8 = 1;
 
-/// One decision about topics. Persisted: change it only by adding a format version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "change", rename_all = "snake_case")]
-pub(super) enum Change {
-    /// A topic exists from here on.
-    TopicCreated {
-        #[serde(with = "uuid_text")]
-        id: Uuid,
-        name: String,
-        partitions: u32,
-        configs: BTreeMap<String, String>,
-        internal: bool,
-    },
-    /// A topic has more partitions from here on.
-    PartitionsAdded {
-        #[serde(with = "uuid_text")]
-        id: Uuid,
-        count: u32,
-    },
-    /// Configs of a topic have other values from here on, or none of their own. Since format 2.
-    ConfigsChanged {
-        #[serde(with = "uuid_text")]
-        id: Uuid,
-        set: BTreeMap<String, String>,
-        unset: BTreeSet<String>,
-    },
-    /// A topic is gone; its logs may be removed at any time after this.
-    TopicDeleted {
-        #[serde(with = "uuid_text")]
-        id: Uuid,
-    },
+/// One record of the metadata's slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum JournalRecord {
+    /// What was decided.
+    Changes(Vec<Change>),
+    /// A part of the image at this position; the changes of all its parts make it out of nothing.
+    ImagePart { index: u32, is_last: bool, changes: Vec<Change> },
 }
 
-impl Change {
-    fn version(&self) -> u16 {
-        match self {
-            Change::TopicCreated { .. }
-            | Change::PartitionsAdded { .. }
-            | Change::TopicDeleted { .. } => 1,
-            Change::ConfigsChanged { .. } => VERSION,
+/// The record of changes that are decided together.
+pub(super) fn encode(changes: &[Change]) -> Bytes {
+    let mut out = BytesMut::from(&[FORMAT, CHANGES][..]);
+    change::put(changes, &mut out);
+    out.freeze()
+}
+
+/// The records of an image, each a little larger than `part_bytes`, except for the last and for those
+/// with one larger change.
+pub(super) fn parts(image: &Image, part_bytes: usize) -> impl Iterator<Item = Bytes> {
+    let mut changes = image.changes().peekable();
+    let mut indices = 0..;
+    let mut is_ended = false;
+    std::iter::from_fn(move || {
+        if is_ended {
+            return None;
         }
+        let mut body = BytesMut::new();
+        while body.len() < part_bytes
+            && let Some(change) = changes.next()
+        {
+            change::put(&[change], &mut body);
+        }
+        is_ended = changes.peek().is_none();
+        let mut out = BytesMut::from(&[FORMAT, IMAGE_PART][..]);
+        out.put_u32(indices.next()?);
+        out.put_u8(u8::from(is_ended));
+        out.put_slice(&body);
+        Some(out.freeze())
+    })
+}
+
+/// What a record says.
+pub(super) fn decode(mut record: Bytes) -> Result<JournalRecord, String> {
+    if text::is_text(&record) {
+        return Ok(JournalRecord::Changes(vec![text::read(&record)?]));
     }
-}
-
-#[derive(Deserialize)]
-struct Version {
-    version: u16,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Versioned<C> {
-    version: u16,
-    #[serde(flatten)]
-    change: C,
-}
-
-/// Ids as hyphenated text.
-mod uuid_text {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-    use uuid::Uuid;
-
-    pub(super) fn serialize<S: Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(id)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Uuid, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Uuid::parse_str(&text).map_err(de::Error::custom)
-    }
-}
-
-/// The record of a change.
-pub(super) fn encode(change: &Change) -> Result<Bytes, String> {
-    let json = serde_json::to_vec(&Versioned { version: change.version(), change });
-    json.map(Bytes::from).map_err(|error| error.to_string())
-}
-
-/// The change of a record.
-pub(super) fn decode(record: &[u8]) -> Result<Change, String> {
-    let Version { version } = serde_json::from_slice(record).map_err(|error| error.to_string())?;
-    if version > VERSION {
+    let cut = |_| "it ends before it says what it is".to_owned();
+    let format = record.try_get_u8().map_err(cut)?;
+    if format != FORMAT {
         return Err(format!(
-            "it has format {version}, this version reads up to {VERSION}; run a newer Ottla"
+            "it has format {format}, this version reads up to {FORMAT}; run a newer Ottla"
         ));
     }
-    let versioned: Versioned<Change> =
-        serde_json::from_slice(record).map_err(|error| error.to_string())?;
-    Ok(versioned.change)
+    match record.try_get_u8().map_err(cut)? {
+        CHANGES => Ok(JournalRecord::Changes(change::read(record)?)),
+        IMAGE_PART => {
+            let index = record.try_get_u32().map_err(cut)?;
+            let is_last = record.try_get_u8().map_err(cut)? == 1;
+            Ok(JournalRecord::ImagePart { index, is_last, changes: change::read(record)? })
+        }
+        sort => Err(format!("it is of the unknown sort {sort}; run a newer Ottla")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metadata::change::tests::each;
 
     #[test]
-    fn format_1_stays_readable() {
-        let created = br#"{"version":1,"change":"topic_created","id":"6ba7b811-9dad-11d1-80b4-00c04fd430c8",
-            "name":"clicks","partitions":3,"configs":{"max.message.bytes":"2000"},"internal":false}"#;
-        let id = Uuid::NAMESPACE_URL;
-        let change = Change::TopicCreated {
-            id,
-            name: "clicks".to_owned(),
-            partitions: 3,
-            configs: [("max.message.bytes".to_owned(), "2000".to_owned())].into(),
-            internal: false,
-        };
-        assert_eq!(decode(created), Ok(change.clone()));
-        assert_eq!(decode(&encode(&change).unwrap()), Ok(change));
-        let added = br#"{"version":1,"change":"partitions_added","id":"6ba7b811-9dad-11d1-80b4-00c04fd430c8","count":4}"#;
-        assert_eq!(decode(added), Ok(Change::PartitionsAdded { id, count: 4 }));
-        let deleted = br#"{"version":1,"change":"topic_deleted","id":"6ba7b811-9dad-11d1-80b4-00c04fd430c8"}"#;
-        assert_eq!(decode(deleted), Ok(Change::TopicDeleted { id }));
+    fn changes_that_are_decided_together_come_back_together() {
+        assert_eq!(decode(encode(&each())), Ok(JournalRecord::Changes(each())));
     }
 
     #[test]
-    fn format_2_stays_readable_and_is_written_only_where_it_is_needed() {
-        let changed = br#"{"version":2,"change":"configs_changed","id":"6ba7b811-9dad-11d1-80b4-00c04fd430c8",
-            "set":{"retention.ms":"1000"},"unset":["segment.ms"]}"#;
-        let id = Uuid::NAMESPACE_URL;
-        let change = Change::ConfigsChanged {
-            id,
-            set: [("retention.ms".to_owned(), "1000".to_owned())].into(),
-            unset: ["segment.ms".to_owned()].into(),
-        };
-        assert_eq!(decode(changed), Ok(change.clone()));
-        let written = encode(&change).unwrap();
-        assert_eq!(decode(&written), Ok(change));
-        let is_first = |record: &Bytes| record.starts_with(br#"{"version":1,"#);
-        assert!(!is_first(&written));
-        assert!(is_first(&encode(&Change::TopicDeleted { id }).unwrap()));
-    }
-
-    #[test]
-    fn a_newer_format_is_refused_by_number() {
-        let refusal = decode(br#"{"version":3,"change":"something_new"}"#).unwrap_err();
-        assert!(refusal.contains("format 3"), "{refusal}");
-    }
-
-    #[test]
-    fn damaged_records_are_refused() {
-        for record in [&b""[..], b"{", b"{\"version\":1}", b"\xff\xff"] {
-            assert!(decode(record).is_err());
+    fn records_of_no_known_format_are_refused() {
+        let refusal = decode(Bytes::from_static(&[7, 0])).unwrap_err();
+        assert!(refusal.contains("format 7"), "{refusal}");
+        for record in [&b""[..], b"\x03", b"\x03\x02", b"\x03\x01\0\0", b"\x03\x00\x01", b"{"] {
+            assert!(decode(Bytes::from_static(record)).is_err(), "{record:?}");
         }
     }
 }

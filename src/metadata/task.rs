@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 
-use super::journal::{Journal, JournalError, Slot};
-use super::record::{self, Change};
-use super::replay::{apply, blocking, configure, open};
+use super::change::{Change, TopicChange};
+use super::journal::{History, Journal, JournalError, Slot, SlotSize};
+use super::replay::Replay;
 use super::topic::Delta;
+use super::topic_logs::{blocking, configure, open};
 use super::{
-    ConfigChanges, Image, MetadataError, NewTopic, PARTITIONS_MAX, Published, Topic, topic,
+    ConfigChanges, Image, MetadataError, NewTopic, PARTITIONS_MAX, Published, Topic, record, topic,
 };
 use crate::config::Config;
 use crate::types::{LogId, PartitionId, TopicId, TopicName};
@@ -54,6 +56,10 @@ pub(super) enum Command {
     },
 }
 
+/// Bytes of an image in one journal record, so that no part is much larger than what the journal
+/// reads at once.
+const IMAGE_PART_BYTES: usize = 256 << 10;
+
 /// See the module's header.
 pub(super) struct Owner {
     published: Arc<Published>,
@@ -61,16 +67,30 @@ pub(super) struct Owner {
     config: Arc<Config>,
     /// The journal's next vacant position, as far as this node has read.
     next: u64,
+    history: History,
+    /// Deleted topics whose logs are removed, which the image does not know yet.
+    removed: Vec<TopicId>,
+    image_part_bytes: usize,
 }
 
 impl Owner {
+    /// The owner of what `replayed` has read, which is published.
     pub(super) fn new(
         published: Arc<Published>,
         journal: Arc<dyn Journal>,
         config: Arc<Config>,
-        next: u64,
+        (next, history): (u64, History),
     ) -> Owner {
-        Owner { published, journal, config, next }
+        // The start has removed what was left.
+        let removed = published.image.load().topics.logs_left().collect();
+        let image_part_bytes = IMAGE_PART_BYTES;
+        Owner { published, journal, config, next, history, removed, image_part_bytes }
+    }
+
+    /// Writes an image in parts of about so many bytes.
+    #[cfg(test)]
+    pub(super) fn with_image_parts_of(self, image_part_bytes: usize) -> Owner {
+        Owner { image_part_bytes, ..self }
     }
 
     /// Serves until every handle is gone.
@@ -96,7 +116,7 @@ impl Owner {
         }
     }
 
-    fn image(&self) -> Arc<Image> {
+    pub(super) fn image(&self) -> Arc<Image> {
         self.published.image.load_full()
     }
 
@@ -158,17 +178,18 @@ impl Owner {
         // then, so what a crash in between leaves behind holds nothing.
         configure(&self.published.logs, &topic, &self.config)?;
         open(&self.published.logs, topic.logs().collect()).await?;
-        let change = Change::TopicCreated {
-            id: topic.id.0,
+        let change = TopicChange::Created {
+            id: topic.id,
             name: topic.name.to_string(),
             partitions: topic.partitions,
             configs: topic.configs.clone(),
             internal: topic.internal,
         };
         let id = topic.id;
-        let decided = self.decide(change, |owner, now| owner.check_new(now, &topic)).await;
+        let changes = [Change::Topic(change)];
+        let decided = self.decide(&changes, |owner, now| owner.check_new(now, &topic)).await;
         if let Err(refused) = decided {
-            self.delete_logs(id).await;
+            self.remove_logs(id).await;
             return Err(refused);
         }
         debug!(topic = %topic.name, %id, partitions = topic.partitions, "created a topic");
@@ -195,20 +216,22 @@ impl Owner {
         if delta.is_empty() {
             return Ok(());
         }
-        let change =
-            Change::ConfigsChanged { id: id.0, set: delta.set.clone(), unset: delta.unset.clone() };
+        let (set, unset) = (delta.set.clone(), delta.unset.clone());
+        let changes = [Change::Topic(TopicChange::ConfigsChanged { id, set, unset })];
         // A config that another node changes meanwhile has the value of who comes last.
-        self.decide(change, |owner, now| check_delta(now, id, &delta, &owner.config)).await?;
+        self.decide(&changes, |owner, now| check_delta(now, id, &delta, &owner.config)).await?;
         debug!(topic = %id, set = ?delta.set, unset = ?delta.unset, "changed topic configs");
         Ok(())
     }
 
     async fn delete(&mut self, id: TopicId) -> Result<(), MetadataError> {
         let topic = changeable(&self.image(), id)?;
-        let change = Change::TopicDeleted { id: id.0 };
-        self.decide(change, |_, now| changeable(now, id).map(drop)).await?;
+        let changes = [Change::Topic(TopicChange::Deleted { id })];
+        self.decide(&changes, |_, now| changeable(now, id).map(drop)).await?;
         debug!(topic = %topic.name, %id, "deleted a topic");
-        self.delete_logs(id).await;
+        if self.remove_logs(id).await {
+            self.removed.push(id);
+        }
         Ok(())
     }
 
@@ -223,62 +246,73 @@ impl Owner {
             return Ok(());
         }
         open(&self.published.logs, log_ids(id, before..count)).await?;
-        let change = Change::PartitionsAdded { id: id.0, count };
-        self.decide(change, |_, now| check_more(now, id, count).map(drop)).await?;
+        let changes = [Change::Topic(TopicChange::PartitionsAdded { id, count })];
+        self.decide(&changes, |_, now| check_more(now, id, count).map(drop)).await?;
         debug!(topic = %id, partitions = count, "added partitions");
         Ok(())
     }
 
-    /// Claims a position for `change`, applies and publishes it. Each time another node was
-    /// faster, its change is applied first and `check` decides again.
-    async fn decide(
+    /// Claims a position for `changes`, applies and publishes them, all together. Each time another
+    /// node was faster, its changes are applied first and `check` decides again.
+    pub(super) async fn decide(
         &mut self,
-        change: Change,
+        changes: &[Change],
         check: impl Fn(&Owner, &Image) -> Result<(), MetadataError>,
     ) -> Result<(), MetadataError> {
-        let bytes = record::encode(&change).map_err(MetadataError::Storage)?;
-        loop {
-            match self.journal.append(Slot::METADATA, self.next, bytes.clone()).await {
-                Ok(()) => {
-                    self.next += 1;
-                    return self.publish(change);
-                }
-                Err(JournalError::Occupied { .. }) => {
-                    self.catch_up().await?;
-                    check(self, &self.image())?;
-                }
-                Err(JournalError::Storage(reason)) => return Err(MetadataError::Storage(reason)),
+        let bytes = record::encode(changes);
+        while !self.append(bytes.clone()).await? {
+            self.catch_up().await?;
+            check(self, &self.image())?;
+        }
+        let mut image = Image::clone(&self.image());
+        image.apply(changes).map_err(MetadataError::Storage)?;
+        self.publish(image)?;
+        if self.history.is_most() {
+            // The changes are durable, whatever becomes of those before them.
+            if let Err(failure) = self.rewrite().await {
+                warn!(%failure, "the metadata's journal could not be written anew, it grows for now");
             }
+            self.history.put_off();
+        }
+        Ok(())
+    }
+
+    /// Claims the next position, if no other writer has.
+    async fn append(&mut self, record: Bytes) -> Result<bool, MetadataError> {
+        let length = record.len();
+        match self.journal.append(Slot::METADATA, self.next, record).await {
+            Ok(()) => {
+                self.next += 1;
+                self.history.add(length);
+                Ok(true)
+            }
+            Err(JournalError::Occupied { .. }) => Ok(false),
+            Err(JournalError::Storage(reason)) => Err(MetadataError::Storage(reason)),
         }
     }
 
     /// Applies what other writers decided meanwhile.
     async fn catch_up(&mut self) -> Result<(), MetadataError> {
-        let read = self.journal.read(Slot::METADATA, self.next).await;
-        for (seq, bytes) in read.map_err(|error| MetadataError::Storage(error.to_string()))? {
-            let change = record::decode(&bytes).map_err(MetadataError::Storage)?;
-            let grown = match &change {
-                Change::TopicCreated { id, partitions, .. } => Some((*id, *partitions)),
-                Change::PartitionsAdded { id, count } => Some((*id, *count)),
-                Change::ConfigsChanged { .. } | Change::TopicDeleted { .. } => None,
-            };
-            if let Some((id, partitions)) = grown {
-                open(&self.published.logs, log_ids(TopicId(id), 0..partitions)).await?;
-            }
-            self.publish(change)?;
-            self.next = seq + 1;
+        let (before, position) = (self.image(), self.next);
+        let mut replay = Replay::from(Image::clone(&before), self.next, self.history);
+        replay.read_on(&*self.journal).await?;
+        let image;
+        (image, self.next, self.history) = replay.finish();
+        if self.next == position {
+            return Err(MetadataError::Storage(format!(
+                "the metadata's journal refuses position {position} but has no record there"
+            )));
         }
-        Ok(())
+        for (old, new) in before.topics.changed_in(&image.topics) {
+            let opened = old.map_or(0, |topic| topic.partitions);
+            open(&self.published.logs, log_ids(new.id, opened..new.partitions)).await?;
+        }
+        self.publish(image)
     }
 
-    fn publish(&mut self, change: Change) -> Result<(), MetadataError> {
-        let mut image = Image::clone(&self.image());
-        let configured = match &change {
-            Change::TopicCreated { id, .. } | Change::ConfigsChanged { id, .. } => Some(*id),
-            Change::PartitionsAdded { .. } | Change::TopicDeleted { .. } => None,
-        };
-        apply(&mut image, change).map_err(MetadataError::Storage)?;
-        if let Some(topic) = configured.and_then(|id| image.topic_by_id(TopicId(id))) {
+    /// Makes the logs follow `image` and shows it to all readers.
+    fn publish(&mut self, image: Image) -> Result<(), MetadataError> {
+        for (_, topic) in self.image().topics.changed_in(&image.topics) {
             configure(&self.published.logs, topic, &self.config)?;
         }
         self.published.image.store(Arc::new(image));
@@ -286,12 +320,44 @@ impl Owner {
         Ok(())
     }
 
-    /// Failing to remove files is not the caller's concern: the next start tries again.
-    async fn delete_logs(&self, id: TopicId) {
+    /// Writes the image to the journal's slot and forgets the records before it. After a crash in
+    /// between these still count, and the parts of the image that were written do not.
+    pub(super) async fn rewrite(&mut self) -> Result<(), MetadataError> {
+        if !self.removed.is_empty() {
+            let ids = std::mem::take(&mut self.removed);
+            let changes = [Change::Topic(TopicChange::LogsRemoved { ids })];
+            if !self.append(record::encode(&changes)).await? {
+                return Ok(());
+            }
+            let mut image = Image::clone(&self.image());
+            image.apply(&changes).map_err(MetadataError::Storage)?;
+            self.publish(image)?;
+        }
+        let (image, first) = (self.image(), self.next);
+        let mut size = SlotSize::default();
+        for part in record::parts(&image, self.image_part_bytes) {
+            size.add(part.len());
+            if !self.append(part).await? {
+                // Another writer is at work. Its record may follow from what this node has not
+                // read: nothing is trimmed, and the parts so far say nothing.
+                return Ok(());
+            }
+        }
+        let trimmed = self.journal.trim(Slot::METADATA, first).await;
+        trimmed.map_err(|error| MetadataError::Storage(error.to_string()))?;
+        self.history.rewritten(size);
+        Ok(())
+    }
+
+    /// Removes the logs of a topic that is gone. Failing to remove files is not the caller's concern:
+    /// the next start tries again.
+    async fn remove_logs(&self, id: TopicId) -> bool {
         let logs = self.published.logs.clone();
-        if let Err(reason) = blocking(move || logs.delete_topic(id)).await {
+        let removed = blocking(move || logs.delete_topic(id)).await;
+        if let Err(reason) = &removed {
             error!(topic = %id, %reason, "the logs of a deleted topic could not be removed");
         }
+        removed.is_ok()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::log::{Codec, Compaction, LogConfig, Retention};
 
 pub use change::{ConfigChange, ConfigChanges};
 
-pub(super) use change::{Delta, delta};
+pub(super) use change::{Delta, change, delta};
 
 /// One topic config as DescribeConfigs shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -45,9 +45,18 @@ impl Delta {
 
     /// What is set afterwards.
     pub(in crate::metadata) fn apply(&self, configs: &mut BTreeMap<String, String>) {
-        configs.retain(|name, _| !self.unset.contains(name));
-        configs.extend(self.set.iter().map(|(name, value)| (name.clone(), value.clone())));
+        change(configs, &self.set, &self.unset);
     }
+}
+
+/// Gives `configs` the values of `set` and takes out those of `unset`.
+pub(in crate::metadata) fn change(
+    configs: &mut BTreeMap<String, String>,
+    set: &BTreeMap<String, String>,
+    unset: &BTreeSet<String>,
+) {
+    configs.retain(|name, _| !unset.contains(name));
+    configs.extend(set.iter().map(|(name, value)| (name.clone(), value.clone())));
 }
 
 /// What `changes` amount to for a topic that has `set` so far.

@@ -11,17 +11,10 @@ use tracing::warn;
 
 use super::record::{Event, Image, Record, VERSION};
 use super::state_space::StateSpace;
-use crate::metadata::journal::{Journal, JournalError, SLOTS, Slot};
+use crate::metadata::journal::{History, Journal, JournalError, Slot, SlotSize};
 use crate::stream::operator::Failure;
 use crate::stream::state;
 use crate::types::{Offset, PartitionId};
-
-/// Slots 0 and 1 belong to the metadata and to producer ids.
-const SLOT_FIRST: u16 = 2;
-/// A slot with less than this is never written anew.
-const HISTORY_MIN: Size = Size { records: 1024, bytes: 1 << 20 };
-/// A slot is written anew when it has grown to this many times what was left of it last time.
-const HISTORY_FACTOR: u64 = 4;
 
 /// The job records of all slots.
 pub struct JobJournal {
@@ -35,39 +28,15 @@ pub struct JobJournal {
 struct Tail {
     /// Next position to read or claim.
     next: u64,
-    /// All of the slot that is not trimmed.
-    size: Size,
-    /// What the slot's records took when they were written anew last.
-    kept: Size,
+    history: History,
     jobs: BTreeMap<String, Image>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Size {
-    records: u64,
-    bytes: u64,
-}
-
-impl Size {
-    fn add(&mut self, record: &Bytes) {
-        self.records += 1;
-        self.bytes += record.len() as u64;
-    }
-}
-
-impl Tail {
-    fn is_mostly_history(&self) -> bool {
-        let too_many = |size: u64, kept: u64, min: u64| size > min.max(HISTORY_FACTOR * kept);
-        too_many(self.size.records, self.kept.records, HISTORY_MIN.records)
-            || too_many(self.size.bytes, self.kept.bytes, HISTORY_MIN.bytes)
-    }
 }
 
 impl JobJournal {
     /// Replays every slot that can hold jobs.
     pub async fn open(journal: Arc<dyn Journal>) -> Result<JobJournal, Failure> {
         let mut slots = Vec::new();
-        for slot in SLOT_FIRST..SLOTS {
+        for slot in Slot::JOBS {
             let mut tail = Tail::default();
             catch_up(&*journal, Slot(slot), &mut tail).await?;
             slots.push(Mutex::new(tail));
@@ -139,15 +108,14 @@ impl JobJournal {
             }
         }
         tail.next += 1;
-        tail.size.add(&bytes);
+        tail.history.add(bytes.len());
         tail.jobs.entry(record.job).or_default().apply(record.event);
-        if tail.is_mostly_history() {
+        if tail.history.is_most() {
             // The record above is written, whatever becomes of those before it.
             if let Err(failure) = self.rewrite(slot, &mut tail).await {
                 warn!(slot = slot.0, %failure, "a slot of the job journal could not be written anew, it grows for now");
             }
-            // Also after a failure: the next try comes when it has grown again.
-            tail.kept = tail.size;
+            tail.history.put_off();
         }
         Ok(())
     }
@@ -164,7 +132,7 @@ impl JobJournal {
     /// between leaves the same things said twice.
     async fn rewrite(&self, slot: Slot, tail: &mut Tail) -> Result<(), Failure> {
         let first = tail.next;
-        let mut written = Size::default();
+        let mut written = SlotSize::default();
         let records: Vec<Record> =
             tail.jobs.iter().flat_map(|(job, image)| image.records(job)).collect();
         for record in records {
@@ -176,22 +144,22 @@ impl JobJournal {
                 Err(JournalError::Occupied { .. }) => return Ok(()),
                 Err(error) => return Err(storage(&error)),
             }
-            written.add(&bytes);
-            tail.size.add(&bytes);
+            written.add(bytes.len());
+            tail.history.add(bytes.len());
         }
         self.journal.trim(slot, first).await.map_err(|error| storage(&error))?;
-        tail.size = written;
+        tail.history.rewritten(written);
         Ok(())
     }
 }
 
 /// Position in `JobJournal::slots` of a job's slot.
 fn index(job: &str) -> usize {
-    (state::hash(job.as_bytes()) % u64::from(SLOTS - SLOT_FIRST)) as usize
+    (state::hash(job.as_bytes()) % Slot::JOBS.len() as u64) as usize
 }
 
 fn slot(index: usize) -> Slot {
-    Slot(SLOT_FIRST + index as u16)
+    Slot(Slot::JOBS.start + index as u16)
 }
 
 fn storage(error: &JournalError) -> Failure {
@@ -241,7 +209,7 @@ async fn catch_up(journal: &dyn Journal, slot: Slot, tail: &mut Tail) -> Result<
                     record.job, record.v
                 )));
             }
-            tail.size.add(&bytes);
+            tail.history.add(bytes.len());
             tail.jobs.entry(record.job).or_default().apply(record.event);
             tail.next = position + 1;
         }

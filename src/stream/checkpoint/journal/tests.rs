@@ -110,13 +110,13 @@ async fn a_slot_does_not_grow_with_the_checkpoints_and_all_jobs_in_it_stay() {
     journal.append(&idle, started(2)).await.unwrap();
     journal.append(&done, ended()).await.unwrap();
     let mut starts = Vec::new();
-    for epoch in 1..=5 * HISTORY_MIN.records {
+    for epoch in 1..=5 * History::MIN.records {
         journal.append(&busy, committed(1, epoch)).await.unwrap();
         if epoch % 64 > 0 {
             continue;
         }
         let (records, start) = kept(&memory, &busy).await;
-        assert!(records <= HISTORY_MIN.records, "{records} records at epoch {epoch}");
+        assert!(records <= History::MIN.records, "{records} records at epoch {epoch}");
         starts.push(start);
     }
     starts.dedup();
@@ -125,7 +125,7 @@ async fn a_slot_does_not_grow_with_the_checkpoints_and_all_jobs_in_it_stay() {
     let before: BTreeMap<_, _> = journal.jobs().await.into_iter().collect();
     let after: BTreeMap<_, _> = open(&memory).await.jobs().await.into_iter().collect();
     assert_eq!(after, before);
-    assert_eq!(after[&busy].commit.as_ref().unwrap().epoch, 5 * HISTORY_MIN.records);
+    assert_eq!(after[&busy].commit.as_ref().unwrap().epoch, 5 * History::MIN.records);
     assert_eq!(after[&busy].submitted.as_ref().unwrap().definition, format!("INSERT INTO {busy}"));
     assert_eq!((after[&idle].attempt(), after[&idle].commit.as_ref().unwrap().attempt), (2, 1));
     assert_eq!(after[&done].ended.as_ref().unwrap().at_ms, Some(9));
@@ -139,7 +139,7 @@ async fn large_records_are_history_sooner() {
     for _ in 0..200 {
         journal.append("a", submitted(&large)).await.unwrap();
         let (records, _) = kept(&memory, "a").await;
-        assert!(records * (64 << 10) <= HISTORY_MIN.bytes, "{records} records");
+        assert!(records * (64 << 10) <= History::MIN.bytes, "{records} records");
     }
 }
 
@@ -148,7 +148,7 @@ async fn a_slot_of_many_jobs_is_not_written_anew_at_every_record() {
     let memory = Arc::new(MemoryJournal::default());
     let journal = open(&memory).await;
     let ids = (0..).map(|n| format!("job-{n}")).filter(|id| index(id) == index("job-0"));
-    let ids: Vec<String> = ids.take(2 * HISTORY_MIN.records as usize).collect();
+    let ids: Vec<String> = ids.take(2 * History::MIN.records as usize).collect();
     for id in &ids {
         journal.append(id, submitted("j")).await.unwrap();
     }
@@ -173,7 +173,7 @@ async fn a_crash_anywhere_in_a_rewrite_loses_nothing() {
             journal.append(job, started(1)).await.unwrap();
         }
         journal.append(&done, ended()).await.unwrap();
-        for epoch in 2..=HISTORY_MIN.records - 9 {
+        for epoch in 2..=History::MIN.records - 9 {
             journal.append(&busy, committed(1, epoch)).await.unwrap();
         }
         let expected: BTreeMap<_, _> = journal.jobs().await.into_iter().collect();
@@ -182,10 +182,10 @@ async fn a_crash_anywhere_in_a_rewrite_loses_nothing() {
         // The last append is one write, and what follows is cut off after `writes` more.
         let dying = Dying::over(&memory, 1 + writes);
         let journal = JobJournal::open(dying).await.unwrap();
-        let last = committed(1, HISTORY_MIN.records);
+        let last = committed(1, History::MIN.records);
         journal.append(&busy, last.clone()).await.unwrap();
         let (records, start) = kept(&memory, &busy).await;
-        let expected_start = if writes > 10 { HISTORY_MIN.records + 1 } else { 0 };
+        let expected_start = if writes > 10 { History::MIN.records + 1 } else { 0 };
         assert_eq!(start, expected_start, "{records} records after {writes} writes");
 
         let mut expected = expected;
@@ -212,7 +212,7 @@ async fn two_writers_trim_behind_each_other_and_agree() {
     assert!(b.image(&done).await.unwrap().submitted.is_some());
     a.append(&done, ended()).await.unwrap();
     a.forget(&done).await;
-    for epoch in 1..=2 * HISTORY_MIN.records {
+    for epoch in 1..=2 * History::MIN.records {
         a.append(&one, committed(1, epoch)).await.unwrap();
         if epoch % 100 == 0 {
             b.append(&other, committed(1, epoch)).await.unwrap();
