@@ -10,7 +10,7 @@ mod topics;
 
 use super::{Context, Request};
 use crate::group::Groups;
-use crate::metadata::Metadata;
+use crate::metadata::{BrokerScope, ConfigChanges, Metadata, MetadataError};
 use crate::security::{Authorized, Authorizer, Client, Denied, Resource, ResourceKind, Target, op};
 use crate::txn::{ProducerIdError, ProducerIds};
 use crate::types::ProducerId;
@@ -143,6 +143,18 @@ impl Authorized<Cluster<'_>, op::IdempotentWrite> {
     /// A producer id nobody was ever given.
     pub(super) async fn allocate_producer_id(&self) -> Result<ProducerId, ProducerIdError> {
         self.resources.producer_ids.allocate().await
+    }
+}
+
+impl Authorized<Cluster<'_>, op::AlterConfigs> {
+    /// Changes configs of brokers durably. With `validate_only` only checks.
+    pub(super) async fn alter_broker_configs(
+        &self,
+        scope: BrokerScope,
+        changes: ConfigChanges,
+        validate_only: bool,
+    ) -> Result<(), MetadataError> {
+        self.resources.metadata.alter_broker_configs(scope, changes, validate_only).await
     }
 }
 

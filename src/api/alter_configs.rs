@@ -1,9 +1,12 @@
-//! AlterConfigs (key 33), v0-2: replaces the configs of topics; what it does not name is unset.
+//! AlterConfigs (key 33), v0-2: replaces the configs of topics and brokers; what it does not name is
+//! unset.
 //!
 //! v2 is flexible. Kafka has deprecated it in favour of IncrementalAlterConfigs (KIP-339), which
-//! shares this file's rules. A topic's logs follow at once. The broker's configs are set at its
-//! start: changing one is refused with error 42, as for a read-only config of Kafka.
-//! Gaps: loggers, groups and client metrics (types 8, 16, 32) are refused.
+//! shares this file's rules. A topic's logs follow at once. Those of the broker's configs that may
+//! change while it runs (KIP-226) are changed for this broker, by its id, or for all of them, by the
+//! empty name; another one is refused with error 42, as a read-only config of Kafka.
+//! Gaps: loggers, groups and client metrics (types 8, 16, 32) are refused, and so is a broker config
+//! that does not exist, which Kafka keeps.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +19,8 @@ use super::call::{Api, Outcome, first_error};
 use super::describe_configs::{BROKER, CLIENT_METRICS, GROUP, LOGGER, TOPIC};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
-use crate::metadata::{ConfigChanges, MetadataError};
+use crate::config::{Config, DynamicKey};
+use crate::metadata::{BrokerScope, ConfigChange, ConfigChanges, MetadataError};
 use crate::security::op;
 
 pub(super) const API: Api = Api::ordered(ApiKey::AlterConfigs, 0..=2);
@@ -146,16 +150,20 @@ pub(super) async fn alter(
                 }
                 _ => {}
             }
-            let _cluster = access.cluster::<op::AlterConfigs>()?;
-            let keys = named(&changes);
-            if keys.is_empty() {
-                return Ok(());
+            let cluster = access.cluster::<op::AlterConfigs>()?;
+            let fixed = not_dynamic(&changes);
+            if !fixed.is_empty() {
+                return invalid(format!(
+                    "Cannot update these configs dynamically: [{}]; set them in the broker's \
+                     configuration and restart it",
+                    fixed.join(", ")
+                ));
             }
-            invalid(format!(
-                "Cannot update these configs dynamically: [{}]; set them in the broker's \
-                 configuration and restart it",
-                keys.join(", ")
-            ))
+            let scope = match name {
+                "" => BrokerScope::Cluster,
+                _ => BrokerScope::Broker(node),
+            };
+            Ok(cluster.alter_broker_configs(scope, changes, validate_only).await?)
         }
         other => {
             match other {
@@ -172,11 +180,19 @@ pub(super) async fn alter(
     }
 }
 
-fn named(changes: &ConfigChanges) -> Vec<&str> {
-    match changes {
-        ConfigChanges::Some(changes) => changes.keys().map(String::as_str).collect(),
+/// The configs of this broker that are to get a value and cannot while it runs.
+fn not_dynamic(changes: &ConfigChanges) -> Vec<&str> {
+    let named: Vec<&str> = match changes {
+        ConfigChanges::Some(changes) => {
+            let given = changes.iter().filter(|(_, change)| **change != ConfigChange::Unset);
+            given.map(|(name, _)| name.as_str()).collect()
+        }
         ConfigChanges::All(all) => all.keys().map(String::as_str).collect(),
-    }
+    };
+    named
+        .into_iter()
+        .filter(|name| Config::is_known(name) && DynamicKey::find(name).is_err())
+        .collect()
 }
 
 #[cfg(test)]
@@ -185,6 +201,7 @@ mod tests {
 
     use super::*;
     use crate::api::tests::fixture::Bench;
+    use crate::config::Overlays;
 
     fn resource(kind: i8, name: &str, configs: &[(&str, Option<&str>)]) -> AlterConfigsResource {
         let configs = configs.iter().map(|(name, value)| {
@@ -242,8 +259,11 @@ mod tests {
             (resource(TOPIC, "nowhere", &[]), 3),
             (resource(TOPIC, "../x", &[]), 17),
             (resource(TOPIC, "", &[]), 42),
-            (resource(BROKER, "1", &[("log.retention.ms", Some("1"))]), 42),
-            (resource(BROKER, "", &[("log.retention.ms", Some("1"))]), 42),
+            (resource(BROKER, "1", &[("num.partitions", Some("2"))]), 42),
+            (resource(BROKER, "", &[("log.retention.hours", Some("1"))]), 42),
+            (resource(BROKER, "", &[("log.retention.ms", Some("soon"))]), 42),
+            (resource(BROKER, "", &[("no.such", Some("1"))]), 42),
+            (resource(BROKER, "", &[("message.max.bytes", Some("2147483647"))]), 42),
             (resource(BROKER, "1", &[]), 0),
             (resource(BROKER, "9", &[]), 42),
             (resource(BROKER, "x", &[]), 42),
@@ -258,5 +278,25 @@ mod tests {
         let answer = bench.call(2, checked.with_validate_only(true)).await;
         assert_eq!(answer.responses[0].error_code, 0);
         assert!(bench.metadata.image().topic_by_id(topic.id).unwrap().configs.is_empty());
+        assert_eq!(bench.ctx.config.dynamic.load().overlays, Overlays::default());
+    }
+
+    #[tokio::test]
+    async fn a_brokers_configs_are_replaced_while_it_runs() {
+        let bench = Bench::start().await;
+        let topic = bench.topic("t", 1).await;
+        let log = bench.metadata.log(topic.id, crate::types::PartitionId(0)).unwrap();
+        let bytes = [("message.max.bytes", Some("2000")), ("log.retention.bytes", Some("7"))];
+        assert_eq!(codes(&bench, 2, vec![resource(BROKER, "", &bytes)]).await, [0]);
+        assert_eq!(log.config().batch_bytes_max, 2000);
+        assert_eq!(log.config().retention.unwrap().bytes_max, Some(7));
+        let own = [("message.max.bytes", Some("3000"))];
+        assert_eq!(codes(&bench, 2, vec![resource(BROKER, "1", &own)]).await, [0]);
+        assert_eq!(log.config().batch_bytes_max, 3000, "the broker's own beats the cluster's");
+        assert_eq!(codes(&bench, 2, vec![resource(BROKER, "", &own[..0])]).await, [0]);
+        assert_eq!(log.config().batch_bytes_max, 3000);
+        assert_eq!(log.config().retention.unwrap().bytes_max, None, "what is not named is unset");
+        assert_eq!(codes(&bench, 2, vec![resource(BROKER, "1", &[])]).await, [0]);
+        assert_eq!(log.config().batch_bytes_max, 1_048_588);
     }
 }

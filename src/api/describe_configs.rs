@@ -1,8 +1,9 @@
 //! DescribeConfigs (key 32), v1-4: the configs of topics and of the broker.
 //!
 //! v1 adds sources and synonyms (KIP-226), v3 types and documentation (KIP-569), v4 is flexible.
-//! The broker's configs are read-only: they are set at start. Those of Kafka that have one value on
-//! one node are told, too: clients and the health checks of frameworks ask for them by name.
+//! The broker's configs are read-only, except for those that may change while it runs. Those of Kafka
+//! that have one value on one node are told, too: clients and the health checks of frameworks ask for
+//! them by name.
 //! Gaps: loggers, groups and client metrics (types 8, 16, 32) are refused.
 
 use std::collections::BTreeSet;
@@ -18,7 +19,7 @@ use kafka_protocol::messages::{ApiKey, DescribeConfigsRequest, DescribeConfigsRe
 use super::call::{Api, Outcome, first_error};
 use super::error::Refused;
 use super::{Context, Request, wire_text};
-use crate::config::ConfigType;
+use crate::config::{ConfigType, Entry, Origin};
 use crate::metadata::Topic;
 use crate::security::op;
 
@@ -31,10 +32,20 @@ pub(super) const LOGGER: i8 = 8;
 pub(super) const CLIENT_METRICS: i8 = 16;
 pub(super) const GROUP: i8 = 32;
 
-/// Kafka's `ConfigSource`: set on the topic, set at the broker's start, or a default.
+/// Kafka's `ConfigSource` of what is set on the topic itself.
 const FROM_TOPIC: i8 = 1;
-const FROM_BROKER: i8 = 4;
+/// That of a default.
 const FROM_DEFAULT: i8 = 5;
+
+/// Kafka's `ConfigSource` of a broker config.
+fn source(origin: Origin) -> i8 {
+    match origin {
+        Origin::Broker => 2,
+        Origin::Cluster => 3,
+        Origin::Start => 4,
+        Origin::Default => FROM_DEFAULT,
+    }
+}
 
 impl Outcome for DescribeConfigsResponse {
     fn error(&self) -> i16 {
@@ -132,8 +143,8 @@ fn configs(
         _ => {}
     }
     match resource.resource_type {
-        // The empty name means the defaults of all brokers that were set while running: none.
-        BROKER if name.is_empty() => Ok(Vec::new()),
+        // The empty name means what was set for all brokers while they run.
+        BROKER if name.is_empty() => Ok(of_all_brokers(ctx)),
         BROKER if name == ctx.config.node_id.to_string() => Ok(of_broker(ctx)),
         BROKER => Err(Refused::new(
             ResponseError::InvalidRequest,
@@ -156,9 +167,7 @@ fn of_topic(ctx: &Context, topic: &Topic) -> Vec<Shown> {
             value: config.value.clone(),
             source: FROM_TOPIC,
         });
-        let origin = config.broker;
-        let told =
-            origin.iter().flat_map(|broker| synonyms(broker.name, &broker.set, &broker.default));
+        let told = config.broker.into_iter().flat_map(|(name, origins)| synonyms(name, origins));
         Shown {
             name: config.name,
             kind: config.kind,
@@ -172,30 +181,33 @@ fn of_topic(ctx: &Context, topic: &Topic) -> Vec<Shown> {
 }
 
 fn of_broker(ctx: &Context) -> Vec<Shown> {
-    let entries = ctx.config.entries().into_iter().map(|entry| {
-        let set = entry.value.clone().filter(|_| !entry.is_default);
-        Shown {
-            name: entry.name,
-            kind: entry.kind,
-            synonyms: synonyms(entry.name, &set, &entry.default).collect(),
-            value: entry.value,
-            read_only: true,
-            doc: entry.doc,
-        }
-    });
-    entries.collect()
+    ctx.config.entries().into_iter().map(|entry| of_entry(entry, |_| true)).collect()
 }
 
-/// What the broker was told about a config, and what holds if it was told nothing.
-fn synonyms(
-    name: &'static str,
-    set: &Option<String>,
-    default: &Option<String>,
-) -> impl Iterator<Item = Synonym> + use<> {
-    let set = set.clone().map(|value| (value, FROM_BROKER));
-    let default = default.clone().map(|value| (value, FROM_DEFAULT));
-    let both = set.into_iter().chain(default);
-    both.map(move |(value, source)| Synonym { name, value, source })
+fn of_all_brokers(ctx: &Context) -> Vec<Shown> {
+    let is_set = |origin: Origin| origin == Origin::Cluster;
+    let entries = ctx.config.entries().into_iter();
+    let set = entries.filter(|entry| entry.origins.iter().any(|(origin, _)| is_set(*origin)));
+    set.map(|entry| of_entry(entry, is_set)).collect()
+}
+
+/// A broker config, as those of its origins say that count.
+fn of_entry(entry: Entry, counts: impl Fn(Origin) -> bool) -> Shown {
+    let origins = entry.origins.into_iter().filter(|(origin, _)| counts(*origin));
+    let origins: Vec<_> = origins.collect();
+    Shown {
+        name: entry.name,
+        kind: entry.kind,
+        value: origins.first().map(|(_, value)| value.clone()),
+        synonyms: synonyms(entry.name, origins).collect(),
+        read_only: !entry.is_dynamic,
+        doc: entry.doc,
+    }
+}
+
+/// Where a broker config has its values from.
+fn synonyms(name: &'static str, origins: Vec<(Origin, String)>) -> impl Iterator<Item = Synonym> {
+    origins.into_iter().map(move |(origin, value)| Synonym { name, value, source: source(origin) })
 }
 
 fn show(
@@ -246,6 +258,7 @@ mod tests {
 
     use super::*;
     use crate::api::tests::fixture::Bench;
+    use crate::metadata::{BrokerScope, ConfigChange, ConfigChanges};
 
     fn ask(kind: i8, name: &str, keys: Option<&[&str]>) -> DescribeConfigsRequest {
         let keys = keys.map(|keys| keys.iter().map(|key| wire_text(key)).collect());
@@ -315,12 +328,42 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn broker_configs_are_read_only() {
-        let bench = Bench::start().await;
-        let answer = bench.call(4, ask(BROKER, "1", Some(&["message.max.bytes"]))).await;
-        let [config] = answer.results[0].configs.as_slice() else { panic!("{answer:?}") };
-        assert_eq!(config.value.as_deref(), Some("1048588"));
-        assert!(config.read_only);
+    async fn what_is_set_while_running_is_told_with_its_sources() {
+        let bench = Bench::with(|config| {
+            *config = config.clone().starting_with(|it| it.message_max_bytes = 4000);
+        })
+        .await;
+        bench.topic("t", 1).await;
+        let keys = ["message.max.bytes", "num.partitions"];
+        let own = || ask(BROKER, "1", Some(&keys)).with_include_synonyms(true);
+        let answer = bench.call(4, own()).await;
+        let [partitions, bytes] = answer.results[0].configs.as_slice() else {
+            panic!("{answer:?}")
+        };
+        assert_eq!((bytes.value.as_deref(), bytes.config_source), (Some("4000"), 4));
+        assert!(!bytes.read_only && partitions.read_only);
+
+        for (scope, value) in [(BrokerScope::Cluster, "3000"), (BrokerScope::Broker(1), "2000")] {
+            let set = ConfigChange::Set(value.to_owned());
+            let changes = ConfigChanges::Some([(keys[0].to_owned(), set)].into());
+            bench.metadata.alter_broker_configs(scope, changes, false).await.unwrap();
+        }
+        let answer = bench.call(4, own()).await;
+        let of = |config: &DescribeConfigsResourceResult| -> Vec<(String, i8)> {
+            let synonyms = config.synonyms.iter();
+            synonyms.map(|it| (it.value.clone().unwrap().to_string(), it.source)).collect()
+        };
+        let expected = [("2000", 2), ("3000", 3), ("4000", 4), ("1048588", 5)];
+        let expected = expected.map(|(value, source)| (value.to_owned(), source));
+        assert_eq!(of(&answer.results[0].configs[1]), expected);
+        let topic = ask(TOPIC, "t", Some(&["max.message.bytes"])).with_include_synonyms(true);
+        let answer = bench.call(4, topic).await;
+        let topic = &answer.results[0].configs[0];
+        assert_eq!((topic.value.as_deref(), topic.config_source), (Some("2000"), 2));
+        assert_eq!(of(topic), expected);
+        let answer = bench.call(4, ask(BROKER, "", None).with_include_synonyms(true)).await;
+        let [all] = answer.results[0].configs.as_slice() else { panic!("{answer:?}") };
+        assert_eq!((all.value.as_deref(), of(all)), (Some("3000"), vec![("3000".to_owned(), 3)]));
     }
 
     #[tokio::test]

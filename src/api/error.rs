@@ -120,6 +120,7 @@ impl Coded for MetadataError {
             MetadataError::UnknownId(_) => Kafka::UnknownTopicId,
             MetadataError::Partitions(_) => Kafka::InvalidPartitions,
             MetadataError::Config(_) => Kafka::InvalidConfig,
+            MetadataError::BrokerConfig(_) => Kafka::InvalidRequest,
             MetadataError::Internal(_) => Kafka::InvalidTopicException,
             MetadataError::Storage(_) => Kafka::KafkaStorageError,
         }

@@ -1,7 +1,7 @@
-//! IncrementalAlterConfigs (key 44), v0-1: changes single configs of topics (KIP-339).
+//! IncrementalAlterConfigs (key 44), v0-1: changes single configs of topics and brokers (KIP-339).
 //!
 //! Sets, unsets, adds to and takes from lists; v1 is flexible. What holds for each resource is in
-//! `alter_configs`: a topic's logs follow at once, the broker's configs cannot be changed.
+//! `alter_configs`.
 //! Gaps: loggers, groups and client metrics (types 8, 16, 32) are refused.
 
 use std::collections::BTreeMap;

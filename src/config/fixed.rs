@@ -2,7 +2,7 @@
 //! are built in. Clients and the health checks of frameworks read them by name, so DescribeConfigs
 //! lists them; setting one is accepted where it changes nothing, and refused otherwise.
 
-use super::{Config, ConfigType, Entry};
+use super::{Config, ConfigType, Entry, Origin};
 
 /// The most members a group may have, those included that were only given an id.
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
@@ -120,8 +120,8 @@ impl Fixed {
             name: self.name,
             kind: self.kind,
             value: Some(value.clone()),
-            default: Some(value),
-            is_default: true,
+            origins: vec![(Origin::Default, value)],
+            is_dynamic: false,
             doc: self.doc,
         }
     }

@@ -12,7 +12,7 @@ use super::error::ConfigError;
 use super::fixed::{self, FIXED, Fixed};
 use super::listeners::Endpoint;
 use super::table::{self, Key, NOT_IMPLEMENTED};
-use super::{Config, Listener};
+use super::{Config, DynamicConfig, Listener};
 use crate::types::ListenerName;
 
 /// Where configs come from; later fields beat earlier ones.
@@ -149,7 +149,7 @@ fn overlay(
 
 fn is_default(setting: &Setting) -> bool {
     let defaults = Config::default();
-    table::find(&setting.key).is_some_and(|key| (key.render)(&defaults) == setting.value)
+    table::find(&setting.key).is_some_and(|key| key.at_start(&defaults) == setting.value)
 }
 
 /// Sets the key, or leaves it in `fixed` if it has one value only.
@@ -166,7 +166,7 @@ fn apply(
         return apply_to_listener(config, &setting, key);
     }
     let key = lookup(&setting)?;
-    if key.kind.admits(&setting.value) && (key.set)(config, &setting.value) {
+    if key.set(config, &setting.value) {
         return Ok(());
     }
     Err(ConfigError::Value {
@@ -204,7 +204,7 @@ fn apply_to_listener(config: &mut Config, setting: &Setting, key: &str) -> Resul
         return Err(ConfigError::NotImplemented { place, key: setting.key.clone(), meanwhile });
     };
     match setting.value.parse() {
-        Ok(connections) if limit.kind.admits(&setting.value) => {
+        Ok(connections) if limit.kind.canonical(&setting.value).is_some() => {
             config.listener_connections_max.insert(listener, connections);
             Ok(())
         }
@@ -225,7 +225,7 @@ fn lookup(setting: &Setting) -> Result<&'static Key, ConfigError> {
     if let Some((_, meanwhile)) = NOT_IMPLEMENTED.iter().find(|(name, _)| *name == setting.key) {
         return Err(ConfigError::NotImplemented { place, key: setting.key.clone(), meanwhile });
     }
-    let hint = match table::nearest(&setting.key) {
+    let hint = match super::nearest(&setting.key, table::KEYS.iter().map(|key| key.name)) {
         Some(name) => format!("did you mean '{name}'?"),
         None => "config/ottla.toml lists every config".to_owned(),
     };
@@ -327,13 +327,7 @@ fn agree(config: &Config) -> Result<(), ConfigError> {
             max.as_millis()
         )));
     }
-    if config.message_max_bytes as usize > config.socket_request_max_bytes {
-        return Err(ConfigError::Contradiction(format!(
-            "config 'message.max.bytes' ({}) is above 'socket.request.max.bytes' ({}); no request \
-             could carry such a batch: raise the latter",
-            config.message_max_bytes, config.socket_request_max_bytes
-        )));
-    }
+    agree_on_batches(config, config.dynamic.at_start())?;
     let http = config.http_listen;
     let is_http = |listener: &Listener| {
         let Endpoint { port, .. } = listener.endpoint;
@@ -343,6 +337,18 @@ fn agree(config: &Config) -> Result<(), ConfigError> {
         return Err(ConfigError::Contradiction(format!(
             "config 'listeners' has {}, and 'http.listen' is {http}; give them different ports",
             listener.endpoint
+        )));
+    }
+    Ok(())
+}
+
+/// Checks what the largest batch and the largest request together must not say.
+pub(super) fn agree_on_batches(config: &Config, values: &DynamicConfig) -> Result<(), ConfigError> {
+    if values.message_max_bytes as usize > config.socket_request_max_bytes {
+        return Err(ConfigError::Contradiction(format!(
+            "config 'message.max.bytes' ({}) is above 'socket.request.max.bytes' ({}); no request \
+             could carry such a batch: raise the latter",
+            values.message_max_bytes, config.socket_request_max_bytes
         )));
     }
     Ok(())

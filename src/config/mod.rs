@@ -1,15 +1,19 @@
 //! One typed `Config`, parsed once from file, environment and flags. Flags beat environment, which
-//! beats the file. Knows no room but `types`.
+//! beats the file. Some of it may change while the broker runs: see `dynamic`. Knows no room but
+//! `types`.
 //!
 //! `table` lists every key once; parsing, the environment's names, `entries` and the commented
 //! default file all follow from it. `fixed` lists those of Kafka's that have one value here. `load`
 //! lays the sources over each other.
 
+mod dynamic;
 mod error;
 mod fixed;
+mod kind;
 mod listeners;
 mod load;
 mod render;
+mod secret;
 mod table;
 mod topics;
 mod value;
@@ -24,10 +28,13 @@ use std::time::Duration;
 
 use crate::types::ListenerName;
 
+pub use dynamic::{Dynamic, DynamicConfig, DynamicKey, Overlay, Overlays};
 pub use error::ConfigError;
 pub use fixed::{GROUP_MEMBERS_MAX, OFFSET_METADATA_LENGTH_MAX};
+pub use kind::{Kind, join, list, nearest};
 pub use listeners::{Advertised, Endpoint, Listener, SecurityProtocol};
 pub use load::{Setting, Source, Sources};
+pub use secret::Secret;
 pub use topics::{CleanupPolicy, Compression, TimestampType};
 
 /// When an append with `acks=all` is answered.
@@ -66,73 +73,30 @@ pub struct Config {
     pub num_partitions: u32,
     /// `auto.create.topics.enable`.
     pub auto_create_topics: bool,
-    /// `message.max.bytes`: largest record batch.
-    pub message_max_bytes: u32,
-    /// `log.segment.bytes`.
-    pub log_segment_bytes: u64,
-    /// `log.index.interval.bytes`: log bytes between two sparse index entries.
-    pub log_index_interval_bytes: u64,
+    /// Those that may change while the broker runs: `config.dynamic.load()` has what holds now.
+    pub dynamic: Dynamic,
     /// `log.writer.threads`.
     pub log_writer_threads: usize,
     /// Files of logs that are kept open. No config of its own: what the limit of open files leaves.
     pub log_open_files_max: usize,
     /// `log.append.queue.bytes`: bound of each writer's queue.
     pub log_append_queue_bytes: usize,
-    /// `log.roll.ms`; `None` leaves it to the hours. See `Config::log_roll`.
-    pub log_roll_ms: Option<i64>,
     /// `log.roll.hours`.
     pub log_roll_hours: i64,
-    /// `log.roll.jitter.ms`; `None` leaves it to the hours. See `Config::log_roll_jitter`.
-    pub log_roll_jitter_ms: Option<i64>,
     /// `log.roll.jitter.hours`.
     pub log_roll_jitter_hours: i64,
-    /// `log.message.timestamp.type`.
-    pub log_message_timestamp_type: TimestampType,
-    /// `log.message.timestamp.before.max.ms`; `i64::MAX` ms is no bound.
-    pub log_message_timestamp_before_max: Duration,
-    /// `log.message.timestamp.after.max.ms`; `i64::MAX` ms is no bound.
-    pub log_message_timestamp_after_max: Duration,
     /// `log.check.compressed.records`: whether the records of compressed batches are checked too.
     pub log_check_compressed_records: bool,
-    /// `compression.type`.
-    pub compression_type: Compression,
-    /// `compression.gzip.level`; -1 is zlib's default.
-    pub compression_gzip_level: i32,
-    /// `compression.lz4.level`; only Kafka's default is possible.
-    pub compression_lz4_level: i32,
-    /// `compression.zstd.level`.
-    pub compression_zstd_level: i32,
-    /// `log.cleanup.policy`.
-    pub log_cleanup_policy: CleanupPolicy,
-    /// `log.retention.ms`, -1 for ever; `None` leaves it to the minutes. See
-    /// `Config::log_retention`.
-    pub log_retention_ms: Option<i64>,
     /// `log.retention.minutes`, -1 for ever; `None` leaves it to the hours.
     pub log_retention_minutes: Option<i64>,
     /// `log.retention.hours`, -1 for ever.
     pub log_retention_hours: i64,
-    /// `log.retention.bytes`: of a partition; `None` is no bound.
-    pub log_retention_bytes: Option<u64>,
     /// `log.retention.check.interval.ms`.
     pub log_retention_check_interval: Duration,
-    /// `log.cleaner.min.cleanable.ratio`, 0 to 1.
-    pub log_cleaner_min_cleanable_ratio: f64,
-    /// `log.cleaner.min.compaction.lag.ms`.
-    pub log_cleaner_min_compaction_lag: Duration,
-    /// `log.cleaner.max.compaction.lag.ms`; `i64::MAX` ms is no bound.
-    pub log_cleaner_max_compaction_lag: Duration,
-    /// `log.cleaner.delete.retention.ms`.
-    pub log_cleaner_delete_retention: Duration,
-    /// `log.cleaner.dedupe.buffer.size`.
-    pub log_cleaner_dedupe_buffer_bytes: usize,
-    /// `log.cleaner.backoff.ms`: pause of the cleaner when nothing is worth cleaning.
-    pub log_cleaner_backoff: Duration,
     /// `log.initial.task.delay.ms`: pause before retention looks and the scrub begins.
     pub log_initial_task_delay: Duration,
     /// `log.wal.bytes`: disk space of each writer's write-ahead log; 0 is off.
     pub log_wal_bytes: u64,
-    /// `producer.id.expiration.ms`: how long a partition remembers an idle producer.
-    pub producer_id_expiration: Duration,
     /// `log.scrub.bytes.per.second`: rate at which stored batches are checked again; 0 is off.
     pub log_scrub_bytes_per_second: u64,
     /// `log.scrub.interval.ms`: pause between two rounds of that.
@@ -182,39 +146,18 @@ impl Default for Config {
             node_id: 1,
             num_partitions: 1,
             auto_create_topics: true,
-            message_max_bytes: 1_048_588,
-            log_segment_bytes: 1 << 30,
-            log_index_interval_bytes: 4096,
+            dynamic: Dynamic::default(),
             log_writer_threads: 1,
             log_open_files_max: 512,
             log_append_queue_bytes: 64 << 20,
-            log_roll_ms: None,
             log_roll_hours: 168,
-            log_roll_jitter_ms: None,
             log_roll_jitter_hours: 0,
-            log_message_timestamp_type: TimestampType::CreateTime,
-            log_message_timestamp_before_max: Duration::from_millis(i64::MAX as u64),
-            log_message_timestamp_after_max: Duration::from_secs(3600),
             log_check_compressed_records: true,
-            compression_type: Compression::Producer,
-            compression_gzip_level: -1,
-            compression_lz4_level: 9,
-            compression_zstd_level: 3,
-            log_cleanup_policy: CleanupPolicy { delete: true, compact: false },
-            log_retention_ms: None,
             log_retention_minutes: None,
             log_retention_hours: 168,
-            log_retention_bytes: None,
             log_retention_check_interval: Duration::from_secs(300),
-            log_cleaner_min_cleanable_ratio: 0.5,
-            log_cleaner_min_compaction_lag: Duration::ZERO,
-            log_cleaner_max_compaction_lag: Duration::from_millis(i64::MAX as u64),
-            log_cleaner_delete_retention: Duration::from_secs(86_400),
-            log_cleaner_dedupe_buffer_bytes: 128 << 20,
-            log_cleaner_backoff: Duration::from_secs(15),
             log_initial_task_delay: Duration::from_secs(30),
             log_wal_bytes: 128 << 20,
-            producer_id_expiration: Duration::from_secs(24 * 60 * 60),
             log_scrub_bytes_per_second: 4 << 20,
             log_scrub_interval: Duration::from_secs(3_600),
             offsets_topic_partitions: 50,
@@ -263,12 +206,26 @@ pub struct Entry {
     pub kind: ConfigType,
     /// Its current value as text; `None` if it is left to another key.
     pub value: Option<String>,
-    /// What it is without being told.
-    pub default: Option<String>,
-    /// Whether it still has its default.
-    pub is_default: bool,
+    /// Where it has a value, with that value: the first is the one that holds. None if it is left to
+    /// another key.
+    pub origins: Vec<(Origin, String)>,
+    /// Whether it may change while the broker runs.
+    pub is_dynamic: bool,
     /// What it does, in a sentence.
     pub doc: &'static str,
+}
+
+/// Where a config has its value from; the first beat the later ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// Set while running, for this broker.
+    Broker,
+    /// Set while running, for all brokers.
+    Cluster,
+    /// Set at the start, to another value than the default.
+    Start,
+    /// Not set at all.
+    Default,
 }
 
 impl Config {
@@ -291,6 +248,11 @@ impl Config {
         keys.chain(fixed::FIXED.iter().map(|key| key.entry(self))).collect()
     }
 
+    /// Whether Ottla has a config of that name, or one value for it.
+    pub fn is_known(name: &str) -> bool {
+        table::find(name).is_some() || fixed::find(name).is_some()
+    }
+
     /// One config, if Ottla has it.
     pub fn entry(&self, name: &str) -> Option<Entry> {
         match table::find(name) {
@@ -302,7 +264,7 @@ impl Config {
     /// The value of one config as text; empty for one that is not set or not known.
     pub fn text(&self, name: &str) -> String {
         match (table::find(name), fixed::find(name)) {
-            (Some(key), _) => (key.render)(self),
+            (Some(key), _) => key.text(self),
             (None, Some(key)) => (key.value)(self),
             (None, None) => String::new(),
         }

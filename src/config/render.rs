@@ -27,7 +27,7 @@ pub(super) fn default_file() -> String {
         for line in comment(key) {
             file.push_str(&format!("# {line}\n"));
         }
-        let value = (key.render)(&defaults);
+        let value = key.at_start(&defaults);
         if key.kind.quoted() {
             // Rust's escapes of quotes and backslashes are TOML's too.
             file.push_str(&format!("{} = {value:?}\n", key.name));

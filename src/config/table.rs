@@ -1,7 +1,7 @@
 //! Every config key once: its name, what it takes, which field it sets and what it does.
 
-use super::value::{Kind, Value};
-use super::{Config, Entry};
+use super::value::Value;
+use super::{Config, DynamicConfig, Entry, Kind, Origin};
 
 /// One row of the table.
 pub(super) struct Key {
@@ -13,28 +13,81 @@ pub(super) struct Key {
     pub(super) kind: Kind,
     /// What it does, in one or two sentences.
     pub(super) doc: &'static str,
-    /// Parses the text into the field; false when it is no such value.
-    pub(super) set: fn(&mut Config, &str) -> bool,
-    /// The field's value as text.
-    pub(super) render: fn(&Config) -> String,
+    /// Where its value is.
+    pub(super) field: Field,
+}
+
+/// Where a key's value is: `set` parses a text into it, and is false when it is no such value,
+/// `render` is the value as text.
+pub(super) enum Field {
+    /// Set at the start alone.
+    Start { set: fn(&mut Config, &str) -> bool, render: fn(&Config) -> String },
+    /// May change while the broker runs.
+    Dynamic { set: fn(&mut DynamicConfig, &str) -> bool, render: fn(&DynamicConfig) -> String },
 }
 
 impl Key {
+    /// Whether it may change while the broker runs.
+    pub(super) fn is_dynamic(&self) -> bool {
+        matches!(self.field, Field::Dynamic { .. })
+    }
+
+    /// Sets what it is at the start; false when it is no such value.
+    pub(super) fn set(&self, config: &mut Config, text: &str) -> bool {
+        let Some(text) = self.kind.canonical(text) else { return false };
+        match &self.field {
+            Field::Start { set, .. } => set(config, &text),
+            Field::Dynamic { set, .. } => {
+                let mut is_set = false;
+                config.dynamic.start_with(|values| is_set = set(values, &text));
+                is_set
+            }
+        }
+    }
+
+    /// What it is at the start.
+    pub(super) fn at_start(&self, config: &Config) -> String {
+        match &self.field {
+            Field::Start { render, .. } => render(config),
+            Field::Dynamic { render, .. } => render(config.dynamic.at_start()),
+        }
+    }
+
+    /// What it is now.
+    pub(super) fn text(&self, config: &Config) -> String {
+        match &self.field {
+            Field::Start { render, .. } => render(config),
+            Field::Dynamic { render, .. } => render(&config.dynamic.load()),
+        }
+    }
+
     /// The key as it stands in `config`.
     pub(super) fn entry(&self, config: &Config, defaults: &Config) -> Entry {
-        let (value, default) = ((self.render)(config), (self.render)(defaults));
-        let is_default = value == default;
+        let values = config.dynamic.load();
+        let (value, start, default) =
+            (self.text(config), self.at_start(config), self.at_start(defaults));
         // Only an optional key says by an empty value that another one decides.
         let told = |text: String| {
             let is_left = matches!(self.kind, Kind::Optional(_) | Kind::Host) && text.is_empty();
             (!is_left).then_some(text)
         };
+        let overlaid = |overlay: &super::Overlay, origin| {
+            Some((origin, overlay.get(self.name)?.reveal().to_owned()))
+        };
+        let at_start = (start != default).then_some((Origin::Start, start));
+        let of_all = [at_start, Some((Origin::Default, default))];
+        let of_all =
+            of_all.into_iter().flatten().filter_map(|(origin, it)| Some((origin, told(it)?)));
+        let dynamic = [
+            overlaid(&values.overlays.broker, Origin::Broker),
+            overlaid(&values.overlays.cluster, Origin::Cluster),
+        ];
         Entry {
             name: self.name,
-            kind: self.kind.config_type(self.name),
+            kind: self.kind.config_type(),
             value: told(value),
-            default: told(default),
-            is_default,
+            origins: dynamic.into_iter().flatten().chain(of_all).collect(),
+            is_dynamic: self.is_dynamic(),
             doc: self.doc,
         }
     }
@@ -58,41 +111,55 @@ pub(super) fn find(name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.name == name)
 }
 
-/// The known key most like `name`, if any is close enough to have been meant.
-pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    const LIKENESS_MIN: f64 = 0.75;
-    KEYS.iter()
-        .map(|key| (strsim::normalized_damerau_levenshtein(key.name, name), key.name))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .map(|(_, name)| name)
-}
-
+/// Rows of the table: `name => field: kind, doc;`, with `(dynamic)` before the field of a key that may
+/// change while the broker runs.
 macro_rules! keys {
-    ($($section:literal { $($name:literal => $field:ident: $kind:expr, $doc:expr;)* })*) => {
+    ($($section:literal {
+        $($name:literal => $(($dynamic:ident))? $field:ident: $kind:expr, $doc:expr;)*
+    })*) => {
         &[$($(Key {
             name: $name,
             section: $section,
             kind: $kind,
             doc: $doc,
-            set: |config, text| match Value::parse(text) {
-                Some(value) => {
-                    config.$field = value;
-                    true
-                }
-                None => false,
-            },
-            render: |config| Value::render(&config.$field),
+            field: field!($(($dynamic))? $field),
         },)*)*]
     };
 }
 
-const fn integer(min: u64, max: u64) -> Kind {
-    Kind::Integer { min, max }
+macro_rules! field {
+    ((dynamic) $field:ident) => {
+        Field::Dynamic {
+            set: |values, text| assign!(values.$field, text),
+            render: |values| Value::render(&values.$field),
+        }
+    };
+    ($field:ident) => {
+        Field::Start {
+            set: |config, text| assign!(config.$field, text),
+            render: |config| Value::render(&config.$field),
+        }
+    };
+}
+
+macro_rules! assign {
+    ($field:expr, $text:expr) => {
+        match Value::parse($text) {
+            Some(value) => {
+                $field = value;
+                true
+            }
+            None => false,
+        }
+    };
+}
+
+const fn integer(min: i64, max: i64) -> Kind {
+    Kind::Number { min, max }
 }
 
 /// -1, or a whole number.
-const fn limit(min: u64, max: u64) -> Kind {
+const fn limit(min: i64, max: i64) -> Kind {
     Kind::Limit { min, max }
 }
 
@@ -101,9 +168,9 @@ const fn finer(kind: &'static Kind) -> Kind {
     Kind::Optional(kind)
 }
 
-const INT_MAX: u64 = i32::MAX as u64;
-const LONG_MAX: u64 = i64::MAX as u64;
-const DAY_MS: u64 = 86_400_000;
+const INT_MAX: i64 = i32::MAX as i64;
+const LONG_MAX: i64 = i64::MAX;
+const DAY_MS: i64 = 86_400_000;
 
 /// In the default file's order.
 pub(super) const KEYS: &[Key] = keys! {
@@ -132,86 +199,86 @@ pub(super) const KEYS: &[Key] = keys! {
             "Whether a topic is created when a client first asks for it.";
         "num.partitions" => num_partitions: integer(1, 10_000),
             "Partitions of a topic that is created without a count.";
-        "message.max.bytes" => message_max_bytes: integer(1_024, INT_MAX),
+        "message.max.bytes" => (dynamic) message_max_bytes: integer(1_024, INT_MAX),
             "Largest record batch a topic takes, after compression.";
     }
     "Log" {
         "durability" => durability: Kind::Choice(&["disk", "page-cache"]),
             "When acks=all is answered: \"disk\" after fdatasync, \"page-cache\" after the write, as Kafka does.";
-        "log.segment.bytes" => log_segment_bytes: integer(1_024, 1 << 40),
+        "log.segment.bytes" => (dynamic) log_segment_bytes: integer(1_024, 1 << 40),
             "Size at which a segment file is closed and the next one begun.";
-        "log.index.interval.bytes" => log_index_interval_bytes: integer(0, INT_MAX),
+        "log.index.interval.bytes" => (dynamic) log_index_interval_bytes: integer(0, INT_MAX),
             "Log bytes between two entries of the sparse offset index.";
         "log.writer.threads" => log_writer_threads: integer(1, 256),
             "Threads that append, each for its own share of the partitions. Appends of the same thread share \
              their syncs, so more threads help only if one cannot keep up with the disk.";
         "log.append.queue.bytes" => log_append_queue_bytes: integer(1 << 20, 1 << 36),
             "Bound of each writer's queue. When it is full, producers wait.";
-        "log.roll.ms" => log_roll_ms: finer(&integer(1, LONG_MAX)),
+        "log.roll.ms" => (dynamic) log_roll_ms: finer(&integer(1, LONG_MAX)),
             "Age at which a segment is closed, measured by the timestamps of its records. Empty: see log.roll.hours.";
         "log.roll.hours" => log_roll_hours: integer(1, INT_MAX),
             "The same in hours; log.roll.ms beats it.";
-        "log.roll.jitter.ms" => log_roll_jitter_ms: finer(&integer(0, LONG_MAX)),
+        "log.roll.jitter.ms" => (dynamic) log_roll_jitter_ms: finer(&integer(0, LONG_MAX)),
             "The most by which a segment is closed earlier, at random. Empty: see log.roll.jitter.hours.";
         "log.roll.jitter.hours" => log_roll_jitter_hours: integer(0, INT_MAX),
             "The same in hours; log.roll.jitter.ms beats it.";
-        "log.message.timestamp.type" => log_message_timestamp_type:
+        "log.message.timestamp.type" => (dynamic) log_message_timestamp_type:
             Kind::Choice(&["CreateTime", "LogAppendTime"]),
             "Whose time records carry: the producer's, or the broker's when it appends them.";
-        "log.message.timestamp.before.max.ms" => log_message_timestamp_before_max:
+        "log.message.timestamp.before.max.ms" => (dynamic) log_message_timestamp_before_max:
             integer(0, LONG_MAX),
             "How far a record's time may lie in the past. The largest number means any.";
-        "log.message.timestamp.after.max.ms" => log_message_timestamp_after_max:
+        "log.message.timestamp.after.max.ms" => (dynamic) log_message_timestamp_after_max:
             integer(0, LONG_MAX),
             "How far a record's time may lie in the future. The largest number means any.";
         "log.check.compressed.records" => log_check_compressed_records: Kind::Bool,
             "Whether the records of compressed batches are decompressed and checked when they are produced, as Kafka does. \
              false trusts producers: a body that is no such compression, a wrong record count or largest timestamp is stored as it comes, \
              and consumers may fail on it. Uncompressed batches are always checked.";
-        "compression.type" => compression_type:
+        "compression.type" => (dynamic) compression_type:
             Kind::Choice(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
             "How batches are compressed on disk; \"producer\" keeps them as they came.";
-        "compression.gzip.level" => compression_gzip_level: limit(1, 9),
+        "compression.gzip.level" => (dynamic) compression_gzip_level: limit(1, 9),
             "Level of compression.type=gzip; -1 is zlib's default.";
-        "compression.lz4.level" => compression_lz4_level: integer(9, 9),
+        "compression.lz4.level" => (dynamic) compression_lz4_level: integer(9, 9),
             "Level of compression.type=lz4. Accepted for compatibility: there is one level.";
-        "compression.zstd.level" => compression_zstd_level: Kind::Signed { min: -131_072, max: 22 },
+        "compression.zstd.level" => (dynamic) compression_zstd_level: integer(-131_072, 22),
             "Level of compression.type=zstd.";
     }
     "Retention and compaction" {
-        "log.cleanup.policy" => log_cleanup_policy:
-            Kind::Choice(&["delete", "compact", "compact,delete"]),
+        "log.cleanup.policy" => (dynamic) log_cleanup_policy:
+            Kind::List { words: &["delete", "compact"], may_be_empty: false },
             "What happens to old records: delete drops them by age and size, compact keeps the newest record of each key.";
-        "log.retention.ms" => log_retention_ms: finer(&limit(1, LONG_MAX)),
+        "log.retention.ms" => (dynamic) log_retention_ms: finer(&limit(1, LONG_MAX)),
             "How long records are kept at least; -1 is for ever. Empty: see log.retention.minutes.";
         "log.retention.minutes" => log_retention_minutes: finer(&limit(1, INT_MAX)),
             "The same in minutes; log.retention.ms beats it. Empty: see log.retention.hours.";
         "log.retention.hours" => log_retention_hours: limit(1, INT_MAX),
             "The same in hours; both finer keys beat it.";
-        "log.retention.bytes" => log_retention_bytes: limit(0, LONG_MAX),
+        "log.retention.bytes" => (dynamic) log_retention_bytes: limit(0, LONG_MAX),
             "Bytes of a partition above which its oldest segments are dropped; -1 is no bound.";
         "log.retention.check.interval.ms" => log_retention_check_interval: integer(1, LONG_MAX),
             "How often the broker looks for segments to delete.";
-        "log.cleaner.min.cleanable.ratio" => log_cleaner_min_cleanable_ratio: Kind::Ratio,
+        "log.cleaner.min.cleanable.ratio" => (dynamic) log_cleaner_min_cleanable_ratio: Kind::Ratio,
             "A log is compacted when a larger share of its bytes than this is not compacted yet.";
-        "log.cleaner.min.compaction.lag.ms" => log_cleaner_min_compaction_lag:
+        "log.cleaner.min.compaction.lag.ms" => (dynamic) log_cleaner_min_compaction_lag:
             integer(0, LONG_MAX),
             "How long a record stays uncompacted at least.";
-        "log.cleaner.max.compaction.lag.ms" => log_cleaner_max_compaction_lag:
+        "log.cleaner.max.compaction.lag.ms" => (dynamic) log_cleaner_max_compaction_lag:
             integer(1, LONG_MAX),
             "How long a record stays uncompacted at most. The largest number means any.";
-        "log.cleaner.delete.retention.ms" => log_cleaner_delete_retention: integer(0, LONG_MAX),
+        "log.cleaner.delete.retention.ms" => (dynamic) log_cleaner_delete_retention: integer(0, LONG_MAX),
             "How long a compacted log keeps its tombstones readable.";
-        "log.cleaner.dedupe.buffer.size" => log_cleaner_dedupe_buffer_bytes:
+        "log.cleaner.dedupe.buffer.size" => (dynamic) log_cleaner_dedupe_buffer_bytes:
             integer(1 << 20, 1 << 40),
             "Memory for the keys of a log while it is compacted. Used only then.";
-        "log.cleaner.backoff.ms" => log_cleaner_backoff: integer(0, LONG_MAX),
+        "log.cleaner.backoff.ms" => (dynamic) log_cleaner_backoff: integer(0, LONG_MAX),
             "Pause of the cleaner when no log is worth compacting, and its first pause after a failure or a full disk, which doubles up to 15 minutes.";
         "log.initial.task.delay.ms" => log_initial_task_delay: integer(0, LONG_MAX),
             "How long after the start retention is first applied and the scrub begins.";
         "log.wal.bytes" => log_wal_bytes: integer(0, 1 << 40),
             "Size of each writer's write-ahead log, which syncs the appends to many logs together; 0 syncs each log by itself. Its earlier name, log.redo.bytes, is accepted.";
-        "producer.id.expiration.ms" => producer_id_expiration: integer(1, INT_MAX),
+        "producer.id.expiration.ms" => (dynamic) producer_id_expiration: integer(1, INT_MAX),
             "How long a partition remembers the last batches of an idle producer, to recognise duplicates.";
         "log.scrub.bytes.per.second" => log_scrub_bytes_per_second: integer(0, 1 << 40),
             "Rate at which the scrub reads stored batches again and checks them, in the background; 0 turns it off.";

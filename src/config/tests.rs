@@ -40,9 +40,14 @@ fn the_default_file_is_what_the_table_renders() {
 fn the_default_file_says_nothing_but_the_defaults() {
     let (_file, sources) = file(&Config::default_file());
     let config = Config::load(&sources).unwrap();
-    assert!(config.entries().iter().all(|entry| entry.is_default));
+    assert!(
+        config.entries().iter().all(|entry| entry
+            .origins
+            .first()
+            .is_none_or(|(origin, _)| *origin == Origin::Default))
+    );
     for key in table::KEYS {
-        assert!(key.kind.admits(&(key.render)(&Config::default())), "{}", key.name);
+        assert!(key.kind.canonical(&key.at_start(&Config::default())).is_some(), "{}", key.name);
     }
 }
 
@@ -55,7 +60,11 @@ fn flat_quoted_and_nested_keys_mean_the_same() {
         "[log.segment]\nbytes = \"65536\"",
     ] {
         let (_file, sources) = file(text);
-        assert_eq!(Config::load(&sources).unwrap().log_segment_bytes, 65536, "{text}");
+        assert_eq!(
+            Config::load(&sources).unwrap().dynamic.load().log_segment_bytes,
+            65536,
+            "{text}"
+        );
     }
 }
 
@@ -177,7 +186,10 @@ fn the_finest_unit_of_a_period_wins() {
     assert_eq!(roll(&["log.roll.hours=1", "log.roll.ms=9"]).log_roll(), Duration::from_millis(9));
     assert_eq!(roll(&[]).log_roll_jitter(), Duration::ZERO);
     assert_eq!(roll(&["log.roll.jitter.ms=4"]).log_roll_jitter(), Duration::from_millis(4));
-    assert_eq!(Config::load(&flags(&["log.retention.ms="])).unwrap().log_retention_ms, None);
+    assert_eq!(
+        Config::load(&flags(&["log.retention.ms="])).unwrap().dynamic.load().log_retention_ms,
+        None
+    );
 }
 
 #[test]
@@ -212,6 +224,7 @@ fn bounds_of_the_logs_configs_are_kafkas() {
         "log.message.timestamp.after.max.ms=9223372036854775807",
     ]))
     .unwrap();
+    let config = config.dynamic.load();
     assert_eq!(config.log_retention_bytes, None);
     assert_eq!(config.log_cleanup_policy, CleanupPolicy { delete: true, compact: true });
     assert_eq!(config.compression_type, Compression::Zstd);
@@ -247,4 +260,56 @@ fn every_key_has_a_name_of_its_own_in_the_environment() {
     names.dedup();
     assert_eq!(names.len(), table::KEYS.len());
     assert!(names.contains(&"OTTLA_LOG_SEGMENT_BYTES".to_owned()));
+}
+
+fn overlay(pairs: &[(&str, &str)]) -> Overlay {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), Secret::new(*value))).collect()
+}
+
+#[test]
+fn what_is_set_while_running_beats_the_start_and_a_broker_beats_the_cluster() {
+    let config = Config::load(&flags(&["log.retention.ms=7", "log.segment.bytes=5000"])).unwrap();
+    let shared = config.dynamic.share();
+    let copy = config.clone();
+    config.overlay(Overlays {
+        cluster: overlay(&[("log.retention.ms", "8"), ("message.max.bytes", "2000")]),
+        broker: overlay(&[("log.retention.ms", "9")]),
+    });
+    assert_eq!(shared.load().log_retention_ms, Some(9));
+    assert_eq!((shared.load().message_max_bytes, shared.load().log_segment_bytes), (2000, 5000));
+    assert_eq!(copy.dynamic.load().log_retention_ms, Some(7), "a copy is on its own");
+    let entry = config.entry("log.retention.ms").unwrap();
+    let of = |origin, value: &str| (origin, value.to_owned());
+    let origins = [of(Origin::Broker, "9"), of(Origin::Cluster, "8"), of(Origin::Start, "7")];
+    assert_eq!((entry.value.as_deref(), entry.origins), (Some("9"), origins.into()));
+    assert!(entry.is_dynamic);
+    config.overlay(Overlays::default());
+    assert_eq!(config.log_retention(), Some(Duration::from_millis(7)));
+    assert_eq!(config.text("message.max.bytes"), "1048588");
+}
+
+#[test]
+fn what_cannot_be_set_while_running_is_refused() {
+    let refusal = |name| DynamicKey::find(name).err().unwrap();
+    assert!(
+        refusal("num.partitions")
+            .starts_with("Cannot update these configs dynamically: [num.partitions]")
+    );
+    assert!(refusal("broker.id").contains("dynamically"));
+    assert!(refusal("log.retention.mss").contains("did you mean 'log.retention.ms'?"));
+    let bytes = DynamicKey::find("message.max.bytes").unwrap();
+    assert_eq!(bytes.checked(" 2000 ").as_deref(), Ok("2000"));
+    let said = bytes.checked("abc").unwrap_err();
+    assert!(said.starts_with("Invalid value abc for configuration message.max.bytes: "), "{said}");
+    let config = Config::default();
+    let above = Overlays {
+        cluster: overlay(&[("message.max.bytes", "2147483647")]),
+        ..Overlays::default()
+    };
+    assert!(config.check_overlays(&above).unwrap_err().contains("socket.request.max.bytes"));
+    // What a later version left: the rest holds.
+    let odd = [("no.such", "1"), ("log.retention.ms", "soon"), ("log.segment.bytes", "4096")];
+    config.overlay(Overlays { cluster: overlay(&odd), ..Overlays::default() });
+    assert_eq!(config.dynamic.load().log_segment_bytes, 4096);
+    assert_eq!(config.dynamic.load().log_retention_ms, None);
 }

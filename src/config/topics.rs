@@ -122,7 +122,7 @@ impl Config {
     pub fn log_retention(&self) -> Option<Duration> {
         let minutes = self.log_retention_minutes.map(|minutes| minutes.saturating_mul(MINUTE_MS));
         let hours = || self.log_retention_hours.saturating_mul(HOUR_MS);
-        let ms = self.log_retention_ms.or(minutes).unwrap_or_else(hours);
+        let ms = self.dynamic.load().log_retention_ms.or(minutes).unwrap_or_else(hours);
         u64::try_from(ms).ok().map(Duration::from_millis)
     }
 
@@ -133,13 +133,13 @@ impl Config {
 
     /// Age at which a segment ends, of the finer of `log.roll.ms` and `.hours` that is given.
     pub fn log_roll(&self) -> Duration {
-        period(self.log_roll_ms, self.log_roll_hours)
+        period(self.dynamic.load().log_roll_ms, self.log_roll_hours)
     }
 
     /// The most by which a segment ends earlier, of the finer of `log.roll.jitter.ms` and `.hours`
     /// that is given.
     pub fn log_roll_jitter(&self) -> Duration {
-        period(self.log_roll_jitter_ms, self.log_roll_jitter_hours)
+        period(self.dynamic.load().log_roll_jitter_ms, self.log_roll_jitter_hours)
     }
 }
 

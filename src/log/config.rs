@@ -110,6 +110,7 @@ impl LogConfig {
     /// The configs of a log that was not configured: those of the broker's internal topics, which keep
     /// everything.
     pub fn internal(broker: &Config) -> LogConfig {
+        let broker = broker.dynamic.load();
         LogConfig {
             batch_bytes_max: i32::MAX as u32,
             segment_bytes: broker.log_segment_bytes,

@@ -77,8 +77,8 @@ struct Identity {
 /// segments with revisions: an older binary would ignore them and bring deleted records back. Since 3, the
 /// write-ahead log may hold appends that a power loss has taken from the segments. Since 4, logs have manifests,
 /// and files of the write-ahead log that did not fit their logs are kept: an older binary would ignore the starts
-/// of logs in the former, and acknowledged records in the latter.
-const FORMAT: u32 = 4;
+/// of logs in the former, and acknowledged records in the latter. Since 5, the metadata's journal is binary.
+const FORMAT: u32 = 5;
 const IDENTITY: &str = "ottla.toml";
 const IDENTITY_NEXT: &str = "ottla.toml.next";
 const LOCK: &str = "lock";
@@ -317,7 +317,7 @@ mod tests {
             assert_eq!(fs::read_to_string(&identity).unwrap(), text);
             let opened = DataDir::open(dir.path()).unwrap();
             assert_eq!((opened.cluster_id(), opened.epoch()), ("id", LeaderEpoch(5)));
-            assert!(fs::read_to_string(&identity).unwrap().contains("format = 4\n"));
+            assert!(fs::read_to_string(&identity).unwrap().contains("format = 5\n"));
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, Dynamic};
 use crate::log::append::owner::out_of_handles;
 use crate::log::config::LogConfig;
 use crate::log::logs::{LogError, unregistered};
@@ -47,8 +47,8 @@ pub(super) struct Settings {
     pub(super) view_interval_bytes: u64,
     /// The logs that refuse appends.
     pub(super) refusals: Refusals,
-    /// How long an idle producer is remembered.
-    pub(super) producer_idle_max: Duration,
+    /// The configs that may change while running.
+    pub(super) dynamic: Dynamic,
     /// Wakes the checkpoint thread, once it has started.
     pub(super) checkpoint_alarm: OnceLock<Alarm>,
 }
@@ -83,7 +83,7 @@ impl Settings {
             progress: OnceLock::new(),
             view_interval_bytes: VIEW_INTERVAL_BYTES,
             refusals,
-            producer_idle_max: config.producer_id_expiration,
+            dynamic: config.dynamic.share(),
             checkpoint_alarm: OnceLock::new(),
         })
     }
@@ -102,6 +102,11 @@ impl Settings {
     pub(super) fn note_refusal(&self, log: LogId, refusal: &Refusal) {
         self.meter.refusing.inc();
         self.refusals.add(log, self.topics.of(log.topic).name(), refusal);
+    }
+
+    /// How long an idle producer is remembered.
+    pub(super) fn producer_idle_max(&self) -> Duration {
+        self.dynamic.load().producer_id_expiration
     }
 
     /// Now, in milliseconds of the monotonic clock.

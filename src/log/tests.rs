@@ -297,7 +297,10 @@ fn a_marker_of_a_higher_epoch_fences_the_lower_ones() {
 #[test]
 fn segments_roll_and_reads_walk_over_them() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { log_segment_bytes: 300, log_index_interval_bytes: 100, ..config() };
+    let config = config().starting_with(|it| {
+        it.log_segment_bytes = 300;
+        it.log_index_interval_bytes = 100;
+    });
     let fixture = Fixture::with(dir.path(), &config);
     let written: Vec<String> = (0..40).map(|n| format!("value-{n}")).collect();
     for value in &written {
@@ -404,7 +407,10 @@ fn a_deleted_view_is_rebuilt_from_the_log() {
 #[test]
 fn a_view_that_knows_only_the_beginning_is_caught_up() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { log_segment_bytes: 500, log_index_interval_bytes: 80, ..config() };
+    let config = config().starting_with(|it| {
+        it.log_segment_bytes = 500;
+        it.log_index_interval_bytes = 80;
+    });
     let fixture = Fixture::with(dir.path(), &config);
     for n in 0..30 {
         fixture.append(by(1, 0, n, false, &[&format!("v{n}")])).unwrap();
@@ -433,7 +439,7 @@ fn a_view_that_knows_only_the_beginning_is_caught_up() {
 #[test]
 fn a_view_that_did_not_fit_once_is_not_believed_by_halves_later() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { log_segment_bytes: 400, ..config() };
+    let config = config().starting_with(|it| it.log_segment_bytes = 400);
     let fixture = Fixture::with(dir.path(), &config);
     fixture.append(by(1, 0, 0, true, &["a"])).unwrap();
     fixture.end(1, 0, Marker::Abort).unwrap();
@@ -579,7 +585,7 @@ fn a_hole_of_zeros_left_by_a_power_loss_is_cut() {
 #[test]
 fn a_missing_segment_is_reported_and_the_rest_stays_readable() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { log_segment_bytes: 1, ..config() };
+    let config = config().starting_with(|it| it.log_segment_bytes = 1);
     let fixture = Fixture::with(dir.path(), &config);
     for value in ["a", "b", "c"] {
         fixture.append(plain(&[value])).unwrap();
@@ -625,7 +631,10 @@ fn reads_respect_their_bounds() {
 #[test]
 fn timestamps_are_found_exactly_inside_batches_and_over_segments() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { log_segment_bytes: 400, log_index_interval_bytes: 80, ..config() };
+    let config = config().starting_with(|it| {
+        it.log_segment_bytes = 400;
+        it.log_index_interval_bytes = 80;
+    });
     let fixture = Fixture::with(dir.path(), &config);
     let at = |ms: i64| NewRecord { timestamp: Timestamp(ms), ..NewRecord::default() };
     // Three records each, ten apart and late by one in the middle of each batch.
@@ -700,7 +709,10 @@ fn a_request_of_several_batches_is_stored_whole_or_not_at_all() {
 #[test]
 fn a_view_damaged_anywhere_changes_nothing_for_readers_and_producers() {
     let origin = tempfile::tempdir().unwrap();
-    let config = Config { log_segment_bytes: 2000, log_index_interval_bytes: 80, ..config() };
+    let config = config().starting_with(|it| {
+        it.log_segment_bytes = 2000;
+        it.log_index_interval_bytes = 80;
+    });
     let fixture = Fixture::with(origin.path(), &config);
     for n in 0..40 {
         fixture.append(by(1, 0, n, n % 2 == 0, &["x"])).unwrap_or_else(|_| {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::brokers::BrokerConfigs;
 use super::change::Change;
 use super::topics::{Topic, Topics};
 use crate::types::TopicId;
@@ -13,6 +14,8 @@ use crate::types::TopicId;
 pub struct Image {
     /// Topics and their configs.
     pub(super) topics: Arc<Topics>,
+    /// Broker configs that were changed while running.
+    pub(super) brokers: Arc<BrokerConfigs>,
 }
 
 impl Image {
@@ -38,6 +41,7 @@ impl Image {
         for change in changes {
             match change {
                 Change::Topic(change) => Arc::make_mut(&mut next.topics).apply(change)?,
+                Change::Broker(change) => Arc::make_mut(&mut next.brokers).apply(change),
             }
         }
         *self = next;
@@ -46,6 +50,6 @@ impl Image {
 
     /// Changes that make this image out of an empty one.
     pub(super) fn changes(&self) -> impl Iterator<Item = Change> {
-        self.topics.changes()
+        self.topics.changes().chain(self.brokers.changes())
     }
 }

@@ -16,8 +16,10 @@ pub mod journal;
 pub mod local_journal;
 pub mod placement;
 
+mod brokers;
 mod change;
 mod collector;
+mod config_change;
 mod image;
 mod record;
 mod replay;
@@ -42,11 +44,13 @@ use self::task::{Command, Owner};
 use crate::config::Config;
 use crate::log::{Logs, Partition};
 use crate::metrics::Metrics;
-use crate::types::{Clock, LogId, PartitionId, Progress, TopicId, TopicNameError};
+use crate::types::{Clock, LogId, PartitionId, Progress, TopicId, TopicName, TopicNameError};
 
+pub use brokers::{BrokerConfigs, BrokerScope};
+pub use config_change::{ConfigChange, ConfigChanges};
 pub use image::Image;
 pub use local_journal::LocalJournal;
-pub use topic::{BrokerConfig, ConfigChange, ConfigChanges, TopicConfig};
+pub use topic::TopicConfig;
 pub use topics::{Topic, Topics};
 
 /// The most partitions a topic may have: each costs memory at every start.
@@ -94,6 +98,9 @@ pub enum MetadataError {
     /// Error 40.
     #[error("{0}")]
     Config(String),
+    /// Error 42: a broker config.
+    #[error("{0}")]
+    BrokerConfig(String),
     /// Error 17: clients may not change it.
     #[error("topic '{0}' is internal and cannot be changed")]
     Internal(String),
@@ -137,6 +144,7 @@ impl Metadata {
         let mut replay = Replay::default();
         replay.read_on(&*journal).await?;
         let (image, next, history) = replay.finish();
+        config.overlay(image.brokers.overlays(config.node_id));
         topic_logs::delete_orphans(&logs, &image).await?;
         topic_logs::open_logs(&logs, &image, &config, &*clock).await?;
         let published = Arc::new(Published {
@@ -198,6 +206,16 @@ impl Metadata {
         validate_only: bool,
     ) -> Result<(), MetadataError> {
         self.ask(|reply| Command::AlterConfigs { id, changes, validate_only, reply }).await
+    }
+
+    /// Changes configs of brokers durably; all rooms follow at once. With `validate_only` only checks.
+    pub async fn alter_broker_configs(
+        &self,
+        scope: BrokerScope,
+        changes: ConfigChanges,
+        validate_only: bool,
+    ) -> Result<(), MetadataError> {
+        self.ask(|reply| Command::AlterBrokers { scope, changes, validate_only, reply }).await
     }
 
     /// Deletes a topic, its logs and its committed offsets' meaning (offsets are keyed by id).

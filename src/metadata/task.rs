@@ -7,15 +7,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
-use super::change::{Change, TopicChange};
+use super::brokers::BrokerKeys;
+use super::change::{BrokerChange, Change, TopicChange};
+use super::config_change::{Delta, delta};
 use super::journal::{History, Journal, JournalError, Slot, SlotSize};
 use super::replay::Replay;
-use super::topic::Delta;
+use super::topic::TopicKeys;
 use super::topic_logs::{blocking, configure, open};
 use super::{
-    ConfigChanges, Image, MetadataError, NewTopic, PARTITIONS_MAX, Published, Topic, record, topic,
+    BrokerConfigs, BrokerScope, ConfigChanges, Image, MetadataError, NewTopic, PARTITIONS_MAX,
+    Published, Topic, record, topic,
 };
 use crate::config::Config;
 use crate::types::{LogId, PartitionId, TopicId, TopicName};
@@ -40,6 +43,12 @@ pub(super) enum Command {
     },
     AlterConfigs {
         id: TopicId,
+        changes: ConfigChanges,
+        validate_only: bool,
+        reply: Reply<()>,
+    },
+    AlterBrokers {
+        scope: BrokerScope,
         changes: ConfigChanges,
         validate_only: bool,
         reply: Reply<()>,
@@ -106,6 +115,9 @@ impl Owner {
                 Command::AlterConfigs { id, changes, validate_only, reply } => {
                     let _ = reply.send(self.alter_configs(id, changes, validate_only).await);
                 }
+                Command::AlterBrokers { scope, changes, validate_only, reply } => {
+                    let _ = reply.send(self.alter_brokers(scope, changes, validate_only).await);
+                }
                 Command::Delete { id, reply } => {
                     let _ = reply.send(self.delete(id).await);
                 }
@@ -150,7 +162,7 @@ impl Owner {
         if let Some(topic) = self.image().topic(name.as_str()).cloned() {
             // A directory of a version that did not set them yet.
             configs.retain(|name, _| !topic.configs.contains_key(name));
-            let delta = topic::Delta { set: configs, ..topic::Delta::default() };
+            let delta = Delta { set: configs, ..Delta::default() };
             self.change_configs(topic.id, delta).await?;
             return self.image().topic_by_id(topic.id).cloned().ok_or(unknown(topic.id));
         }
@@ -203,8 +215,8 @@ impl Owner {
         validate_only: bool,
     ) -> Result<(), MetadataError> {
         let topic = configurable(&self.image(), id)?;
-        let delta =
-            topic::delta(&topic.configs, changes, &self.config).map_err(MetadataError::Config)?;
+        let delta = delta(&topic.configs, changes, &TopicKeys(&self.config))
+            .map_err(MetadataError::Config)?;
         check_delta(&self.image(), id, &delta, &self.config)?;
         if validate_only {
             return Ok(());
@@ -222,6 +234,27 @@ impl Owner {
         self.decide(&changes, |owner, now| check_delta(now, id, &delta, &owner.config)).await?;
         debug!(topic = %id, set = ?delta.set, unset = ?delta.unset, "changed topic configs");
         Ok(())
+    }
+
+    async fn alter_brokers(
+        &mut self,
+        scope: BrokerScope,
+        changes: ConfigChanges,
+        validate_only: bool,
+    ) -> Result<(), MetadataError> {
+        let image = self.image();
+        let set = image.brokers.set(scope);
+        let delta = delta(&set, changes, &BrokerKeys(&self.config));
+        let change = BrokerChange::new(scope, delta.map_err(MetadataError::BrokerConfig)?);
+        check_brokers(&image, &change, &self.config)?;
+        if validate_only || (change.set.is_empty() && change.unset.is_empty()) {
+            return Ok(());
+        }
+        // Names alone: a value may be a secret.
+        let (set, unset) = (change.set.keys(), change.unset.iter());
+        info!(?scope, set = ?set.collect::<Vec<_>>(), unset = ?unset.collect::<Vec<_>>(), "changing broker configs");
+        let changes = [Change::Broker(change.clone())];
+        self.decide(&changes, |owner, now| check_brokers(now, &change, &owner.config)).await
     }
 
     async fn delete(&mut self, id: TopicId) -> Result<(), MetadataError> {
@@ -312,8 +345,17 @@ impl Owner {
 
     /// Makes the logs follow `image` and shows it to all readers.
     fn publish(&mut self, image: Image) -> Result<(), MetadataError> {
-        for (_, topic) in self.image().topics.changed_in(&image.topics) {
-            configure(&self.published.logs, topic, &self.config)?;
+        let before = self.image();
+        if before.brokers != image.brokers {
+            self.config.overlay(image.brokers.overlays(self.config.node_id));
+            // Their defaults are other ones now.
+            for topic in image.topics() {
+                configure(&self.published.logs, topic, &self.config)?;
+            }
+        } else {
+            for (_, topic) in before.topics.changed_in(&image.topics) {
+                configure(&self.published.logs, topic, &self.config)?;
+            }
         }
         self.published.image.store(Arc::new(image));
         self.published.changed.send_replace(());
@@ -399,6 +441,21 @@ fn check_delta(
     let mut configs = topic.configs.clone();
     delta.apply(&mut configs);
     topic::agree(&configs, broker).map_err(MetadataError::Config)
+}
+
+/// Checks what this broker's config would be.
+fn check_brokers(
+    image: &Image,
+    change: &BrokerChange,
+    config: &Config,
+) -> Result<(), MetadataError> {
+    let mut brokers = BrokerConfigs::clone(&image.brokers);
+    brokers.apply(change);
+    let node = match change.scope {
+        BrokerScope::Cluster => config.node_id,
+        BrokerScope::Broker(node) => node,
+    };
+    config.check_overlays(&brokers.overlays(node)).map_err(MetadataError::BrokerConfig)
 }
 
 fn changeable(image: &Image, id: TopicId) -> Result<Arc<Topic>, MetadataError> {

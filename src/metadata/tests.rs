@@ -1,6 +1,7 @@
 //! The metadata over real logs: what it refuses, what survives a restart.
 
 pub(crate) mod journal;
+mod released;
 mod rewrite;
 
 use std::sync::Arc;

@@ -2,10 +2,8 @@
 //! is refused, so that nobody believes in what does not happen; one that asks for what Ottla does
 //! anyway is accepted and reads back.
 //!
-//! `table` lists the keys, `kind` what they take, `change` how they are altered.
+//! `table` lists the keys with what they take.
 
-mod change;
-mod kind;
 mod table;
 
 use std::borrow::Cow;
@@ -13,12 +11,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use self::table::Key;
-use crate::config::{CleanupPolicy, Compression, Config, ConfigType, TimestampType};
+use super::config_change::ConfigKeys;
+use crate::config::{CleanupPolicy, Compression, Config, ConfigType, Origin, TimestampType};
 use crate::log::{Codec, Compaction, LogConfig, Retention};
-
-pub use change::{ConfigChange, ConfigChanges};
-
-pub(super) use change::{Delta, change, delta};
 
 /// One topic config as DescribeConfigs shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,21 +26,10 @@ pub struct TopicConfig {
     pub value: String,
     /// Whether the topic itself sets it.
     pub is_set: bool,
-    /// The broker's config behind the default, if there is one.
-    pub broker: Option<BrokerConfig>,
+    /// The broker's config behind the default, if there is one, and where that has its values.
+    pub broker: Option<(&'static str, Vec<(Origin, String)>)>,
     /// What it does, in a sentence.
     pub doc: &'static str,
-}
-
-/// Where the default of a topic config comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BrokerConfig {
-    /// The broker's key.
-    pub name: &'static str,
-    /// What the broker was told at its start, where it is not the default.
-    pub set: Option<String>,
-    /// What holds for brokers that are told nothing; `None` where a coarser key decides.
-    pub default: Option<String>,
 }
 
 /// The configs as they are kept: each checked, all of them together too. The error names the key,
@@ -60,6 +44,23 @@ pub(super) fn check(
         .collect::<Result<BTreeMap<_, _>, String>>()?;
     agree(&checked, broker)?;
     Ok(checked)
+}
+
+/// The topic configs that there are, over the broker's that their defaults come from.
+pub(super) struct TopicKeys<'a>(pub(super) &'a Config);
+
+impl ConfigKeys for TopicKeys<'_> {
+    const NOUN: &'static str = "topic config";
+
+    fn checked(&self, name: &str, value: &str) -> Result<String, String> {
+        table::find(name)?.checked(value)
+    }
+
+    fn list(&self, name: &str) -> Result<Option<String>, String> {
+        let key = table::find(name)?;
+        let default = key.default(self.0).unwrap_or_default();
+        Ok((key.kind == ConfigType::List).then_some(default))
+    }
 }
 
 /// Checks what two configs together must not say.
@@ -83,15 +84,14 @@ fn defaults(internal: bool, broker: &Config) -> Cow<'_, Config> {
         return Cow::Borrowed(broker);
     }
     let largest = Duration::from_millis(i64::MAX as u64);
-    Cow::Owned(Config {
-        log_cleanup_policy: CleanupPolicy { delete: false, compact: false },
-        message_max_bytes: i32::MAX as u32,
-        log_message_timestamp_type: TimestampType::CreateTime,
-        log_message_timestamp_before_max: largest,
-        log_message_timestamp_after_max: largest,
-        compression_type: Compression::Producer,
-        ..broker.clone()
-    })
+    Cow::Owned(broker.now_with(|values| {
+        values.log_cleanup_policy = CleanupPolicy { delete: false, compact: false };
+        values.message_max_bytes = i32::MAX as u32;
+        values.log_message_timestamp_type = TimestampType::CreateTime;
+        values.log_message_timestamp_before_max = largest;
+        values.log_message_timestamp_after_max = largest;
+        values.compression_type = Compression::Producer;
+    }))
 }
 
 /// All configs that hold for a topic, in name order.
@@ -109,22 +109,19 @@ pub(super) fn describe(
             kind: key.kind,
             value: own.unwrap_or(&default).clone(),
             is_set: own.is_some(),
-            broker: key.broker.map(|name| origin(name, key, broker)),
+            broker: key.broker.map(|name| (name, origins(name, key, broker))),
             doc: key.doc,
         })
     });
     shown.collect()
 }
 
-/// The broker's config `name`; one that Ottla does not have has the topic config's only value.
-fn origin(name: &'static str, key: &Key, broker: &Config) -> BrokerConfig {
+/// Where the broker's config `name` has its values; one that Ottla does not have has the topic
+/// config's only one.
+fn origins(name: &str, key: &Key, broker: &Config) -> Vec<(Origin, String)> {
     match broker.entry(name) {
-        Some(entry) => BrokerConfig {
-            name,
-            set: entry.value.filter(|_| !entry.is_default),
-            default: entry.default,
-        },
-        None => BrokerConfig { name, set: None, default: key.default(broker) },
+        Some(entry) => entry.origins,
+        None => key.default(broker).map(|value| (Origin::Default, value)).into_iter().collect(),
     }
 }
 

@@ -7,6 +7,7 @@ use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 
 use super::change::{Change, TopicChange};
+use super::config_change;
 use super::topic::{self, TopicConfig};
 use crate::config::Config;
 use crate::types::{LogId, PartitionId, TopicId, TopicName};
@@ -113,7 +114,7 @@ impl Topics {
             }
             TopicChange::ConfigsChanged { id, set, unset } => {
                 let mut topic = Topic::clone(self.known(*id)?);
-                topic::change(&mut topic.configs, set, unset);
+                config_change::change(&mut topic.configs, set, unset);
                 self.put(topic);
             }
             TopicChange::Deleted { id } => {

@@ -103,7 +103,7 @@ pub(in crate::log) fn replay(log: LogId, settings: &Settings) -> Result<Replayed
         clocks: Clocks {
             wall: settings.age.now(),
             monotonic_ms: settings.monotonic_ms(),
-            idle_max: settings.producer_idle_max,
+            idle_max: settings.producer_idle_max(),
         },
         progress: settings.progress(),
         cache: Cache::of(&listing, store),

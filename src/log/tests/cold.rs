@@ -13,7 +13,7 @@ fn value(number: u64) -> String {
 
 /// A log of several segments that are not in the page cache, if the file system can do that.
 fn cold(dir: &Path) -> Fixture {
-    let config = Config { log_segment_bytes: 3 << 20, ..config() };
+    let config = config().starting_with(|it| it.log_segment_bytes = 3 << 20);
     let fixture = Fixture::with(dir, &config);
     for number in 0..BATCHES {
         fixture.append(plain(&[&value(number)])).unwrap();

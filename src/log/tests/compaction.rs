@@ -40,12 +40,11 @@ impl Compacted {
     }
 
     pub(super) fn over(records: Arc<dyn RecordStore>, dir: &Path, clock: Timestamp) -> Compacted {
-        let config = Config {
-            log_index_interval_bytes: 100,
+        let config = config().starting_with(|it| {
+            it.log_index_interval_bytes = 100;
             // Tests compact when they want to.
-            log_cleaner_backoff: Duration::from_secs(86_400),
-            ..config()
-        };
+            it.log_cleaner_backoff = Duration::from_secs(86_400);
+        });
         let view = Store::open(&dir.join("view")).unwrap();
         let clock = Arc::new(ManualClock::at(clock));
         let metrics = Metrics::default();

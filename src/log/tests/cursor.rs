@@ -21,7 +21,7 @@ fn a_reader_goes_on_where_it_was_also_in_the_next_segment() {
     let one_batch = batch::encode(&records(&["a"]), None).len();
     for segment_bytes in [1 << 20, 2 * one_batch as u64] {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config { log_segment_bytes: segment_bytes, ..config() };
+        let config = config().starting_with(|it| it.log_segment_bytes = segment_bytes);
         let Fixture { log, logs: _logs } = reopened(dir.path(), &config);
         assert_eq!(log.shared.read_ready(&ask(0, one_batch)), None, "nobody has read yet");
         assert_eq!(values(log.read_blocking(ask(0, one_batch)).unwrap().records), ["a"]);

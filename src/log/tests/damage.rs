@@ -44,7 +44,7 @@ fn lengths(dir: &Path) -> Vec<(String, u64)> {
 fn a_damaged_batch_hides_none_of_those_behind_it_whatever_it_held() {
     for segment_bytes in [300, 1 << 20] {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config { log_segment_bytes: segment_bytes, ..config() };
+        let config = config().starting_with(|it| it.log_segment_bytes = segment_bytes);
         flip(dir.path(), &config, |length| length - 1);
         let before = lengths(dir.path());
         let fixture = Fixture::with(dir.path(), &config);
@@ -64,7 +64,7 @@ fn a_damaged_batch_hides_none_of_those_behind_it_whatever_it_held() {
 fn nothing_is_removed_of_a_log_whose_damage_hides_where_its_batches_begin() {
     for segment_bytes in [300, 1 << 20] {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config { log_segment_bytes: segment_bytes, ..config() };
+        let config = config().starting_with(|it| it.log_segment_bytes = segment_bytes);
         flip(dir.path(), &config, |_| LENGTH_AT);
         let before = lengths(dir.path());
         let fixture = Fixture::with(dir.path(), &config);

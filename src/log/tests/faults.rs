@@ -260,7 +260,7 @@ impl RecordStore for FaultyStore {
 }
 
 fn one_batch_per_segment() -> Config {
-    Config { log_segment_bytes: 100, ..config() }
+    config().starting_with(|it| it.log_segment_bytes = 100)
 }
 
 const ENOSPC: i32 = 28;
@@ -415,7 +415,7 @@ fn power_loss_takes_nothing_that_was_acknowledged_as_synced() {
     for segment_bytes in [150, 1 << 20] {
         let dir = tempfile::tempdir().unwrap();
         let store = FaultyStore::open(dir.path());
-        let config = Config { log_segment_bytes: segment_bytes, ..config() };
+        let config = config().starting_with(|it| it.log_segment_bytes = segment_bytes);
         let fixture = Fixture::over(store.clone(), dir.path(), &config);
         let written = AppendOptions { durable: Durable::Written, ..synced() };
         for n in 0..10 {

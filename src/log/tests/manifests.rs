@@ -118,7 +118,7 @@ fn a_repair_gives_up_a_damaged_end_and_none_of_its_offsets_is_given_out_again() 
 #[test]
 fn a_first_segment_that_is_gone_is_lost_and_not_deleted() {
     let dir = tempfile::tempdir().unwrap();
-    let small = Config { log_segment_bytes: 100, ..config() };
+    let small = config().starting_with(|it| it.log_segment_bytes = 100);
     let fixture = Fixture::with(dir.path(), &small);
     for values in [["a", "b"], ["c", "d"], ["e", "f"]] {
         fixture.append(plain(&values)).unwrap();

@@ -136,10 +136,12 @@ impl Simulation {
         let config = Config {
             log_writer_threads: 1,
             durability: if is_synced { Durability::Disk } else { Durability::PageCache },
-            log_segment_bytes: random.of(&[200, 700, 3000, 20_000, 20_000]),
-            log_index_interval_bytes: random.of(&[1, 300, 4096]),
             ..Config::default()
-        };
+        }
+        .starting_with(|it| {
+            it.log_segment_bytes = random.of(&[200, 700, 3000, 20_000, 20_000]);
+            it.log_index_interval_bytes = random.of(&[1, 300, 4096]);
+        });
         Simulation {
             disk: Disk::new(Random(random.next())),
             view: view.clone(),

@@ -10,7 +10,7 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 const NOW: Timestamp = Timestamp(400 * DAY_MS);
 
 fn open_at(dir: &Path, wall: Timestamp) -> (Fixture, Arc<ManualClock>) {
-    let config = Config { log_segment_bytes: 10_000, ..config() };
+    let config = config().starting_with(|it| it.log_segment_bytes = 10_000);
     let view = Store::open(&dir.join("view")).unwrap();
     let clock = Arc::new(ManualClock::at(wall));
     let logs = dir.join("logs");

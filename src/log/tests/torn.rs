@@ -129,7 +129,7 @@ struct Bench {
 }
 
 fn bench_config() -> Config {
-    Config { log_index_interval_bytes: 100, ..config() }
+    config().starting_with(|it| it.log_index_interval_bytes = 100)
 }
 
 fn logs_over(store: &Arc<MemoryStore>, view: &Store) -> Logs {

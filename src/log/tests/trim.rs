@@ -7,7 +7,7 @@ use crate::types::Progress;
 
 /// One batch of two records per segment.
 fn small_segments() -> Config {
-    Config { log_segment_bytes: 100, ..config() }
+    config().starting_with(|it| it.log_segment_bytes = 100)
 }
 
 fn files(dir: &Path) -> Vec<String> {

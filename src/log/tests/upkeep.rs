@@ -10,7 +10,7 @@ use crate::types::Clock;
 
 /// One batch per segment.
 fn small_segments() -> Config {
-    Config { log_segment_bytes: 100, ..config() }
+    config().starting_with(|it| it.log_segment_bytes = 100)
 }
 
 fn clocked(dir: &Path, config: &Config, now: Timestamp) -> (Fixture, Arc<ManualClock>) {
@@ -220,7 +220,7 @@ fn the_scrub_finds_each_damage_once_and_leaves_the_rest_readable() {
     // A byte of the payload, of the length, of the CRC and of the base offset.
     for at in [62, 10, 18, 7] {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config { log_segment_bytes: 250, ..config() };
+        let config = config().starting_with(|it| it.log_segment_bytes = 250);
         let fixture = Fixture::with(dir.path(), &config);
         // Three batches of a segment, two of the active one.
         for value in ["a", "b", "c", "d", "e"] {
@@ -279,7 +279,7 @@ fn a_segment_that_lost_its_end_is_found() {
 #[test]
 fn the_scrub_reports_no_damage_in_segments_that_change_under_it() {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { log_segment_bytes: 2_000, ..config() };
+    let config = config().starting_with(|it| it.log_segment_bytes = 2_000);
     let fixture = Fixture::with(dir.path(), &config);
     let other = LogId { topic: TopicId(uuid::Uuid::from_u128(43)), ..id() };
     let is_done = Arc::new(AtomicBool::new(false));

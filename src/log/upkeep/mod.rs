@@ -46,11 +46,18 @@ pub(super) fn start(
     clean_meter: CleanMeter,
 ) -> io::Result<Vec<Periodic>> {
     let mut threads = vec![keep(open, settings, config)?];
-    let backoff = config.log_cleaner_backoff.clamp(CLEANER_BACKOFF_MIN, INTERVAL_MAX);
-    let keys_bytes_max = config.log_cleaner_dedupe_buffer_bytes;
+    let dynamic = config.dynamic.share();
+    let cleaner_configs = move || {
+        let values = dynamic.load();
+        let backoff = values.log_cleaner_backoff.clamp(CLEANER_BACKOFF_MIN, INTERVAL_MAX);
+        (values.log_cleaner_dedupe_buffer_bytes, backoff)
+    };
+    let (keys_bytes_max, first) = cleaner_configs();
     let mut cleaner =
-        Cleaner::new(open.clone(), settings.clone(), clean_meter, keys_bytes_max, backoff);
-    threads.push(Periodic::start("log-cleaner", backoff, move |pace| {
+        Cleaner::new(open.clone(), settings.clone(), clean_meter, keys_bytes_max, first);
+    threads.push(Periodic::start("log-cleaner", first, move |pace| {
+        let (keys_bytes_max, backoff) = cleaner_configs();
+        cleaner.configure(keys_bytes_max, backoff);
         cleaner.round(pace);
         backoff
     })?);

@@ -5,12 +5,14 @@
 //! bytes. A change carries the first version that has it, so that an older binary opens a directory
 //! in which it was never needed, and refuses by name one in which it was.
 
+pub(super) mod broker;
 mod codec;
 pub(super) mod text;
 pub(super) mod topic;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+pub(super) use broker::BrokerChange;
 pub(super) use topic::TopicChange;
 
 /// One change, in one area.
@@ -18,6 +20,8 @@ pub(super) use topic::TopicChange;
 pub(super) enum Change {
     /// Topics and their configs.
     Topic(TopicChange),
+    /// Broker configs that are changed while running.
+    Broker(BrokerChange),
 }
 
 /// The changes of one area.
@@ -42,6 +46,7 @@ pub(super) fn put(changes: &[Change], out: &mut BytesMut) {
     for change in changes {
         match change {
             Change::Topic(change) => put_one(change, out),
+            Change::Broker(change) => put_one(change, out),
         }
     }
 }
@@ -65,6 +70,7 @@ pub(super) fn read(mut from: Bytes) -> Result<Vec<Change>, String> {
         let fields = codec::slice(&mut from, length)?;
         changes.push(match area {
             TopicChange::NUMBER => Change::Topic(read_one(version, fields)?),
+            BrokerChange::NUMBER => Change::Broker(read_one(version, fields)?),
             other => {
                 return Err(format!(
                     "it changes area {other}, which this version does not know; run a newer Ottla"

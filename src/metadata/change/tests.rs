@@ -1,6 +1,8 @@
 //! Changes as bytes: they come back, old ones stay readable, and damage is refused.
 
 use super::*;
+use crate::config::{Overlay, Secret};
+use crate::metadata::BrokerScope;
 use crate::types::TopicId;
 
 /// One of each.
@@ -25,6 +27,16 @@ pub(in crate::metadata) fn each() -> Vec<Change> {
         Change::Topic(TopicChange::Deleted { id }),
         Change::Topic(TopicChange::LogsLeft { ids: vec![id, other] }),
         Change::Topic(TopicChange::LogsRemoved { ids: vec![other] }),
+        Change::Broker(BrokerChange {
+            scope: BrokerScope::Cluster,
+            set: [("log.retention.ms".to_owned(), Secret::new("7"))].into(),
+            unset: ["log.roll.ms".to_owned()].into(),
+        }),
+        Change::Broker(BrokerChange {
+            scope: BrokerScope::Broker(i32::MAX),
+            set: Overlay::new(),
+            unset: ["log.roll.ms".to_owned()].into(),
+        }),
     ]
 }
 

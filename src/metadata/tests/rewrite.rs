@@ -12,7 +12,6 @@ use crate::metadata::journal::{History, JournalError};
 use crate::metadata::record::{self, JournalRecord};
 use crate::metadata::replay::Replay;
 use crate::metadata::task::Owner;
-use crate::types::Progress;
 
 /// A journal in memory that stops answering: what is asked of it after the first `left` calls fails,
 /// and has happened or not, as `half_done` says of the first of them.
@@ -51,7 +50,9 @@ impl Journal for Crashing {
         let done = is_done.then(|| self.kept.append(slot, seq, record));
         Box::pin(async move {
             match done {
-                Some(done) => done.await.and_then(|()| if is_answered { Ok(()) } else { crashed() }),
+                Some(done) => {
+                    done.await.and_then(|()| if is_answered { Ok(()) } else { crashed() })
+                }
                 None => crashed(),
             }
         })
@@ -70,7 +71,9 @@ impl Journal for Crashing {
         let done = is_done.then(|| self.kept.trim(slot, before));
         Box::pin(async move {
             match done {
-                Some(done) => done.await.and_then(|()| if is_answered { Ok(()) } else { crashed() }),
+                Some(done) => {
+                    done.await.and_then(|()| if is_answered { Ok(()) } else { crashed() })
+                }
                 None => crashed(),
             }
         })
@@ -106,7 +109,7 @@ async fn owner(logs: &Logs, kept: &Arc<MemoryJournal>, journal: Arc<dyn Journal>
         logs: logs.clone(),
     });
     Owner::new(published, journal, Arc::new(Config::default()), (next, history))
-        .with_image_parts_of(40)
+        .with_image_parts_of(30)
 }
 
 /// Topics, and one that was deleted and whose logs are not removed yet.
@@ -158,7 +161,7 @@ async fn an_image_that_another_writer_interrupts_says_nothing() {
     let (logs, ..) = open(&dir).await;
     let kept = Arc::new(MemoryJournal::default());
     let mut image = some_topics(&kept).await;
-    let parts: Vec<Bytes> = record::parts(&image, 40).collect();
+    let parts: Vec<Bytes> = record::parts(&image, 30).collect();
     assert!(parts.len() > 2);
     let late = [created("late")];
     let (first, rest) = parts.split_at(1);

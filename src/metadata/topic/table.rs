@@ -1,8 +1,7 @@
 //! Every topic config of Kafka: what it takes, what holds where a topic does not set it, and what
 //! Ottla does about it.
 
-use super::kind::Kind;
-use crate::config::{Config, ConfigType};
+use crate::config::{Config, ConfigType, Kind, nearest};
 
 /// What Ottla does about a key.
 pub(super) enum Support {
@@ -83,14 +82,14 @@ pub(super) const KEYS: &[Key] = &[
     honoured!(
         "cleanup.policy",
         List,
-        Kind::Policy,
+        Kind::List { words: &["delete", "compact"], may_be_empty: true },
         "log.cleanup.policy",
         "What happens to old records: 'delete' drops segments by age and size, 'compact' keeps the newest record of each key, both may be given, and nothing keeps all."
     ),
     honoured!(
         "compression.gzip.level",
         Int,
-        Kind::GzipLevel,
+        Kind::Limit { min: 1, max: 9 },
         "compression.gzip.level",
         "The level of compression.type=gzip, 1 to 9; -1 is zlib's default."
     ),
@@ -105,7 +104,7 @@ pub(super) const KEYS: &[Key] = &[
     honoured!(
         "compression.type",
         String,
-        Kind::Word(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        Kind::Choice(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
         "compression.type",
         "How batches are compressed on disk; 'producer' keeps them as they came."
     ),
@@ -196,7 +195,7 @@ pub(super) const KEYS: &[Key] = &[
     honoured!(
         "message.timestamp.type",
         String,
-        Kind::Word(&["CreateTime", "LogAppendTime"]),
+        Kind::Choice(&["CreateTime", "LogAppendTime"]),
         "log.message.timestamp.type",
         "Whose time records carry: the producer's, or the broker's when it appends them."
     ),
@@ -294,19 +293,12 @@ pub(super) const KEYS: &[Key] = &[
 
 /// The key of that name, or a refusal that names the one most likely meant.
 pub(super) fn find(name: &str) -> Result<&'static Key, String> {
-    KEYS.iter().find(|key| key.name == name).ok_or_else(|| match nearest(name) {
-        Some(near) => format!("unknown topic config '{name}'; did you mean '{near}'?"),
-        None => format!("unknown topic config '{name}'"),
+    KEYS.iter().find(|key| key.name == name).ok_or_else(|| {
+        match nearest(name, KEYS.iter().map(|key| key.name)) {
+            Some(near) => format!("unknown topic config '{name}'; did you mean '{near}'?"),
+            None => format!("unknown topic config '{name}'"),
+        }
     })
-}
-
-fn nearest(name: &str) -> Option<&'static str> {
-    const LIKENESS_MIN: f64 = 0.8;
-    KEYS.iter()
-        .map(|key| (strsim::jaro_winkler(name, key.name), key.name))
-        .filter(|(likeness, _)| *likeness > LIKENESS_MIN)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, near)| near)
 }
 
 impl Key {

@@ -1,6 +1,7 @@
 //! What topics may ask for, what it amounts to, and how it changes.
 
 use super::*;
+use crate::metadata::config_change::{ConfigChange, ConfigChanges, delta};
 
 fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -172,13 +173,11 @@ fn a_topics_own_configs_reach_its_log() {
 
 #[test]
 fn the_brokers_own_topics_lose_nothing_by_a_default_meant_for_clients() {
-    let broker = Config {
-        log_retention_hours: 1,
-        message_max_bytes: 2000,
-        log_message_timestamp_type: TimestampType::LogAppendTime,
-        compression_type: Compression::Gzip,
-        ..Config::default()
-    };
+    let broker = Config { log_retention_hours: 1, ..Config::default() }.starting_with(|it| {
+        it.message_max_bytes = 2000;
+        it.log_message_timestamp_type = TimestampType::LogAppendTime;
+        it.compression_type = Compression::Gzip;
+    });
     let config = resolve(&BTreeMap::new(), true, &broker).unwrap();
     assert_eq!((config.retention, config.compaction, config.codec), (None, None, None));
     assert_eq!(config.batch_bytes_max, i32::MAX as u32);
@@ -189,23 +188,21 @@ fn the_brokers_own_topics_lose_nothing_by_a_default_meant_for_clients() {
 
 #[test]
 fn a_description_shows_where_each_value_comes_from() {
-    let broker =
-        Config { log_retention_hours: 1, log_index_interval_bytes: 1024, ..Config::default() };
+    let broker = Config { log_retention_hours: 1, ..Config::default() }
+        .starting_with(|it| it.log_index_interval_bytes = 1024);
     let configs = describe(&pairs(&[("max.message.bytes", "2000")]), false, &broker);
     let find = |name: &str| configs.iter().find(|config| config.name == name).unwrap();
     let own = find("max.message.bytes");
     assert_eq!((own.value.as_str(), own.is_set, own.kind), ("2000", true, ConfigType::Int));
-    let origin = own.broker.as_ref().unwrap();
-    assert_eq!((origin.name, &origin.set), ("message.max.bytes", &None));
-    assert_eq!(origin.default.as_deref(), Some("1048588"));
-    let index = find("index.interval.bytes").broker.as_ref().unwrap();
-    assert_eq!(index.set.as_deref(), Some("1024"));
-    assert_eq!(index.default.as_deref(), Some("4096"));
+    let of = |origin, value: &str| (origin, value.to_owned());
+    let (name, origins) = own.broker.as_ref().unwrap();
+    assert_eq!((*name, &origins[..]), ("message.max.bytes", &[of(Origin::Default, "1048588")][..]));
+    let (_, origins) = find("index.interval.bytes").broker.as_ref().unwrap();
+    assert_eq!(origins[..], [of(Origin::Start, "1024"), of(Origin::Default, "4096")]);
     // As with Kafka, hours leave no trace but the value.
     let retention = find("retention.ms");
     assert_eq!(retention.value, "3600000");
-    let origin = retention.broker.as_ref().unwrap();
-    assert_eq!((&origin.set, &origin.default), (&None, &None));
+    assert!(retention.broker.as_ref().unwrap().1.is_empty());
 }
 
 fn changed(
@@ -215,7 +212,7 @@ fn changed(
 ) -> Result<BTreeMap<String, String>, String> {
     let mut configs = pairs(set);
     let changes = ConfigChanges::Some([(name.to_owned(), change)].into());
-    delta(&configs, changes, &Config::default())?.apply(&mut configs);
+    delta(&configs, changes, &TopicKeys(&Config::default()))?.apply(&mut configs);
     Ok(configs)
 }
 
@@ -252,7 +249,7 @@ fn what_is_unset_needs_not_to_be_known() {
 fn a_replacement_unsets_what_it_does_not_name() {
     let set = pairs(&[("retention.ms", "5"), ("segment.ms", "6")]);
     let all = ConfigChanges::All(pairs(&[("segment.ms", "6"), ("max.message.bytes", "7")]));
-    let delta = delta(&set, all, &Config::default()).unwrap();
+    let delta = delta(&set, all, &TopicKeys(&Config::default())).unwrap();
     assert_eq!(delta.set, pairs(&[("max.message.bytes", "7")]), "what stays is no change");
     assert_eq!(delta.unset, ["retention.ms".to_owned()].into());
 }

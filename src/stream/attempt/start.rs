@@ -550,7 +550,7 @@ impl Builder<'_> {
             Op::Sink(sink) => {
                 let Format::Json(json) = &sink.format;
                 let encoder = Encoder::new(&input(), json.clone()).map_err(Failure::Rows)?;
-                let bytes_max = self.job.rooms.config.message_max_bytes;
+                let bytes_max = self.job.rooms.config.dynamic.load().message_max_bytes;
                 let writer = self.writer(producer_epoch, bytes_max)?;
                 Box::new(Sink::new(
                     sink.topic.clone(),

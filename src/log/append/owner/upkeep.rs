@@ -159,7 +159,7 @@ impl OwnedLog {
 
     /// Forgets idle producers. One whose next batch is only staged comes back when it is committed.
     pub(in crate::log) fn expire_producers(&mut self, settings: &Settings) {
-        self.producers.expire(settings.monotonic_ms(), settings.producer_idle_max);
+        self.producers.expire(settings.monotonic_ms(), settings.producer_idle_max());
     }
 
     /// Every producer, with its last batches as far as they are written.

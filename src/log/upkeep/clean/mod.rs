@@ -83,6 +83,11 @@ impl Cleaner {
         Cleaner { logs, meter, settings, keys_bytes_max, backoff, setbacks, full: None, scrub }
     }
 
+    /// Follows configs that were changed while it runs.
+    pub(super) fn configure(&mut self, keys_bytes_max: usize, backoff: Duration) {
+        (self.keys_bytes_max, self.backoff) = (keys_bytes_max, backoff);
+    }
+
     /// Compacts every log that is due.
     pub(in crate::log) fn round(&mut self, pace: &Pace) {
         self.work(pace, &|| pace.goes_on());

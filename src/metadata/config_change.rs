@@ -1,10 +1,9 @@
-//! Changes of a topic's configs: what a client asks for becomes what is set and what is unset.
+//! Changes of configs, of a topic's and of brokers' alike: what a client asks for becomes what is set
+//! and what is unset.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::kind::{join, list};
-use super::table;
-use crate::config::{Config, ConfigType};
+use crate::config::{join, list};
 
 /// What to do with one config (KIP-339).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +18,7 @@ pub enum ConfigChange {
     Subtract(String),
 }
 
-/// How a topic's configs are to change.
+/// How the configs of a topic, a broker or all brokers are to change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigChanges {
     /// Those named; the others stay.
@@ -30,27 +29,27 @@ pub enum ConfigChanges {
 
 /// What changes compared with what was set, all values checked on their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::metadata) struct Delta {
+pub(super) struct Delta {
     /// Keys with their new values.
-    pub(in crate::metadata) set: BTreeMap<String, String>,
+    pub(super) set: BTreeMap<String, String>,
     /// Keys that are set no more.
-    pub(in crate::metadata) unset: BTreeSet<String>,
+    pub(super) unset: BTreeSet<String>,
 }
 
 impl Delta {
     /// Whether nothing changes.
-    pub(in crate::metadata) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.set.is_empty() && self.unset.is_empty()
     }
 
     /// What is set afterwards.
-    pub(in crate::metadata) fn apply(&self, configs: &mut BTreeMap<String, String>) {
+    pub(super) fn apply(&self, configs: &mut BTreeMap<String, String>) {
         change(configs, &self.set, &self.unset);
     }
 }
 
 /// Gives `configs` the values of `set` and takes out those of `unset`.
-pub(in crate::metadata) fn change(
+pub(super) fn change(
     configs: &mut BTreeMap<String, String>,
     set: &BTreeMap<String, String>,
     unset: &BTreeSet<String>,
@@ -59,17 +58,29 @@ pub(in crate::metadata) fn change(
     configs.extend(set.iter().map(|(name, value)| (name.clone(), value.clone())));
 }
 
-/// What `changes` amount to for a topic that has `set` so far.
-pub(in crate::metadata) fn delta(
+/// What configs there are.
+pub(super) trait ConfigKeys {
+    /// How errors name such a config.
+    const NOUN: &'static str;
+
+    /// `value` as it is kept and shown, or why the config cannot have it.
+    fn checked(&self, name: &str, value: &str) -> Result<String, String>;
+
+    /// Of a list what holds where it is not set; `None` for a config that is no list.
+    fn list(&self, name: &str) -> Result<Option<String>, String>;
+}
+
+/// What `changes` amount to where `set` is set so far.
+pub(super) fn delta(
     set: &BTreeMap<String, String>,
     changes: ConfigChanges,
-    broker: &Config,
+    keys: &impl ConfigKeys,
 ) -> Result<Delta, String> {
     let mut delta = Delta::default();
     match changes {
         ConfigChanges::Some(changes) => {
             for (name, change) in changes {
-                match resolved(set, &name, change, broker)? {
+                match resolved(set, &name, change, keys)? {
                     Some(value) => drop(delta.set.insert(name, value)),
                     None => drop(delta.unset.insert(name)),
                 }
@@ -78,7 +89,7 @@ pub(in crate::metadata) fn delta(
         ConfigChanges::All(all) => {
             delta.unset = set.keys().filter(|name| !all.contains_key(*name)).cloned().collect();
             for (name, value) in all {
-                let value = table::find(&name)?.checked(&value)?;
+                let value = keys.checked(&name, &value)?;
                 delta.set.insert(name, value);
             }
         }
@@ -90,35 +101,32 @@ pub(in crate::metadata) fn delta(
 }
 
 /// The new value of a config; `None` when it is to be unset.
-fn resolved(
+fn resolved<K: ConfigKeys>(
     set: &BTreeMap<String, String>,
     name: &str,
     change: ConfigChange,
-    broker: &Config,
+    keys: &K,
 ) -> Result<Option<String>, String> {
     let (verb, words) = match &change {
-        ConfigChange::Set(value) => return table::find(name)?.checked(value).map(Some),
+        ConfigChange::Set(value) => return keys.checked(name, value).map(Some),
         // As in Kafka, also for a key that does not exist: it is not set afterwards.
         ConfigChange::Unset => return Ok(None),
         ConfigChange::Append(words) => ("append to", words),
         ConfigChange::Subtract(words) => ("subtract from", words),
     };
-    let key = table::find(name)?;
-    if key.kind != ConfigType::List {
-        return Err(format!("cannot {verb} topic config {name}: it is not a list; set it instead"));
-    }
-    let holds = match set.get(name) {
-        Some(own) => own.clone(),
-        None => key.default(broker).unwrap_or_default(),
+    let Some(default) = keys.list(name)? else {
+        let noun = K::NOUN;
+        return Err(format!("cannot {verb} {noun} {name}: it is not a list; set it instead"));
     };
-    let mut result = list(&holds);
+    let holds = set.get(name).unwrap_or(&default);
+    let mut result = list(holds);
     let words = list(words);
     match &change {
         ConfigChange::Subtract(_) => result.retain(|word| !words.contains(word)),
         _ => {
-            let added = words.into_iter().filter(|word| !list(&holds).contains(word));
+            let added = words.into_iter().filter(|word| !list(holds).contains(word));
             result.extend(added.collect::<Vec<_>>());
         }
     }
-    key.checked(&join(&result)).map(Some)
+    keys.checked(name, &join(&result)).map(Some)
 }
