@@ -3,7 +3,13 @@
 use std::io::Write;
 use std::net::SocketAddr;
 
-use crate::harness::{Finished, JVM_PATIENCE, Program, Target, heavy, java, unique};
+use crate::harness::{
+    Finished, JVM_PATIENCE, PATIENCE, Program, Target, heavy, java, unique, until,
+};
+use crate::protocol::batch::Batch;
+use crate::protocol::client::Client;
+use crate::protocol::code;
+use crate::protocol::requests::{Topic, append};
 
 /// The topic and group `test` that the programs use by themselves; on a shared reference Kafka one
 /// of this test's own.
@@ -128,4 +134,66 @@ fn java_kafka_topics_describes_a_topic_by_its_id() {
     // Behind the first line, the other request says nothing of eligible leader replicas.
     assert_eq!(by_id.stdout.lines().next(), by_name.stdout.lines().next());
     assert_eq!(by_id.stdout.lines().count(), 3, "{}", by_id.stdout);
+}
+
+/// Raises the largest batch of a running broker, which a topic that is written follows at once.
+#[test]
+fn java_kafka_configs_changes_a_running_broker() {
+    const CONFIGS: &str = "kafka.admin.ConfigCommand";
+    const CLUSTER: &[&str] = &["--entity-default"];
+    const OWN: &[&str] = &["--entity-name", "1"];
+    let mut target = Target::start();
+    let broker = target.kafka();
+    let run = |entity: &[&str], what: &[&str]| {
+        tool(CONFIGS, broker, &[&["--entity-type", "brokers"], entity, what].concat())
+    };
+    let shown = |entity: &[&str], line: &str| {
+        until("the broker's configs", JVM_PATIENCE, || {
+            let described = run(entity, &["--describe"]).success().stdout;
+            if described.contains(line) { Ok(()) } else { Err(format!("no {line} in {described}")) }
+        });
+    };
+    let mut client = Client::connect(broker);
+    let topic = Topic::create(&mut client);
+    let large = Batch::of_size(1_500_000);
+    let until_answer = |client: &mut Client, expected: i16| {
+        until("the new bound", PATIENCE, || {
+            let (error, _) = append(client, &topic, &large);
+            if error == expected { Ok(()) } else { Err(format!("error {error}")) }
+        });
+    };
+    until_answer(&mut client, code::MESSAGE_TOO_LARGE);
+    let pairs = "message.max.bytes=2000000,log.cleaner.delete.retention.ms=7";
+    run(CLUSTER, &["--alter", "--add-config", pairs]).success();
+    until_answer(&mut client, code::NONE);
+    let of_cluster = "DYNAMIC_DEFAULT_BROKER_CONFIG:message.max.bytes=2000000";
+    shown(CLUSTER, &format!("message.max.bytes=2000000 sensitive=false synonyms={{{of_cluster}}}"));
+
+    // The broker's own beats the cluster's, also after a restart.
+    run(OWN, &["--alter", "--add-config", "message.max.bytes=1200000"]).success();
+    until_answer(&mut client, code::MESSAGE_TOO_LARGE);
+    if let Some(broker) = target.ottla() {
+        broker.kill();
+        broker.restart();
+        client = Client::connect(broker.kafka());
+        until_answer(&mut client, code::MESSAGE_TOO_LARGE);
+    }
+    let own = "DYNAMIC_BROKER_CONFIG:message.max.bytes=1200000";
+    let default = "DEFAULT_CONFIG:message.max.bytes=1048588";
+    shown(
+        OWN,
+        &format!(
+            "message.max.bytes=1200000 sensitive=false synonyms={{{own}, {of_cluster}, {default}}}"
+        ),
+    );
+
+    for wrong in ["num.partitions=2", "message.max.bytes=many"] {
+        assert!(!run(CLUSTER, &["--alter", "--add-config", wrong]).status.success(), "{wrong}");
+    }
+    let names = "message.max.bytes,log.cleaner.delete.retention.ms";
+    run(CLUSTER, &["--alter", "--delete-config", names]).success();
+    run(OWN, &["--alter", "--delete-config", "message.max.bytes"]).success();
+    until_answer(&mut client, code::MESSAGE_TOO_LARGE);
+    let described = run(OWN, &["--describe"]).success().stdout;
+    assert!(!described.contains("message.max.bytes"), "{described}");
 }

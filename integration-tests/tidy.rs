@@ -215,7 +215,9 @@ fn handlers_are_authorised(path: &str, text: &str) -> Vec<Finding> {
         return Vec::new();
     }
     each_line(text, |line| {
-        let names_it = |name: &&&str| !line.in_test && has_word(&line.code, name);
+        // The API of that name leads nowhere.
+        let code = line.code.replace("ApiKey::Metadata", "ApiKey");
+        let names_it = |name: &&&str| !line.in_test && has_word(&code, name);
         UNAUTHORISED.iter().find(names_it).map(|name| format!("names {name}"))
     })
 }

@@ -70,6 +70,8 @@ fn a_handler_that_passes_the_authoriser_by_is_refused() {
     let good = "use crate::metadata::{MetadataError, Topic};\n#[cfg(test)]\nmod tests {\n    use \
                 crate::metadata::Metadata;\n}\nlet topic = access.topics().named::<op::Read>(name);\n";
     assert!(lines_of(check, "src/api/metadata.rs", good).is_empty());
+    let api = "pub(super) const API: Api = Api::ordered(ApiKey::Metadata, 0..=13);\n";
+    assert!(lines_of(check, "src/api/metadata.rs", api).is_empty());
 }
 
 #[test]
