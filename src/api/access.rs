@@ -8,9 +8,11 @@
 mod groups;
 mod topics;
 
+use std::sync::Arc;
+
 use super::{Context, Request};
 use crate::group::Groups;
-use crate::metadata::{BrokerScope, ConfigChanges, Metadata, MetadataError};
+use crate::metadata::{BrokerScope, ConfigChanges, Features, Metadata, MetadataError};
 use crate::security::{Authorized, Authorizer, Client, Denied, Resource, ResourceKind, Target, op};
 use crate::txn::{ProducerIdError, ProducerIds};
 use crate::types::ProducerId;
@@ -48,6 +50,13 @@ impl Context {
             listener: session.listener(),
         };
         Access { resources: &self.resources, client }
+    }
+}
+
+impl Context {
+    /// The cluster's features, which every client may know, also before it has authenticated.
+    pub(super) fn features(&self) -> Arc<Features> {
+        self.resources.metadata.image().features().clone()
     }
 }
 

@@ -1,17 +1,21 @@
 //! ApiVersions (key 18), v0-4: which APIs are served, in which versions.
 //!
 //! An unknown version is answered with error 35 in the v0 format with the whole list, so that
-//! clients retry lower (KIP-511). The response header is never flexible. Feature tags keep their
-//! defaults: librdkafka before 2.2 misreads them, and no feature has levels yet.
-//! Gaps: features.
+//! clients retry lower (KIP-511). The response header is never flexible. From v3 on it tells the
+//! finalized features (KIP-584) with the journal's position of their last change. While no feature has
+//! a level, their tags keep their defaults and are left out: librdkafka before 2.2 misreads them.
+//! Gaps: no feature is supported yet.
 
 use kafka_protocol::error::ResponseError;
-use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 
 use super::call::{Api, Call, Outcome, Reply};
 use super::table::ROUTES;
-use super::{Context, Later, Request};
+use super::{Context, Later, Request, wire_text};
+use crate::metadata::{Features, SUPPORTED_FEATURES};
 
 pub(super) const API: Api =
     Api::ordered(ApiKey::ApiVersions, 0..=4).urgent().before_authentication();
@@ -23,7 +27,7 @@ impl Outcome for ApiVersionsResponse {
 }
 
 pub(super) async fn handle(
-    _ctx: &Context,
+    ctx: &Context,
     request: &Request,
     body: ApiVersionsRequest,
 ) -> ApiVersionsResponse {
@@ -37,7 +41,29 @@ pub(super) async fn handle(
     }
     let (peer, client_id) = (request.session.peer(), &request.client_id);
     tracing::debug!(%peer, %client_id, %software, %version, "client asks for the api versions");
-    ApiVersionsResponse::default().with_api_keys(served())
+    let response = ApiVersionsResponse::default().with_api_keys(served());
+    if request.version >= 3 { with_features(response, &ctx.features()) } else { response }
+}
+
+fn with_features(response: ApiVersionsResponse, features: &Features) -> ApiVersionsResponse {
+    let supported = SUPPORTED_FEATURES.iter().map(|feature| {
+        SupportedFeatureKey::default()
+            .with_name(wire_text(feature.name))
+            .with_min_version(feature.level_min)
+            .with_max_version(feature.level_max)
+    });
+    let finalized = features.levels().map(|(name, level)| {
+        FinalizedFeatureKey::default()
+            .with_name(wire_text(name))
+            .with_min_version_level(level)
+            .with_max_version_level(level)
+    });
+    let none = response.finalized_features_epoch;
+    let epoch = features.epoch().map_or(none, |position| position as i64);
+    response
+        .with_supported_features(supported.collect())
+        .with_finalized_features(finalized.collect())
+        .with_finalized_features_epoch(epoch)
 }
 
 /// The answer to a version that is not served.
@@ -90,6 +116,18 @@ mod tests {
             let produce = &answer.api_keys[0];
             assert_eq!((produce.api_key, produce.min_version, produce.max_version), (0, 0, 13));
         }
+    }
+
+    #[test]
+    fn finalized_features_are_told_with_their_epoch_and_no_tags_without_any() {
+        let none = with_features(ApiVersionsResponse::default(), &Features::default());
+        assert_eq!(none, ApiVersionsResponse::default());
+        let features = Features::of(&[("group.version", 1)], 42);
+        let told = with_features(ApiVersionsResponse::default(), &features);
+        assert_eq!(told.finalized_features_epoch, 42);
+        let [feature] = told.finalized_features.as_slice() else { panic!("{told:?}") };
+        assert_eq!(feature.name.as_str(), "group.version");
+        assert_eq!((feature.min_version_level, feature.max_version_level), (1, 1));
     }
 
     #[tokio::test]

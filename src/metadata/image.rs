@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::brokers::BrokerConfigs;
 use super::change::Change;
+use super::features::Features;
 use super::topics::{Topic, Topics};
 use crate::types::TopicId;
 
@@ -16,6 +17,7 @@ pub struct Image {
     pub(super) topics: Arc<Topics>,
     /// Broker configs that were changed while running.
     pub(super) brokers: Arc<BrokerConfigs>,
+    features: Arc<Features>,
 }
 
 impl Image {
@@ -34,14 +36,22 @@ impl Image {
         self.topics.iter()
     }
 
-    /// Carries out the changes of one record, all of them or, where one cannot be, none. This is the
-    /// only code that changes an image, live and at a replay alike.
-    pub(super) fn apply(&mut self, changes: &[Change]) -> Result<(), String> {
+    /// The finalized features.
+    pub fn features(&self) -> &Arc<Features> {
+        &self.features
+    }
+
+    /// Carries out the changes of the record at `position`, all of them or, where one cannot be,
+    /// none. This is the only code that changes an image, live and at a replay alike.
+    pub(super) fn apply(&mut self, position: u64, changes: &[Change]) -> Result<(), String> {
         let mut next = self.clone();
         for change in changes {
             match change {
                 Change::Topic(change) => Arc::make_mut(&mut next.topics).apply(change)?,
                 Change::Broker(change) => Arc::make_mut(&mut next.brokers).apply(change),
+                Change::Feature(change) => {
+                    Arc::make_mut(&mut next.features).apply(position, change);
+                }
             }
         }
         *self = next;
@@ -50,6 +60,6 @@ impl Image {
 
     /// Changes that make this image out of an empty one.
     pub(super) fn changes(&self) -> impl Iterator<Item = Change> {
-        self.topics.changes().chain(self.brokers.changes())
+        self.topics.changes().chain(self.brokers.changes()).chain(self.features.changes())
     }
 }

@@ -20,6 +20,7 @@ mod brokers;
 mod change;
 mod collector;
 mod config_change;
+mod features;
 mod image;
 mod record;
 mod replay;
@@ -48,6 +49,7 @@ use crate::types::{Clock, LogId, PartitionId, Progress, TopicId, TopicName, Topi
 
 pub use brokers::{BrokerConfigs, BrokerScope};
 pub use config_change::{ConfigChange, ConfigChanges};
+pub use features::{Features, SUPPORTED_FEATURES, SupportedFeature};
 pub use image::Image;
 pub use local_journal::LocalJournal;
 pub use topic::TopicConfig;
@@ -154,7 +156,8 @@ impl Metadata {
         });
         collector::register(&published, metrics)?;
         let (changes, queue) = mpsc::channel(QUEUE_CHANGES_MAX);
-        let owner = Owner::new(published.clone(), journal, config, (next, history));
+        let mut owner = Owner::new(published.clone(), journal, config, (next, history));
+        owner.finalize(SUPPORTED_FEATURES).await?;
         tokio::spawn(owner.run(queue));
         Ok(Metadata { published, changes })
     }

@@ -53,7 +53,7 @@ impl Replay {
                 if self.is_partial {
                     return Ok(());
                 }
-                self.image.apply(changes)
+                self.image.apply(position, changes)
             }
             JournalRecord::ImagePart { index, is_last, changes } => {
                 let (mut size, mut image) = match self.parts.take() {
@@ -62,7 +62,7 @@ impl Replay {
                     // The parts before it were trimmed away, or are another writer's.
                     _ => return Ok(()),
                 };
-                image.apply(changes)?;
+                image.apply(position, changes)?;
                 size.add(bytes);
                 if *is_last {
                     self.image = image;

@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 use super::brokers::BrokerKeys;
 use super::change::{BrokerChange, Change, TopicChange};
 use super::config_change::{Delta, delta};
+use super::features::SupportedFeature;
 use super::journal::{History, Journal, JournalError, Slot, SlotSize};
 use super::replay::Replay;
 use super::topic::TopicKeys;
@@ -297,9 +298,7 @@ impl Owner {
             self.catch_up().await?;
             check(self, &self.image())?;
         }
-        let mut image = Image::clone(&self.image());
-        image.apply(changes).map_err(MetadataError::Storage)?;
-        self.publish(image)?;
+        self.carry_out(changes)?;
         if self.history.is_most() {
             // The changes are durable, whatever becomes of those before them.
             if let Err(failure) = self.rewrite().await {
@@ -322,6 +321,26 @@ impl Owner {
             Err(JournalError::Occupied { .. }) => Ok(false),
             Err(JournalError::Storage(reason)) => Err(MetadataError::Storage(reason)),
         }
+    }
+
+    /// Applies and publishes what the record that was appended last says.
+    fn carry_out(&mut self, changes: &[Change]) -> Result<(), MetadataError> {
+        let mut image = Image::clone(&self.image());
+        image.apply(self.next - 1, changes).map_err(MetadataError::Storage)?;
+        self.publish(image)
+    }
+
+    /// Makes those features final that this version supports and that have no level yet.
+    pub(super) async fn finalize(
+        &mut self,
+        supported: &[SupportedFeature],
+    ) -> Result<(), MetadataError> {
+        let changes = self.image().features().missing(supported);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // Another node may have done the same meanwhile: it is as well done twice.
+        self.decide(&changes, |_, _| Ok(())).await
     }
 
     /// Applies what other writers decided meanwhile.
@@ -371,9 +390,7 @@ impl Owner {
             if !self.append(record::encode(&changes)).await? {
                 return Ok(());
             }
-            let mut image = Image::clone(&self.image());
-            image.apply(&changes).map_err(MetadataError::Storage)?;
-            self.publish(image)?;
+            self.carry_out(&changes)?;
         }
         let (image, first) = (self.image(), self.next);
         let mut size = SlotSize::default();

@@ -10,7 +10,7 @@ use crate::types::TopicId;
 const CUT: &str = "it ends before its last field does";
 
 /// Bytes that are no such field.
-fn cut<E>(_: E) -> String {
+pub(super) fn cut<E>(_: E) -> String {
     CUT.to_owned()
 }
 

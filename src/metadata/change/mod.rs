@@ -7,12 +7,14 @@
 
 pub(super) mod broker;
 mod codec;
+pub(super) mod feature;
 pub(super) mod text;
 pub(super) mod topic;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 pub(super) use broker::BrokerChange;
+pub(super) use feature::FeatureChange;
 pub(super) use topic::TopicChange;
 
 /// One change, in one area.
@@ -22,6 +24,8 @@ pub(super) enum Change {
     Topic(TopicChange),
     /// Broker configs that are changed while running.
     Broker(BrokerChange),
+    /// Finalized features.
+    Feature(FeatureChange),
 }
 
 /// The changes of one area.
@@ -47,6 +51,7 @@ pub(super) fn put(changes: &[Change], out: &mut BytesMut) {
         match change {
             Change::Topic(change) => put_one(change, out),
             Change::Broker(change) => put_one(change, out),
+            Change::Feature(change) => put_one(change, out),
         }
     }
 }
@@ -71,6 +76,7 @@ pub(super) fn read(mut from: Bytes) -> Result<Vec<Change>, String> {
         changes.push(match area {
             TopicChange::NUMBER => Change::Topic(read_one(version, fields)?),
             BrokerChange::NUMBER => Change::Broker(read_one(version, fields)?),
+            FeatureChange::NUMBER => Change::Feature(read_one(version, fields)?),
             other => {
                 return Err(format!(
                     "it changes area {other}, which this version does not know; run a newer Ottla"

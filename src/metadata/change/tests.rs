@@ -37,6 +37,11 @@ pub(in crate::metadata) fn each() -> Vec<Change> {
             set: Overlay::new(),
             unset: ["log.roll.ms".to_owned()].into(),
         }),
+        Change::Feature(FeatureChange::Finalized { name: "group.version".to_owned(), level: 1 }),
+        Change::Feature(FeatureChange::All {
+            epoch: u64::MAX,
+            levels: [("group.version".to_owned(), 1)].into(),
+        }),
     ]
 }
 

@@ -142,7 +142,7 @@ async fn a_crash_at_any_moment_of_writing_anew_leaves_the_same_image() {
         let mut owner = self::owner(&logs, &kept, Arc::new(kept.clone())).await;
         let changes = [created("e")];
         owner.decide(&changes, |_, _| Ok(())).await.unwrap();
-        after.apply(&changes).unwrap();
+        after.apply(next, &changes).unwrap();
         assert!(replayed(&kept).await.1 > next);
         owner.rewrite().await.unwrap();
         let (last, ..) = replayed(&kept).await;
@@ -169,7 +169,7 @@ async fn an_image_that_another_writer_interrupts_says_nothing() {
     for (position, record) in (2..).zip(interrupted) {
         kept.append(Slot::METADATA, position, record).await.unwrap();
     }
-    image.apply(&late).unwrap();
+    image.apply(0, &late).unwrap();
     assert_eq!(replayed(&kept).await.0, image);
 
     // One who is behind reads the others' changes before it decides; parts of theirs and its own
@@ -178,14 +178,14 @@ async fn an_image_that_another_writer_interrupts_says_nothing() {
     let mut ahead = owner(&logs, &kept, Arc::new(kept.clone())).await;
     let more = [created("more")];
     ahead.decide(&more, |_, _| Ok(())).await.unwrap();
-    image.apply(&more).unwrap();
+    image.apply(0, &more).unwrap();
     behind.rewrite().await.unwrap();
     assert_eq!(read_all(&kept, Slot::METADATA).await[0].0, 0, "it was too late to trim");
     ahead.rewrite().await.unwrap();
     assert!(read_all(&kept, Slot::METADATA).await[0].0 > 0);
     let last = [created("last")];
     behind.decide(&last, |_, _| Ok(())).await.unwrap();
-    image.apply(&last).unwrap();
+    image.apply(0, &last).unwrap();
     assert!(replayed(&kept).await.0.topics().eq(image.topics()));
     assert!(behind.image().topics().eq(image.topics()), "it has read the other's image");
     tokio::task::spawn_blocking(move || logs.shutdown()).await.unwrap();
@@ -196,7 +196,7 @@ async fn changes_of_one_record_hold_together_or_not_at_all() {
     let kept = Arc::new(MemoryJournal::default());
     let mut image = some_topics(&kept).await;
     let before = image.clone();
-    let refused = image.apply(&[created("new"), created("a")]).unwrap_err();
+    let refused = image.apply(9, &[created("new"), created("a")]).unwrap_err();
     assert!(refused.contains("created twice"), "{refused}");
     assert_eq!(image, before);
 }
@@ -208,6 +208,35 @@ async fn a_journal_that_lost_its_beginning_is_refused() {
     kept.trim(Slot::METADATA, 1).await.unwrap();
     let refused = Replay::default().read_on(&kept).await.unwrap_err();
     assert!(refused.to_string().contains("beginning"), "{refused}");
+}
+
+const GROUP_VERSION: SupportedFeature =
+    SupportedFeature { name: "group.version", level_min: 0, level_max: 1 };
+
+#[tokio::test]
+async fn the_features_epoch_is_the_position_of_their_change_also_when_it_is_trimmed() {
+    let dir = TempDir::new().unwrap();
+    let (logs, ..) = open(&dir).await;
+    let kept = Arc::new(MemoryJournal::default());
+    some_topics(&kept).await;
+    let mut owner = owner(&logs, &kept, Arc::new(kept.clone())).await;
+    assert_eq!(owner.image().features().epoch(), None);
+    let first = read_all(&kept, Slot::METADATA).await.len() as u64;
+    owner.finalize(&[GROUP_VERSION]).await.unwrap();
+    owner.finalize(&[GROUP_VERSION]).await.unwrap();
+    owner.decide(&[created("later")], |_, _| Ok(())).await.unwrap();
+    owner.rewrite().await.unwrap();
+    let more = SupportedFeature { name: "share.version", level_min: 1, level_max: 2 };
+    let next = replayed(&kept).await.1;
+    for (supported, epoch) in [(vec![], first), (vec![GROUP_VERSION, more], next)] {
+        owner.finalize(&supported).await.unwrap();
+        for features in [replayed(&kept).await.0.features(), owner.image().features()] {
+            assert_eq!(features.epoch(), Some(epoch));
+            let level = features.levels().find(|(name, _)| *name == "group.version");
+            assert_eq!(level, Some(("group.version", 1)));
+        }
+    }
+    tokio::task::spawn_blocking(move || logs.shutdown()).await.unwrap();
 }
 
 /// The bytes that 100,000 changes of topics leave in the journal, at most: a segment that is full,
