@@ -6,6 +6,7 @@
 
 mod batch;
 mod log;
+mod metadata;
 mod records;
 mod request;
 
@@ -27,5 +28,13 @@ fn batch_of(bytes: usize) -> Bytes {
     encode(&vec![record; (bytes / 1024).max(1)], None)
 }
 
-criterion_group!(hot, batch::check, records::check, log::append, log::read, request::answer);
+criterion_group!(
+    hot,
+    batch::check,
+    records::check,
+    log::append,
+    log::read,
+    metadata::journal,
+    request::answer
+);
 criterion_main!(hot);
