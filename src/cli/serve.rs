@@ -102,17 +102,21 @@ fn keep_handles_for_logs(config: &mut Config) {
         }
     };
     let handles = current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let (connections_max, log_files_max) = shares(handles, config.max_connections);
+    let wanted = config.dynamic.load().max_connections;
+    let (connections_max, log_files_max) = shares(handles, wanted);
     config.log_open_files_max = log_files_max;
-    if connections_max < config.max_connections {
+    let left = handles.saturating_sub(RESERVED_HANDLES + log_files_max + READ_HANDLES);
+    // max.connections may be raised while running, as far as handles go.
+    config.connection_handles_max = left.max(connections_max);
+    if connections_max < wanted {
+        config.connection_handles_max = connections_max;
         warn!(
             handles,
             connections_max,
-            wanted = config.max_connections,
+            wanted,
             "fewer connections than max.connections are accepted, since each needs a file handle; \
              raise the limit of open files (ulimit -n, or LimitNOFILE= in a systemd unit)"
         );
-        config.max_connections = connections_max;
     }
 }
 

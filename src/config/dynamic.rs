@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::secret::Secret;
@@ -60,6 +61,8 @@ pub struct DynamicConfig {
     pub log_cleaner_backoff: Duration,
     /// `producer.id.expiration.ms`: how long a partition remembers an idle producer.
     pub producer_id_expiration: Duration,
+    /// `max.connections`. See `Config::connections_max`.
+    pub max_connections: usize,
     /// What was set while running, of which these values are made.
     pub overlays: Overlays,
 }
@@ -89,6 +92,7 @@ impl Default for DynamicConfig {
             log_cleaner_dedupe_buffer_bytes: 128 << 20,
             log_cleaner_backoff: Duration::from_secs(15),
             producer_id_expiration: Duration::from_secs(24 * 60 * 60),
+            max_connections: 10_000,
             overlays: Overlays::default(),
         }
     }
@@ -112,6 +116,7 @@ pub struct Dynamic {
     current: Arc<ArcSwap<DynamicConfig>>,
     /// What was set at the start, without overlays.
     started: Arc<DynamicConfig>,
+    changed: watch::Sender<()>,
 }
 
 impl Default for Dynamic {
@@ -123,14 +128,15 @@ impl Default for Dynamic {
 impl Clone for Dynamic {
     fn clone(&self) -> Dynamic {
         let current = Arc::new(ArcSwap::new(self.current.load_full()));
-        Dynamic { current, started: self.started.clone() }
+        Dynamic { current, started: self.started.clone(), changed: watch::Sender::new(()) }
     }
 }
 
 impl Dynamic {
     fn started(values: DynamicConfig) -> Dynamic {
         let started = Arc::new(values);
-        Dynamic { current: Arc::new(ArcSwap::new(started.clone())), started }
+        let current = Arc::new(ArcSwap::new(started.clone()));
+        Dynamic { current, started, changed: watch::Sender::new(()) }
     }
 
     /// The values of this moment. Never keep them: they do not follow.
@@ -140,7 +146,13 @@ impl Dynamic {
 
     /// Another handle to the same values.
     pub fn share(&self) -> Dynamic {
-        Dynamic { current: self.current.clone(), started: self.started.clone() }
+        let (started, changed) = (self.started.clone(), self.changed.clone());
+        Dynamic { current: self.current.clone(), started, changed }
+    }
+
+    /// Told after each change: for what waits for one, since most readers look at each use.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// What was set at the start.
@@ -175,6 +187,7 @@ impl Config {
         }
         values.overlays = overlays;
         self.dynamic.current.store(Arc::new(values));
+        self.dynamic.changed.send_replace(());
     }
 
     /// Checks what `overlays` together would make of this config.

@@ -117,8 +117,9 @@ pub struct Config {
     pub socket_request_max_bytes: usize,
     /// `queued.max.response.bytes`.
     pub queued_max_response_bytes: usize,
-    /// `max.connections`.
-    pub max_connections: usize,
+    /// Connections that leave file handles for logs. No config of its own: what the limit of open
+    /// files leaves. See `Config::connections_max`.
+    pub connection_handles_max: usize,
     /// `connections.max.idle.ms`.
     pub connections_max_idle: Duration,
     /// `stream.checkpoint.interval.ms`: default of `execution.checkpointing.interval`.
@@ -168,7 +169,7 @@ impl Default for Config {
             group_max_session_timeout: Duration::from_secs(1800),
             socket_request_max_bytes: 100 << 20,
             queued_max_response_bytes: 256 << 20,
-            max_connections: 10_000,
+            connection_handles_max: usize::MAX,
             connections_max_idle: Duration::from_secs(600),
             stream_checkpoint_interval: Duration::from_secs(1),
             stream_parallelism: 1,
@@ -238,6 +239,11 @@ impl Config {
     /// there can be none such, which `load` has checked.
     pub fn kafka_listeners(&self) -> Result<Vec<Listener>, ConfigError> {
         listeners::resolve(self)
+    }
+
+    /// How many connections there may be now: `max.connections`, as far as file handles go.
+    pub fn connections_max(&self) -> usize {
+        self.dynamic.load().max_connections.min(self.connection_handles_max)
     }
 
     /// Every config with its current value: those that can be set, in the default file's order, then

@@ -302,7 +302,7 @@ pub(super) const KEYS: &[Key] = keys! {
             "Longest session timeout a member may ask for.";
     }
     "Connections" {
-        "max.connections" => max_connections: integer(1, 1_000_000),
+        "max.connections" => (dynamic) max_connections: integer(1, 1_000_000),
             "Connections at a time. More wait until one is closed.";
         "connections.max.idle.ms" => connections_max_idle: integer(1_000, 365 * DAY_MS),
             "A connection silent for this long is closed.";

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream, lookup_host};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use super::arrival::Patience;
 use super::budget::Budgets;
 use super::connection::{self, Shared};
+use super::limit::{ConnectionLimit, Counted};
 use super::socket;
 use super::threads::Threads;
 use crate::api::{Context, Session};
@@ -116,19 +117,17 @@ pub(super) fn serve_with(
     patience: Patience,
 ) -> io::Result<Running> {
     let (stop, stopping) = watch::channel(false);
-    let places = semaphore(ctx.config.max_connections);
+    let config = ctx.config.clone();
+    let all = ConnectionLimit::of_all(config.clone());
     let shared = Shared { ctx, patience, budget, stop: stopping };
     let threads = Arc::new(Threads::start()?);
     let accepting = listeners.into_iter().map(|listener| {
-        let own = listener.connections_max.map(semaphore);
-        let places = Places { own, all: places.clone(), warned: None };
-        tokio::spawn(accept(listener, places, threads.clone(), shared.clone()))
+        let own = listener.connections_max;
+        let own = own.map(|connections| ConnectionLimit::of_listener(config.clone(), connections));
+        let limits = Limits { own, all: all.clone(), warned: None };
+        tokio::spawn(accept(listener, limits, threads.clone(), shared.clone()))
     });
     Ok(Running { stop, accepting: accepting.collect() })
-}
-
-fn semaphore(connections: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS)))
 }
 
 impl Running {
@@ -145,50 +144,47 @@ impl Running {
 }
 
 /// What limits the connections of a listener: its own bound, and `max.connections` for all.
-struct Places {
-    own: Option<Arc<Semaphore>>,
-    all: Arc<Semaphore>,
+struct Limits {
+    own: Option<Arc<ConnectionLimit>>,
+    all: Arc<ConnectionLimit>,
     warned: Option<Instant>,
 }
 
-/// A connection's share of these.
-type Place = [Option<OwnedSemaphorePermit>; 2];
-
-impl Places {
-    /// A place for one more connection of the listener, once there is one.
-    async fn take(&mut self, name: &ListenerName) -> Place {
+impl Limits {
+    /// Counts one more connection of the listener, once there may be one.
+    async fn count(&mut self, name: &ListenerName) -> [Option<Counted>; 2] {
         let own = match &self.own {
             Some(own) => {
-                place(own, "listener.name.<listener>.max.connections", name, &mut self.warned).await
+                let limit = "listener.name.<listener>.max.connections";
+                Some(count(own, limit, name, &mut self.warned).await)
             }
             None => None,
         };
-        [own, place(&self.all, "max.connections", name, &mut self.warned).await]
+        [own, Some(count(&self.all, "max.connections", name, &mut self.warned).await)]
     }
 }
 
-async fn place(
-    places: &Arc<Semaphore>,
+async fn count(
+    connections: &Arc<ConnectionLimit>,
     limit: &str,
     listener: &ListenerName,
     warned: &mut Option<Instant>,
-) -> Option<OwnedSemaphorePermit> {
-    if let Ok(place) = places.clone().try_acquire_owned() {
-        return Some(place);
+) -> Counted {
+    if let Some(counted) = connections.try_count() {
+        return counted;
     }
     if warned.is_none_or(|at| at.elapsed() >= FULL_WARNING_EVERY) {
         *warned = Some(Instant::now());
         tracing::warn!(%listener, limit, "the limit of connections is reached, new clients wait until others leave");
     }
-    // Nobody closes the semaphore.
-    places.clone().acquire_owned().await.ok()
+    connections.count().await
 }
 
-async fn accept(listener: Listener, mut places: Places, threads: Arc<Threads>, shared: Shared) {
+async fn accept(listener: Listener, mut limits: Limits, threads: Arc<Threads>, shared: Shared) {
     let Listener { name, socket: listening, .. } = listener;
-    // A connection that was accepted and has no place yet. It is the only one: while it waits, the
-    // clients behind it do so in the kernel's backlog, as with Kafka. A place that is taken before
-    // there is a client would be missing to the other listeners.
+    // A connection that was accepted and may not be served yet. It is the only one: while it waits, the
+    // clients behind it do so in the kernel's backlog, as with Kafka. One that is counted before there
+    // is a client would be missing to the other listeners.
     let mut waiting: Option<(TcpStream, SocketAddr)> = None;
     let mut connections = JoinSet::new();
     let mut stop = shared.stop.clone();
@@ -198,7 +194,7 @@ async fn accept(listener: Listener, mut places: Places, threads: Arc<Threads>, s
             _ = stop.wait_for(|stop| *stop) => break,
             Some(ended) = connections.join_next() => report(ended),
             accepted = next(&listening), if waiting.is_none() => waiting = Some(accepted),
-            place = places.take(&name), if waiting.is_some() => {
+            counted = limits.count(&name), if waiting.is_some() => {
                 let Some((stream, peer)) = waiting.take() else { continue };
                 let Ok(local) = stream.local_addr() else { continue };
                 if let Err(error) = socket::tune(&stream) {
@@ -208,7 +204,7 @@ async fn accept(listener: Listener, mut places: Places, threads: Arc<Threads>, s
                 let shared = shared.clone();
                 let session = Session::plaintext(name.clone(), peer, local);
                 threads.spawn(&mut connections, move || async move {
-                    let _place = place;
+                    let _counted = counted;
                     // It fails where a socket fails: the client is as good as gone.
                     if let Ok(stream) = TcpStream::from_std(stream) {
                         connection::serve(stream, session, shared).await;

@@ -6,6 +6,7 @@ mod budget;
 mod connection;
 mod departure;
 mod frame;
+mod limit;
 mod listener;
 mod outgoing;
 mod pace;

@@ -11,7 +11,8 @@ use super::arrival::Patience;
 use super::listener::serve_with;
 use super::{Budgets, Listener, Running};
 use crate::api::tests::fixture::{Bench, Client, sample};
-use crate::config::{self, Endpoint};
+use crate::config::{self, Config, Endpoint};
+use crate::metadata::{BrokerScope, ConfigChange, ConfigChanges};
 use crate::types::ListenerName;
 
 pub(super) const PATIENT: Patience = Patience {
@@ -154,9 +155,35 @@ async fn records_of_a_client_that_left_without_waiting_are_kept() {
     timeout(Duration::from_secs(20), all).await.expect("records are missing").unwrap();
 }
 
+fn connections_max(config: &mut Config, connections: usize) {
+    *config = config.clone().starting_with(|it| it.max_connections = connections);
+}
+
+#[tokio::test]
+async fn a_waiting_client_is_served_once_max_connections_is_raised() {
+    let bench = Bench::with(|config| connections_max(config, 1)).await;
+    let port = Port::open(bench, PATIENT).await;
+    let (first_is_served, mut first) = is_served(port.address).await;
+    first.send(1, sample::api_versions()).await;
+    let (second_is_served, mut second) = is_served(port.address).await;
+    assert!(first_is_served && !second_is_served);
+    let raised = [("max.connections".to_owned(), ConfigChange::Set("2".to_owned()))].into();
+    let metadata = &port.bench.metadata;
+    let changes = ConfigChanges::Some(raised);
+    metadata.alter_broker_configs(BrokerScope::Cluster, changes, false).await.unwrap();
+    assert_eq!(second.receive().await.0, 1);
+    // Lowered again, it holds for those who come: nobody is disconnected.
+    let lowered = ConfigChanges::All(Default::default());
+    metadata.alter_broker_configs(BrokerScope::Cluster, lowered, false).await.unwrap();
+    let (third_is_served, _third) = is_served(port.address).await;
+    assert!(!third_is_served);
+    second.send(2, sample::api_versions()).await;
+    assert_eq!(second.receive().await.0, 2);
+}
+
 #[tokio::test]
 async fn clients_above_max_connections_wait_for_a_place() {
-    let bench = Bench::with(|config| config.max_connections = 1).await;
+    let bench = Bench::with(|config| connections_max(config, 1)).await;
     let port = Port::open(bench, PATIENT).await;
     let mut first = port.client().await;
     first.send(1, sample::api_versions()).await;
@@ -178,7 +205,7 @@ async fn is_served(address: std::net::SocketAddr) -> (bool, Client) {
 
 #[tokio::test]
 async fn a_full_listener_leaves_the_places_of_all_to_the_others() {
-    let bench = Bench::with(|config| config.max_connections = 2).await;
+    let bench = Bench::with(|config| connections_max(config, 2)).await;
     let listeners = vec![listener("LAN", Some(1)).await, listener("PLAINTEXT", None).await];
     let [lan, plain] = [listeners[0].local_addr(), listeners[1].local_addr()];
     let running = serve_with(listeners, bench.ctx.clone(), budgets(), PATIENT).unwrap();
@@ -200,7 +227,7 @@ async fn a_full_listener_leaves_the_places_of_all_to_the_others() {
 
 #[tokio::test]
 async fn the_only_place_is_for_whichever_listener_has_a_client() {
-    let bench = Bench::with(|config| config.max_connections = 1).await;
+    let bench = Bench::with(|config| connections_max(config, 1)).await;
     let listeners = vec![listener("LAN", None).await, listener("PLAINTEXT", None).await];
     let addresses = [listeners[0].local_addr(), listeners[1].local_addr()];
     let _running = serve_with(listeners, bench.ctx.clone(), budgets(), PATIENT).unwrap();
