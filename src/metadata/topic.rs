@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use self::table::Key;
+use self::table::TopicKey;
 use super::config_change::ConfigKeys;
 use crate::config::{CleanupPolicy, Compression, Config, ConfigType, Origin, TimestampType};
 use crate::log::{Codec, Compaction, LogConfig, Retention};
@@ -118,7 +118,7 @@ pub(super) fn describe(
 
 /// Where the broker's config `name` has its values; one that Ottla does not have has the topic
 /// config's only one.
-fn origins(name: &str, key: &Key, broker: &Config) -> Vec<(Origin, String)> {
+fn origins(name: &str, key: &TopicKey, broker: &Config) -> Vec<(Origin, String)> {
     match broker.entry(name) {
         Some(entry) => entry.origins,
         None => key.default(broker).map(|value| (Origin::Default, value)).into_iter().collect(),

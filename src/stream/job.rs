@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::attempt::{self, Command, Outcome, Progress};
 use super::checkpoint::journal::JobJournal;
-use super::checkpoint::record::{Ended, Event, Image, Submitted};
+use super::checkpoint::record::{Ended, Event, JobImage, Submitted};
 use super::graph::Graph;
 use super::metrics::JobMetrics;
 use super::operator::Failure;
@@ -203,7 +203,7 @@ impl Jobs {
             .map_err(|failure| JobError::Failed(failure.to_string()))?;
         let jobs = DashMap::new();
         for (id, image) in journal.jobs().await {
-            let Image { submitted: Some(submitted), ended, .. } = image else { continue };
+            let JobImage { submitted: Some(submitted), ended, .. } = image else { continue };
             let (state, failure, ended_at) = match ended {
                 None => (JobState::Created, None, None),
                 Some(ended) => (

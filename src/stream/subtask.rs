@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::chain::Chain;
 use super::checkpoint::record::SourcePosition;
-use super::checkpoint::state_topic::{self, Place};
+use super::checkpoint::state_topic::{self, StateOwner};
 use super::checkpoint::transaction::{EpochAppend, TransactionalWriter};
 use super::exchange::{Element, Receiver};
 use super::operator::{Barrier, Failure, Output};
@@ -165,11 +165,12 @@ impl Subtask {
             if snapshot.state.is_empty() {
                 return Ok(());
             }
-            let place = Place { job: &target.job, attempt: target.attempt, node, subtask: shard };
+            let owner =
+                StateOwner { job: &target.job, attempt: target.attempt, node, subtask: shard };
             state_bytes += state_topic::write(
                 &mut target.writer,
                 &target.log,
-                &place,
+                &owner,
                 barrier.epoch,
                 snapshot.state,
                 now,

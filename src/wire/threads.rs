@@ -28,9 +28,9 @@ struct NetworkThread {
 }
 
 /// A connection's share in the count of its thread.
-struct Place(Arc<AtomicUsize>);
+struct Assigned(Arc<AtomicUsize>);
 
-impl Drop for Place {
+impl Drop for Assigned {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -58,9 +58,9 @@ impl Threads {
         let busy = |thread: &&NetworkThread| thread.connections.load(Ordering::Relaxed);
         let Some(thread) = self.threads.iter().min_by_key(busy) else { return };
         thread.connections.fetch_add(1, Ordering::Relaxed);
-        let place = Place(thread.connections.clone());
+        let assigned = Assigned(thread.connections.clone());
         let driven = async move {
-            let _place = place;
+            let _assigned = assigned;
             connection().await;
         };
         tasks.spawn_on(driven, &thread.runtime);

@@ -15,7 +15,7 @@ pub(super) enum Support {
 }
 
 /// One topic config.
-pub(super) struct Key {
+pub(super) struct TopicKey {
     /// Kafka's name.
     pub(super) name: &'static str,
     /// What Kafka says it is.
@@ -34,7 +34,7 @@ macro_rules! honoured {
         honoured!($name, $type, $kind, $broker, |broker| broker.text($broker), $doc)
     };
     ($name:literal, $type:ident, $kind:expr, $broker:literal, $default:expr, $doc:literal) => {
-        Key {
+        TopicKey {
             name: $name,
             kind: ConfigType::$type,
             support: Support::Honoured { kind: $kind, default: $default },
@@ -51,13 +51,13 @@ const fn fixed(
     because: &'static str,
     broker: Option<&'static str>,
     doc: &'static str,
-) -> Key {
-    Key { name, kind, support: Support::Fixed { values, because }, broker, doc }
+) -> TopicKey {
+    TopicKey { name, kind, support: Support::Fixed { values, because }, broker, doc }
 }
 
-const fn absent(name: &'static str, because: &'static str) -> Key {
+const fn absent(name: &'static str, because: &'static str) -> TopicKey {
     let support = Support::Absent { because };
-    Key { name, kind: ConfigType::String, support, broker: None, doc: "" }
+    TopicKey { name, kind: ConfigType::String, support, broker: None, doc: "" }
 }
 
 const fn int(min: i64) -> Kind {
@@ -78,7 +78,7 @@ const LONG_MAX: &str = "9223372036854775807";
 const SEGMENT_BYTES_MIN: i64 = 1 << 20;
 
 /// In name order.
-pub(super) const KEYS: &[Key] = &[
+pub(super) const KEYS: &[TopicKey] = &[
     honoured!(
         "cleanup.policy",
         List,
@@ -292,7 +292,7 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// The key of that name, or a refusal that names the one most likely meant.
-pub(super) fn find(name: &str) -> Result<&'static Key, String> {
+pub(super) fn find(name: &str) -> Result<&'static TopicKey, String> {
     KEYS.iter().find(|key| key.name == name).ok_or_else(|| {
         match nearest(name, KEYS.iter().map(|key| key.name)) {
             Some(near) => format!("unknown topic config '{name}'; did you mean '{near}'?"),
@@ -301,7 +301,7 @@ pub(super) fn find(name: &str) -> Result<&'static Key, String> {
     })
 }
 
-impl Key {
+impl TopicKey {
     /// `value` as it is kept and shown, or why the topic cannot have it.
     pub(super) fn checked(&self, value: &str) -> Result<String, String> {
         let (name, value) = (self.name, value.trim());

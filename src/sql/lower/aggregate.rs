@@ -18,7 +18,7 @@ use crate::sql::plan::WINDOW_COLUMNS;
 use crate::stream::graph::{Exchange, Op, TumbleAggregate};
 
 /// What a GROUP BY item is.
-enum Key {
+enum GroupKey {
     /// The n-th key.
     Value(usize),
     /// A column of the window.
@@ -78,7 +78,7 @@ pub(super) fn lower(
     for expr in &aggregate.group_expr {
         items.push(match role(expr) {
             Some(role @ (Role::WindowStart | Role::WindowEnd | Role::WindowTime)) => {
-                Key::Window(role)
+                GroupKey::Window(role)
             }
             _ => {
                 let compiled = compile_over(expr, schema, &input)?;
@@ -89,7 +89,7 @@ pub(super) fn lower(
                 if position == keys.len() {
                     keys.push(index);
                 }
-                Key::Value(position)
+                GroupKey::Value(position)
             }
         });
     }
@@ -163,12 +163,12 @@ fn push(
     time: usize,
     keys: &[usize],
     aggregates: Vec<Arc<AggregateFunctionExpr>>,
-    items: &[Key],
+    items: &[GroupKey],
 ) -> Result<Relation> {
     let input_schema = builder.schema(input);
     let time_type = input_schema.field(time).data_type();
     let bound = DataType::Timestamp(TimeUnit::Millisecond, None);
-    let uses_time = items.iter().any(|item| matches!(item, Key::Window(Role::WindowTime)));
+    let uses_time = items.iter().any(|item| matches!(item, GroupKey::Window(Role::WindowTime)));
     if uses_time && *time_type != bound {
         return Err(Fault::unsupported("window_time of a TIMESTAMP_LTZ column in GROUP BY")
             .hint("group by window_start and window_end"));
@@ -179,12 +179,14 @@ fn push(
     let slots = items
         .iter()
         .map(|item| match item {
-            Key::Value(position) => Slot { place: Some(*position), role: Role::Plain },
-            Key::Window(Role::WindowEnd) => Slot { place: Some(keys.len() + 1), role: Role::Plain },
-            Key::Window(Role::WindowTime) => {
+            GroupKey::Value(position) => Slot { place: Some(*position), role: Role::Plain },
+            GroupKey::Window(Role::WindowEnd) => {
+                Slot { place: Some(keys.len() + 1), role: Role::Plain }
+            }
+            GroupKey::Window(Role::WindowTime) => {
                 Slot { place: Some(keys.len() + 2), role: Role::RowTime }
             }
-            Key::Window(_) => Slot { place: Some(keys.len()), role: Role::Plain },
+            GroupKey::Window(_) => Slot { place: Some(keys.len()), role: Role::Plain },
         })
         .chain((0..aggregates.len()).map(|index| Slot {
             place: Some(keys.len() + WINDOW_COLUMNS.len() + index),

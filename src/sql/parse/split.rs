@@ -8,7 +8,7 @@ pub(in crate::sql) fn split(script: &str) -> Vec<String> {
     while let Some(lexeme) = next_lexeme(rest) {
         let text = &rest[..lexeme.len];
         rest = &rest[lexeme.len..];
-        if lexeme.kind == Kind::Semicolon && !current.is_open_set() {
+        if lexeme.kind == LexemeKind::Semicolon && !current.is_open_set() {
             current.finish(&mut statements);
             continue;
         }
@@ -19,7 +19,7 @@ pub(in crate::sql) fn split(script: &str) -> Vec<String> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum LexemeKind {
     Blank,
     Word,
     Semicolon,
@@ -28,7 +28,7 @@ enum Kind {
 
 struct Lexeme {
     len: usize,
-    kind: Kind,
+    kind: LexemeKind,
 }
 
 /// A statement being collected.
@@ -42,15 +42,15 @@ struct Piece {
 }
 
 impl Piece {
-    fn push(&mut self, text: &str, kind: Kind) {
+    fn push(&mut self, text: &str, kind: LexemeKind) {
         self.text.push_str(text);
-        if kind == Kind::Blank {
+        if kind == LexemeKind::Blank {
             return;
         }
         self.has_content = true;
         // The word is empty for anything but a word, so that `END` counts only as the last lexeme.
         self.last_word = match kind {
-            Kind::Word => text.to_uppercase(),
+            LexemeKind::Word => text.to_uppercase(),
             _ => String::new(),
         };
         // An explained statement set is one too.
@@ -79,15 +79,15 @@ impl Piece {
 fn next_lexeme(text: &str) -> Option<Lexeme> {
     let first = text.chars().next()?;
     let (len, kind) = match first {
-        ';' => (1, Kind::Semicolon),
-        '\'' | '`' | '"' => (quoted(text, first), Kind::Other),
-        '-' if text.starts_with("--") => (text.find('\n').unwrap_or(text.len()), Kind::Blank),
+        ';' => (1, LexemeKind::Semicolon),
+        '\'' | '`' | '"' => (quoted(text, first), LexemeKind::Other),
+        '-' if text.starts_with("--") => (text.find('\n').unwrap_or(text.len()), LexemeKind::Blank),
         '/' if text.starts_with("/*") => {
-            (text[2..].find("*/").map_or(text.len(), |end| end + 4), Kind::Blank)
+            (text[2..].find("*/").map_or(text.len(), |end| end + 4), LexemeKind::Blank)
         }
-        c if c.is_whitespace() => (run(text, char::is_whitespace), Kind::Blank),
-        c if is_word(c) => (run(text, is_word), Kind::Word),
-        c => (c.len_utf8(), Kind::Other),
+        c if c.is_whitespace() => (run(text, char::is_whitespace), LexemeKind::Blank),
+        c if is_word(c) => (run(text, is_word), LexemeKind::Word),
+        c => (c.len_utf8(), LexemeKind::Other),
     };
     Some(Lexeme { len, kind })
 }

@@ -14,7 +14,7 @@ use super::{Job, source_groups};
 use crate::log::Partition;
 use crate::metadata::{MetadataError, NewTopic, Topic};
 use crate::stream::chain::{Chain, OperatorCounters, Stage};
-use crate::stream::checkpoint::record::{Commit, Event, Image, Started, topic_id};
+use crate::stream::checkpoint::record::{Commit, Event, JobImage, Started, topic_id};
 use crate::stream::checkpoint::state_topic;
 use crate::stream::checkpoint::transaction::{TransactionalWriter, settle};
 use crate::stream::exchange::{HashSend, Receiver, Ring};
@@ -171,7 +171,7 @@ pub(super) async fn start(
 async fn begin(
     job: &Job,
     plan: &Plan,
-    image: &Image,
+    image: &JobImage,
     written_logs: &[Partition],
 ) -> Result<Started, Failure> {
     let before = image.started.clone().unwrap_or_default();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use super::record::{Event, Image, Record, VERSION};
+use super::record::{Event, JobImage, Record, VERSION};
 use super::state_space::StateSpace;
 use crate::metadata::journal::{History, Journal, JournalError, Slot, SlotSize};
 use crate::stream::operator::Failure;
@@ -29,7 +29,7 @@ struct Tail {
     /// Next position to read or claim.
     next: u64,
     history: History,
-    jobs: BTreeMap<String, Image>,
+    jobs: BTreeMap<String, JobImage>,
 }
 
 impl JobJournal {
@@ -64,7 +64,7 @@ impl JobJournal {
     }
 
     /// Every job found.
-    pub async fn jobs(&self) -> Vec<(String, Image)> {
+    pub async fn jobs(&self) -> Vec<(String, JobImage)> {
         let mut jobs = Vec::new();
         for slot in &self.slots {
             let tail = slot.lock().await;
@@ -75,7 +75,7 @@ impl JobJournal {
 
     /// The job as the journal tells it now. Reads what an earlier append may have left behind
     /// without an answer.
-    pub async fn image(&self, job: &str) -> Result<Image, Failure> {
+    pub async fn image(&self, job: &str) -> Result<JobImage, Failure> {
         let index = index(job);
         let mut tail = self.slots[index].lock().await;
         catch_up(&*self.journal, slot(index), &mut tail).await?;
@@ -172,8 +172,8 @@ fn encode(record: &Record) -> Result<Bytes, Failure> {
         .map_err(|error| Failure::Storage(format!("a job record cannot be written: {error}")))
 }
 
-fn fenced(image: Option<&Image>, event: &Event) -> Result<(), Failure> {
-    let newest = image.map_or(0, Image::attempt);
+fn fenced(image: Option<&JobImage>, event: &Event) -> Result<(), Failure> {
+    let newest = image.map_or(0, JobImage::attempt);
     let attempt = match event {
         Event::Started(started) => started.attempt,
         Event::Committed(commit) => commit.attempt,

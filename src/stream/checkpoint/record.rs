@@ -165,7 +165,7 @@ pub struct Ended {
 
 /// A job as its records tell it; the last of each kind counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Image {
+pub struct JobImage {
     /// How it was submitted.
     pub submitted: Option<Submitted>,
     /// Its newest attempt.
@@ -176,7 +176,7 @@ pub struct Image {
     pub ended: Option<Ended>,
 }
 
-impl Image {
+impl JobImage {
     /// Takes the next record. A commit of a fenced attempt does not count.
     pub fn apply(&mut self, event: Event) {
         match event {
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_commit_of_a_fenced_attempt_does_not_count() {
-        let mut image = Image::default();
+        let mut image = JobImage::default();
         for event in [started(1), commit(1, 1), started(2), commit(1, 2)] {
             image.apply(event);
         }
@@ -243,11 +243,11 @@ mod tests {
 
     #[test]
     fn an_image_is_rebuilt_from_its_records_through_json() {
-        let mut image = Image::default();
+        let mut image = JobImage::default();
         for event in [started(1), commit(1, 3), started(2)] {
             image.apply(event);
         }
-        let mut again = Image::default();
+        let mut again = JobImage::default();
         for record in image.records("j") {
             let text = serde_json::to_string(&record).unwrap();
             let record: Record = serde_json::from_str(&text).unwrap();

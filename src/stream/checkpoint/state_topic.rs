@@ -37,19 +37,19 @@ const READ_BYTES: usize = 4 << 20;
 pub fn write(
     writer: &mut TransactionalWriter,
     log: &Partition,
-    place: &Place<'_>,
+    owner: &StateOwner<'_>,
     epoch: u64,
     entries: Vec<StateEntry>,
     now: Timestamp,
 ) -> Result<u64, Failure> {
     let mut stamp = BytesMut::with_capacity(12);
-    stamp.put_u32(place.attempt);
+    stamp.put_u32(owner.attempt);
     stamp.put_u64(epoch);
     let stamp = stamp.freeze();
     let (mut total, mut gathered) = (0, 0);
     let mut batch = Vec::new();
     for entry in entries {
-        let key = record_key(place, &entry.key);
+        let key = record_key(owner, &entry.key);
         let bytes = key.len() + entry.value.as_ref().map_or(0, Bytes::len);
         if gathered + bytes > BATCH_BYTES && !batch.is_empty() {
             writer.append(log, &std::mem::take(&mut batch))?;
@@ -71,7 +71,7 @@ pub fn write(
 }
 
 /// Whose state.
-pub struct Place<'a> {
+pub struct StateOwner<'a> {
     /// The job.
     pub job: &'a str,
     /// The attempt that writes.
@@ -82,13 +82,13 @@ pub struct Place<'a> {
     pub subtask: u32,
 }
 
-fn record_key(place: &Place<'_>, operator_key: &[u8]) -> Bytes {
+fn record_key(owner: &StateOwner<'_>, operator_key: &[u8]) -> Bytes {
     let mut key = BytesMut::with_capacity(64 + operator_key.len());
     key.put_u8(VERSION);
-    key.put_u8(place.job.len() as u8);
-    key.put_slice(place.job.as_bytes());
-    key.put_u32(place.node);
-    key.put_u32(place.subtask);
+    key.put_u8(owner.job.len() as u8);
+    key.put_slice(owner.job.as_bytes());
+    key.put_u32(owner.node);
+    key.put_u32(owner.subtask);
     key.put_slice(operator_key);
     key.freeze()
 }
@@ -197,8 +197,8 @@ mod tests {
 
     #[test]
     fn a_record_key_is_parsed_back_and_other_jobs_are_skipped() {
-        let place = Place { job: "abc", attempt: 1, node: 7, subtask: 3 };
-        let key = record_key(&place, b"xyz");
+        let owner = StateOwner { job: "abc", attempt: 1, node: 7, subtask: 3 };
+        let key = record_key(&owner, b"xyz");
         assert_eq!(parse_key("abc", &key), Ok(Some((7, 3, b"xyz".as_slice()))));
         assert_eq!(parse_key("abd", &key), Ok(None));
         assert_eq!(parse_key("abc", &[]), Ok(None));

@@ -222,7 +222,7 @@ async fn two_writers_trim_behind_each_other_and_agree() {
     for journal in [&b, &open(&memory).await] {
         assert_eq!(journal.image(&one).await.unwrap().commit.unwrap().epoch, 2048);
         assert_eq!(journal.image(&other).await.unwrap().commit.unwrap().epoch, 2000);
-        assert_eq!(journal.image(&done).await.unwrap(), Image::default());
+        assert_eq!(journal.image(&done).await.unwrap(), JobImage::default());
     }
     assert!(kept(&memory, &one).await.1 > 0);
 }
