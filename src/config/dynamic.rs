@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::secret::Secret;
 use super::table::{self, Field};
-use super::{CleanupPolicy, Compression, Config, TimestampType, load};
+use super::{CleanupPolicy, Compression, Config, ConfigType, Kind, TimestampType, load};
 
 /// The values that hold at one moment. Field names follow the config keys in the comments.
 #[derive(Clone, Debug, PartialEq)]
@@ -213,11 +213,19 @@ impl Config {
 fn lay(values: &mut DynamicConfig, name: &str, value: &Secret) -> Result<(), String> {
     let key = dynamic_key(name)?;
     let Field::Dynamic { set, .. } = &key.field else { return Err(not_dynamic(name)) };
-    let checked = key.kind.canonical(value.reveal());
+    let checked = kind(key).canonical(value.reveal());
     if checked.is_some_and(|text| set(values, &text)) {
         return Ok(());
     }
-    Err(format!("Invalid value for configuration {name}: it must be {}", key.kind.allowed()))
+    Err(format!("Invalid value for configuration {name}: it must be {}", kind(key).allowed()))
+}
+
+/// What a value must be that is set while running: to leave it to another config, it is unset.
+fn kind(key: &table::Key) -> Kind {
+    match key.kind {
+        Kind::Optional(kind) => *kind,
+        kind => kind,
+    }
 }
 
 /// A config that may change while the broker runs.
@@ -239,20 +247,20 @@ impl DynamicKey {
     pub fn checked(self, value: &str) -> Result<String, String> {
         let DynamicKey(key) = self;
         let text = value.trim();
-        let canonical = key.kind.canonical(text);
+        let canonical = kind(key).canonical(text);
         let is_such = |text: &String| match &key.field {
             Field::Dynamic { set, .. } => set(&mut DynamicConfig::default(), text),
             Field::Start { .. } => false,
         };
         canonical.filter(is_such).ok_or_else(|| {
-            let (name, allowed) = (key.name, key.kind.allowed());
+            let (name, allowed) = (key.name, kind(key).allowed());
             format!("Invalid value {text} for configuration {name}: it must be {allowed}")
         })
     }
 
     /// Whether it is a list, to which words can be added.
     pub fn is_list(self) -> bool {
-        self.0.kind.config_type() == super::ConfigType::List
+        kind(self.0).config_type() == ConfigType::List
     }
 }
 

@@ -301,6 +301,8 @@ fn what_cannot_be_set_while_running_is_refused() {
     assert_eq!(bytes.checked(" 2000 ").as_deref(), Ok("2000"));
     let said = bytes.checked("abc").unwrap_err();
     assert!(said.starts_with("Invalid value abc for configuration message.max.bytes: "), "{said}");
+    let emptied = DynamicKey::find("log.retention.ms").unwrap().checked("").unwrap_err();
+    assert!(emptied.contains("it must be -1 or a whole number"), "{emptied}");
     let config = Config::default();
     let above = Overlays {
         cluster: overlay(&[("message.max.bytes", "2147483647")]),

@@ -63,3 +63,40 @@ impl Image {
         self.topics.changes().chain(self.brokers.changes()).chain(self.features.changes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::change::TopicChange;
+
+    fn created(index: u128) -> Change {
+        Change::Topic(TopicChange::Created {
+            id: TopicId(uuid::Uuid::from_u128(index)),
+            name: format!("topic-{index}"),
+            partitions: 1,
+            configs: Default::default(),
+            internal: false,
+        })
+    }
+
+    #[test]
+    fn a_change_of_one_topic_shares_all_others_and_is_all_that_differs() {
+        let mut before = Image::default();
+        before.apply(0, &(0..1000).map(created).collect::<Vec<_>>()).unwrap();
+        let id = TopicId(uuid::Uuid::from_u128(500));
+        let mut after = before.clone();
+        let added = TopicChange::PartitionsAdded { id, count: 2 };
+        after.apply(1, &[Change::Topic(added), created(1000)]).unwrap();
+        assert_eq!(before.topic_by_id(id).unwrap().partitions, 1);
+        assert!(Arc::ptr_eq(&before.brokers, &after.brokers));
+        for topic in before.topics().filter(|topic| topic.id != id) {
+            assert!(Arc::ptr_eq(topic, after.topic_by_id(topic.id).unwrap()), "{}", topic.name);
+        }
+        let changed: Vec<_> = before
+            .topics
+            .changed_in(&after.topics)
+            .map(|(old, new)| (old.map(|it| it.partitions), new.name.as_str(), new.partitions))
+            .collect();
+        assert_eq!(changed, [(Some(1), "topic-500", 2), (None, "topic-1000", 1)]);
+    }
+}

@@ -47,13 +47,13 @@ use crate::log::{Logs, Partition};
 use crate::metrics::Metrics;
 use crate::types::{Clock, LogId, PartitionId, Progress, TopicId, TopicName, TopicNameError};
 
-pub use brokers::{BrokerConfigs, BrokerScope};
+pub use brokers::BrokerScope;
 pub use config_change::{ConfigChange, ConfigChanges};
 pub use features::{Features, SUPPORTED_FEATURES, SupportedFeature};
 pub use image::Image;
 pub use local_journal::LocalJournal;
 pub use topic::TopicConfig;
-pub use topics::{Topic, Topics};
+pub use topics::Topic;
 
 /// The most partitions a topic may have: each costs memory at every start.
 pub const PARTITIONS_MAX: u32 = 10_000;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info, warn};
 
-use super::brokers::BrokerKeys;
+use super::brokers::{BrokerConfigs, BrokerKeys};
 use super::change::{BrokerChange, Change, TopicChange};
 use super::config_change::{Delta, delta};
 use super::features::SupportedFeature;
@@ -18,8 +18,8 @@ use super::replay::Replay;
 use super::topic::TopicKeys;
 use super::topic_logs::{blocking, configure, open};
 use super::{
-    BrokerConfigs, BrokerScope, ConfigChanges, Image, MetadataError, NewTopic, PARTITIONS_MAX,
-    Published, Topic, record, topic,
+    BrokerScope, ConfigChanges, Image, MetadataError, NewTopic, PARTITIONS_MAX, Published, Topic,
+    record, topic,
 };
 use crate::config::Config;
 use crate::types::{LogId, PartitionId, TopicId, TopicName};
