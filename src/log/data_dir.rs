@@ -295,18 +295,19 @@ mod tests {
         fs::write(dir.path().join("thesis.txt"), "do not lose").unwrap();
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Foreign(_))));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        let newer = "format = 5\nshard = 7\n";
-        fs::write(dir.path().join(IDENTITY), newer).unwrap();
-        assert!(matches!(
-            DataDir::open(dir.path()),
-            Err(DataDirError::Newer { found: 5, supported: 4, .. })
-        ));
+        let newer = format!("format = {}\nshard = 7\n", FORMAT + 1);
+        fs::write(dir.path().join(IDENTITY), &newer).unwrap();
+        let refused = DataDir::open(dir.path());
+        let Err(DataDirError::Newer { found, supported: FORMAT, .. }) = refused else {
+            panic!("a newer directory was opened");
+        };
+        assert_eq!(found, FORMAT + 1);
         assert_eq!(fs::read_to_string(dir.path().join(IDENTITY)).unwrap(), newer);
     }
 
     #[test]
     fn a_directory_of_an_older_format_is_kept_from_older_binaries_once_it_was_served() {
-        for format in 1..=3 {
+        for format in 1..FORMAT {
             let dir = tempfile::tempdir().unwrap();
             let identity = dir.path().join(IDENTITY);
             let text = format!("format = {format}\ncluster_id = \"id\"\nleader_epoch = 4\n");
@@ -317,7 +318,9 @@ mod tests {
             assert_eq!(fs::read_to_string(&identity).unwrap(), text);
             let opened = DataDir::open(dir.path()).unwrap();
             assert_eq!((opened.cluster_id(), opened.epoch()), ("id", LeaderEpoch(5)));
-            assert!(fs::read_to_string(&identity).unwrap().contains("format = 5\n"));
+            assert!(
+                fs::read_to_string(&identity).unwrap().contains(&format!("format = {FORMAT}\n"))
+            );
         }
     }
 
