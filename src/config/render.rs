@@ -40,7 +40,8 @@ pub(super) fn default_file() -> String {
 
 /// The key's sentence and what it takes, wrapped.
 fn comment(key: &Key) -> Vec<String> {
-    let text = format!("{} Takes {}.", key.doc, key.kind.allowed());
+    let changes = if key.is_dynamic() { " Can be changed while the broker runs." } else { "" };
+    let text = format!("{} Takes {}.{changes}", key.doc, key.kind.allowed());
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split(' ') {

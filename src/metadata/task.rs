@@ -251,11 +251,12 @@ impl Owner {
         if validate_only || (change.set.is_empty() && change.unset.is_empty()) {
             return Ok(());
         }
-        // Names alone: a value may be a secret.
-        let (set, unset) = (change.set.keys(), change.unset.iter());
-        info!(?scope, set = ?set.collect::<Vec<_>>(), unset = ?unset.collect::<Vec<_>>(), "changing broker configs");
         let changes = [Change::Broker(change.clone())];
-        self.decide(&changes, |owner, now| check_brokers(now, &change, &owner.config)).await
+        self.decide(&changes, |owner, now| check_brokers(now, &change, &owner.config)).await?;
+        // Names alone: a value may be a secret.
+        let set: Vec<&String> = change.set.keys().collect();
+        info!(?scope, ?set, unset = ?change.unset, "changed broker configs");
+        Ok(())
     }
 
     async fn delete(&mut self, id: TopicId) -> Result<(), MetadataError> {
@@ -385,12 +386,13 @@ impl Owner {
     /// between these still count, and the parts of the image that were written do not.
     pub(super) async fn rewrite(&mut self) -> Result<(), MetadataError> {
         if !self.removed.is_empty() {
-            let ids = std::mem::take(&mut self.removed);
+            let ids = self.removed.clone();
             let changes = [Change::Topic(TopicChange::LogsRemoved { ids })];
             if !self.append(record::encode(&changes)).await? {
                 return Ok(());
             }
             self.carry_out(&changes)?;
+            self.removed.clear();
         }
         let (image, first) = (self.image(), self.next);
         let mut size = SlotSize::default();
