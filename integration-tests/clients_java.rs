@@ -142,7 +142,7 @@ fn java_kafka_configs_changes_a_running_broker() {
     const CONFIGS: &str = "kafka.admin.ConfigCommand";
     const CLUSTER: &[&str] = &["--entity-default"];
     const OWN: &[&str] = &["--entity-name", "1"];
-    let mut target = Target::start();
+    let mut target = Target::start_alone();
     let broker = target.kafka();
     let run = |entity: &[&str], what: &[&str]| {
         tool(CONFIGS, broker, &[&["--entity-type", "brokers"], entity, what].concat())

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::{Condvar, LazyLock, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -293,7 +294,60 @@ pub enum Target {
     /// An Ottla of this test.
     Ottla(Box<Broker>),
     /// The Apache Kafka of `OTTLA_REFERENCE`, shared by all tests: use [`super::unique`] names.
-    Kafka(SocketAddr),
+    Kafka(SocketAddr, Turn),
+}
+
+/// The tests that use the reference Kafka now.
+#[derive(Default)]
+struct Users {
+    shared: usize,
+    alone: bool,
+    waiting_to_be_alone: usize,
+}
+
+static USERS: LazyLock<(Mutex<Users>, Condvar)> = LazyLock::new(Default::default);
+
+/// A test's leave to use the reference Kafka: together with other tests, or alone, since the configs of a
+/// broker hold for all of them.
+pub struct Turn {
+    is_alone: bool,
+}
+
+impl Turn {
+    fn shared() -> Turn {
+        let (users, changed) = &*USERS;
+        let is_kept_out = |users: &mut Users| users.alone || users.waiting_to_be_alone > 0;
+        let mut users = changed.wait_while(lock(users), is_kept_out).expect("never poisoned");
+        users.shared += 1;
+        Turn { is_alone: false }
+    }
+
+    fn alone() -> Turn {
+        let (users, changed) = &*USERS;
+        let mut waiting = lock(users);
+        waiting.waiting_to_be_alone += 1;
+        let is_used = |users: &mut Users| users.alone || users.shared > 0;
+        let mut users = changed.wait_while(waiting, is_used).expect("never poisoned");
+        users.waiting_to_be_alone -= 1;
+        users.alone = true;
+        Turn { is_alone: true }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let (users, changed) = &*USERS;
+        let mut users = lock(users);
+        match self.is_alone {
+            true => users.alone = false,
+            false => users.shared -= 1,
+        }
+        changed.notify_all();
+    }
+}
+
+fn lock(users: &Mutex<Users>) -> MutexGuard<'_, Users> {
+    users.lock().expect("nothing panics while it counts")
 }
 
 impl Target {
@@ -307,8 +361,17 @@ impl Target {
     #[track_caller]
     pub fn start_with(options: Options) -> Target {
         match reference() {
-            Some(address) => Target::Kafka(address),
+            Some(address) => Target::Kafka(address, Turn::shared()),
             None => Target::Ottla(Box::new(Broker::start_with(options))),
+        }
+    }
+
+    /// `start`, for a test that changes what holds for the whole broker.
+    #[track_caller]
+    pub fn start_alone() -> Target {
+        match reference() {
+            Some(address) => Target::Kafka(address, Turn::alone()),
+            None => Target::start(),
         }
     }
 
@@ -316,20 +379,20 @@ impl Target {
     pub fn kafka(&self) -> SocketAddr {
         match self {
             Target::Ottla(broker) => broker.kafka(),
-            Target::Kafka(address) => *address,
+            Target::Kafka(address, _) => *address,
         }
     }
 
     /// Whether it is Apache Kafka: for the few expectations in which the two differ on purpose.
     pub fn is_reference(&self) -> bool {
-        matches!(self, Target::Kafka(_))
+        matches!(self, Target::Kafka(..))
     }
 
     /// Ottla itself, unless this is Apache Kafka.
     pub fn ottla(&mut self) -> Option<&mut Broker> {
         match self {
             Target::Ottla(broker) => Some(broker),
-            Target::Kafka(_) => None,
+            Target::Kafka(..) => None,
         }
     }
 }
